@@ -1,0 +1,131 @@
+"""What ingest has decided to do, before the first row is parsed: plain frozen records and nothing else.
+
+`make_plan` fills them from samples of the sources; `run_plan` carries them out and decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Compression = Literal["none", "gzip", "zstd", "bz2"]
+TimeKind = Literal["iso", "epoch", "ymd", "dmy", "mdy", "order"]
+
+PART_SEPARATOR = b"\x1f"
+"""Joins the parts of a customer, action or visit that is spread over several columns."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One raw file: where it lies, how it is compressed, its size on disk in bytes."""
+
+    path: Path
+    compression: Compression
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the bytes of one delimited file are cut into fields.
+
+    `delimiter` and `quote` are byte values (`quote` None: a `"` is data). `header` names every column, from the
+    file's first row or from `--columns`. `header_stop` is the byte offset in the decompressed stream where the data
+    rows begin, after the byte order mark and the header row if there are such.
+    """
+
+    delimiter: int
+    quote: int | None
+    has_header: bool
+    header: tuple[str, ...]
+    header_stop: int
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True)
+class TimeFormat:
+    """The one form that every time of the run has.
+
+    - `iso`: `YYYY-MM-DD`, then optionally `T` or a space and `HH:MM[:SS[.f]][Z|+HH:MM]`.
+    - `epoch`: a number of units since 1970-01-01 UTC, each `unit_us` microseconds long (nanoseconds: `unit_us` 0,
+      that is, divide by 1000).
+    - `ymd`: `YYYYMMDD` in digits.
+    - `dmy`, `mdy`: day, month and year with one or two digits for day and month, cut by `date_separator` (a byte).
+    - `order`: an integer that only orders the visits.
+
+    `ymd`, `dmy` and `mdy` may carry a time of day after a space (`has_clock`).
+    """
+
+    kind: TimeKind
+    unit_us: int = 1
+    date_separator: int | None = None
+    has_clock: bool = False
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """One source, its dialect, and the column indices of each role in this very file."""
+
+    source: Source
+    dialect: Dialect
+    customer: tuple[int, ...]
+    time: tuple[int, ...]
+    action: tuple[int, ...]
+    visit: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The column names behind each role; several names are joined in this order.
+
+    With a lookup, `action` names columns of the lookup table. `visit` None means that all rows of one customer with
+    one time are a visit.
+    """
+
+    customer: tuple[str, ...]
+    time: tuple[str, ...]
+    action: tuple[str, ...]
+    visit: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """A dimension table: key `i` is `key_bytes[key_start[i]:key_start[i + 1]]` (uint8, int64), its action `values[i]`.
+
+    An empty value means that the table has the key but no action for it. `on` is the column of the raw files.
+    """
+
+    path: Path
+    on: str
+    n_rows: int
+    key_bytes: NDArray[np.uint8]
+    key_start: NDArray[np.int64]
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class IngestPlan:
+    """Everything `run_plan` needs.
+
+    `nulls` maps a role ("customer", "time", "action", "visit") to the literals that mean "no value" there besides the
+    empty field. With a lookup, each `FilePlan.action` is the index of the column `lookup.on`. `max_reject` is a share
+    of the rows read. `reasons` says for each role, in words, why its column was taken.
+    """
+
+    files: tuple[FilePlan, ...]
+    roles: Roles
+    time_format: TimeFormat
+    nulls: Mapping[str, tuple[bytes, ...]]
+    lookup: Lookup | None
+    max_reject: float
+    memory_bytes: int
+    n_workers: int
+    temp: Path | None
+    out: Path
+    reasons: Mapping[str, str]
