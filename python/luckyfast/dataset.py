@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -19,6 +21,10 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "Dataset", "Histories"]
 
 FORMAT = "luckyfast-dataset"
 FORMAT_VERSION = 1
+
+_COUNTS = ("rows_read", "events", "duplicates_removed", "filtered", "rejected", "customers", "visits", "actions")
+_PAIRS = pa.list_(pa.list_(pa.int32()))
+_REBUILD = "run luckyfast ingest again from the raw logs"
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Dataset:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
-        self._vocabulary: list[str] | None = None
+        self._checked_shards: set[str] = set()
 
     @classmethod
     def open(cls, path: str | Path) -> Dataset:
@@ -97,22 +103,11 @@ class Dataset:
             raise DatasetError(
                 f"{folder} is no complete dataset: it has no manifest.json", hint="run luckyfast ingest again"
             )
-        try:
-            manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-            version = manifest["format_version"] if manifest["format"] == FORMAT else None
-            shard_files = [folder / "shards" / shard["file"] for shard in manifest["shards"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DatasetError(
-                f"{manifest_path} is damaged: {error}", hint="run luckyfast ingest again from the raw logs"
-            ) from error
-        if version != FORMAT_VERSION:
-            raise DatasetError(
-                f"{folder} has dataset format {version}, this luckyfast reads format {FORMAT_VERSION}",
-                hint="run luckyfast ingest again from the raw logs",
-            )
-        missing = [file for file in [*shard_files, folder / "vocabulary.parquet"] if not file.is_file()]
+        manifest = _read_manifest(manifest_path)
+        files = [*(folder / "shards" / shard["file"] for shard in manifest["shards"]), folder / "vocabulary.parquet"]
+        missing = [file for file in files if not file.is_file()]
         if missing:
-            raise DatasetError(f"{folder} lacks {missing[0].name}", hint="run luckyfast ingest again from the raw logs")
+            raise DatasetError(f"{folder} lacks {missing[0].name}", hint=_REBUILD)
         return cls(folder, manifest)
 
     @property
@@ -120,12 +115,17 @@ class Dataset:
         """Row counts: rows_read, events, duplicates_removed, filtered, rejected, customers, visits, actions."""
         return dict(self.manifest["counts"])
 
-    @property
+    @cached_property
     def vocabulary(self) -> list[str]:
         """Action names; the position is the id, 0 is the unknown action."""
-        if self._vocabulary is None:
-            self._vocabulary = pq.read_table(self.path / "vocabulary.parquet", columns=["action"])["action"].to_pylist()
-        return self._vocabulary
+        file = self.path / "vocabulary.parquet"
+        try:
+            names: list[str] = pq.read_table(file, columns=["action"])["action"].to_pylist()
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise _damaged(file, error) from error
+        if len(names) != self.counts["actions"] + 1:
+            raise _damaged(file, f"it has {len(names)} rows, {self.counts['actions'] + 1} were expected")
+        return names
 
     @property
     def n_actions(self) -> int:
@@ -159,15 +159,78 @@ class Dataset:
         first_visit = 0
         for shard in self.manifest["shards"]:
             file = self.path / "shards" / shard["file"]
+            n_customers, n_visits = 0, 0
             try:
-                with pa.memory_map(str(file)) as source:
-                    reader = pa.ipc.open_file(source)
+                with pa.memory_map(str(file)) as source, pa.ipc.open_file(source) as reader:
                     for index in range(reader.num_record_batches):
-                        histories = _view(reader.get_batch(index), first_visit)
-                        first_visit += histories.n_visits
+                        batch = reader.get_batch(index)
+                        if shard["file"] not in self._checked_shards:
+                            _check_batch(file, batch, self.time_kind, self.n_actions)
+                        histories = _view(batch, first_visit + n_visits)
+                        n_visits += histories.n_visits
+                        n_customers += histories.n_customers
                         yield histories
-            except pa.ArrowInvalid as error:
-                raise DatasetError(f"{file} is damaged: {error}", hint="run luckyfast ingest again") from error
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(file, error) from error
+            if (n_customers, n_visits) != (shard["customers"], shard["visits"]):
+                raise _damaged(
+                    file,
+                    f"it has {n_customers} customers with {n_visits} visits, "
+                    f"{shard['customers']} with {shard['visits']} were expected",
+                )
+            self._checked_shards.add(shard["file"])
+            first_visit += n_visits
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = manifest["format_version"] if manifest["format"] == FORMAT else None
+        if version != FORMAT_VERSION:
+            raise DatasetError(
+                f"{file.parent} has dataset format {version}, this luckyfast reads format {FORMAT_VERSION}",
+                hint=_REBUILD,
+            )
+        if manifest["complete"] is not True:
+            raise DatasetError(f"{file.parent} is no complete dataset", hint=_REBUILD)
+        counts, shards = manifest["counts"], manifest["shards"]
+        for name in _COUNTS:
+            if not isinstance(counts[name], int):
+                raise TypeError(f"the count of {name} is no number")
+        for name in ("customers", "visits"):
+            if sum(shard[name] for shard in shards) != counts[name]:
+                raise ValueError(f"its shards do not add up to {counts[name]} {name}")
+        if manifest["time"]["kind"] not in ("clock", "order"):
+            raise ValueError("its time is neither of kind clock nor order")
+        if not all(isinstance(shard["file"], str) for shard in shards):
+            raise TypeError("a shard has no file name")
+    except KeyError as error:
+        raise _damaged(file, f"it has no {error.args[0]}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(file, error) from error
+    return manifest
+
+
+def _check_batch(file: Path, batch: pa.RecordBatch, time_kind: str, n_actions: int) -> None:
+    """Refuse what a kernel could not read safely: other types, offsets out of range, unknown ids."""
+    time = pa.timestamp("us") if time_kind == "clock" else pa.int64()
+    types = {"visit_time": pa.list_(time), "visit_key": pa.list_(pa.uint64()), "actions": _PAIRS, "counts": _PAIRS}
+    for name, type_ in {"customer": pa.string(), **types}.items():
+        if name not in batch.schema.names or batch.schema.field(name).type != type_:
+            raise _damaged(file, f"it has no column {name} of type {type_}")
+    batch.validate(full=True)
+    columns = [batch.column(name) for name in types]
+    outer, inner = [column.offsets for column in columns], [column.values.offsets for column in columns[2:]]
+    if any(not offsets.equals(outer[0]) for offsets in outer[1:]) or not inner[0].equals(inner[1]):
+        raise _damaged(file, "its columns disagree about where visits end")
+    ids = columns[2].values.values
+    bounds = pc.min_max(ids)
+    if len(ids) and not (0 <= bounds["min"].as_py() and bounds["max"].as_py() < n_actions):
+        raise _damaged(file, f"it has action ids beyond the {n_actions} of the vocabulary")
+
+
+def _damaged(file: Path, detail: object) -> DatasetError:
+    return DatasetError(f"{file} is damaged: {detail}", hint=_REBUILD)
 
 
 def _view(batch: pa.RecordBatch, first_visit: int) -> Histories:
