@@ -1,0 +1,363 @@
+"""The command line: reads flags, calls the library, and is the only place that prints.
+
+Standard output carries results; progress, notes and errors go to standard error. Exit codes: 0 done, 1 a defect or
+a failure of the machine, 2 something the user can mend, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from luckyfast import __version__
+from luckyfast.errors import LuckyfastError, UserError
+
+__all__ = ["main"]
+
+_EPILOG = """\
+examples:
+  luckyfast ingest raw/ receipts/                       dirty logs -> sorted histories
+  luckyfast fit receipts/ --arch lstm-embed --budget 20m
+  luckyfast predict model-lstm-embed/ --top 5
+  luckyfast demo                                        all of it on real receipts
+
+exit codes: 0 done, 1 failure, 2 something you can mend, 130 stopped by Ctrl-C"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the words after ``luckyfast``; those of this process if None.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    from luckyfast.terminal import print_error
+
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print_error(error.message, error.hint)
+        return 2
+    except LuckyfastError as error:
+        print_error(str(error), "this is a defect of luckyfast: please report it with the command you ran")
+        return 1
+    except KeyboardInterrupt:
+        print_error("stopped by Ctrl-C", None)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print_error(f"{place}{error.strerror or error}", "check the path, its permissions and the free disk space")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="luckyfast",
+        description="From raw purchase logs larger than memory to a calibrated next-action predictor.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"luckyfast {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_ingest, _add_fit, _add_predict, _add_bench, _add_demo):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, summary: str, epilog: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def _columns(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+# ---- ingest ---------------------------------------------------------------------------------------------------------
+
+
+def _add_ingest(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "ingest",
+        _run_ingest,
+        "Turn raw logs into a dataset of sorted histories.",
+        "examples:\n"
+        "  luckyfast ingest raw/ out/\n"
+        "  luckyfast ingest 'logs/*.csv.gz' out/ --lookup products.csv --on product_id --action product_category\n"
+        "  luckyfast ingest clicks.tsv out/ --customer user --time ts --action page --memory 1GB",
+    )
+    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd or bz2")
+    parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist")
+    roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
+    roles.add_argument("--customer", type=_columns, metavar="COLUMN", help="who acts")
+    roles.add_argument("--time", type=_columns, metavar="COLUMN", help="when")
+    roles.add_argument("--action", type=_columns, metavar="COLUMN", help="what is done: the class to predict")
+    roles.add_argument("--visit", type=_columns, metavar="COLUMN", help="basket, ticket or session id")
+    roles.add_argument("--lookup", metavar="FILE", help="table that holds the action, such as products.csv")
+    roles.add_argument("--on", metavar="COLUMN", help="column shared by the logs and the lookup table")
+    roles.add_argument("--schema", metavar="FILE", help="a schema.toml that an earlier run wrote")
+    form = parser.add_argument_group("format (inferred when not given)")
+    form.add_argument("--columns", type=_columns, metavar="NAMES", help="column names of files without a header")
+    form.add_argument("--delimiter", metavar="CHAR", help="one character, or tab")
+    form.add_argument("--quote", metavar="CHAR", help='one character, or none when " is data')
+    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, order, ...")
+    form.add_argument(
+        "--null",
+        action="append",
+        metavar="COLUMN=LITERAL",
+        help="text that means no value in a column; may be repeated",
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: half of what is free)")
+    limits.add_argument("--workers", type=int, metavar="N", help="parallel workers (default: the cores)")
+    limits.add_argument("--temp", metavar="DIR", help="folder for spilled runs (default: beside OUT)")
+    limits.add_argument(
+        "--max-reject", type=float, default=0.05, metavar="SHARE", help="stop above this share of rejects (0.05)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _run_ingest(options: argparse.Namespace) -> int:
+    from luckyfast.ingestion import ingest
+    from luckyfast.summary import print_ingest_summary
+    from luckyfast.terminal import make_progress
+
+    summary = ingest(
+        options.raw,
+        options.out,
+        customer=options.customer,
+        time=options.time,
+        action=options.action,
+        visit=options.visit,
+        lookup=options.lookup,
+        on=options.on,
+        delimiter=options.delimiter,
+        quote=options.quote,
+        columns=options.columns,
+        null=options.null,
+        time_format=options.time_format,
+        memory=options.memory,
+        workers=options.workers,
+        temp=options.temp,
+        max_reject=options.max_reject,
+        schema=options.schema,
+        progress=make_progress(quiet=options.quiet),
+    )
+    _remember("dataset", options.out)
+    print_ingest_summary(summary, as_json=options.json)
+    return 0
+
+
+# ---- fit ------------------------------------------------------------------------------------------------------------
+
+
+def _add_fit(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "fit",
+        _run_fit,
+        "Train a network on a dataset, calibrate it, and measure it beside every baseline.",
+        "examples:\n"
+        "  luckyfast fit receipts/ --arch lstm-embed --budget 20m\n"
+        "  luckyfast fit --arch mlp --no-habit --out plain-mlp/",
+    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
+    parser.add_argument("--arch", choices=("mlp", "lstm", "lstm-embed"), default="lstm-embed", help="(lstm-embed)")
+    parser.add_argument("--budget", metavar="TIME", help="wall time of the whole command: 90s, 20m, 8h, 2d")
+    parser.add_argument("--out", metavar="MODEL", help="folder of the model to write (default: model-ARCH)")
+    parser.add_argument("--overwrite", action="store_true", help="replace MODEL if it exists")
+    parser.add_argument("--no-habit", dest="habit", action="store_false", help="the plain network: no habits, no cadence")
+    parser.add_argument("--seed", type=int, default=0, help="(0)")
+    parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all of this process)")
+    network = parser.add_argument_group("settings (good defaults when not given)")
+    network.add_argument("--hidden", type=int, metavar="N", help="units of the network")
+    network.add_argument("--embedding", type=int, metavar="N", help="size of an action's embedding")
+    network.add_argument("--dropout", type=float, metavar="SHARE")
+    network.add_argument("--learning-rate", type=float, metavar="RATE")
+    network.add_argument("--epochs", type=int, metavar="N", help="most passes over the training visits")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _run_fit(options: argparse.Namespace) -> int:
+    from luckyfast.fitting import fit
+    from luckyfast.summary import print_metrics
+    from luckyfast.terminal import make_progress
+
+    dataset = options.dataset or _recall("dataset", "luckyfast fit DATASET")
+    settings = {
+        name: value
+        for name in ("hidden", "embedding", "dropout", "learning_rate", "epochs")
+        if (value := getattr(options, name)) is not None
+    }
+    model = fit(
+        dataset,
+        arch=options.arch,
+        budget=options.budget,
+        out=options.out,
+        overwrite=options.overwrite,
+        habit=options.habit,
+        seed=options.seed,
+        threads=options.threads,
+        progress=make_progress(quiet=options.quiet),
+        **settings,
+    )
+    _remember("model", model.path)
+    print_metrics(model.metrics, model.path, as_json=options.json)
+    return 0
+
+
+# ---- predict --------------------------------------------------------------------------------------------------------
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "predict",
+        _run_predict,
+        "Write calibrated next-visit chances for every customer.",
+        "examples:\n"
+        "  luckyfast predict model-lstm-embed/ --top 5 --out offers.csv\n"
+        "  luckyfast predict model-lstm-embed/ receipts/ --at 2017-12-01 --out chances.parquet",
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder that luckyfast fit wrote")
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one the model was trained on")
+    parser.add_argument("--at", metavar="TIME", help="prediction moment, ISO 8601 (default: the end of the log)")
+    parser.add_argument("--top", type=int, metavar="K", help="only the K most probable actions of each customer")
+    parser.add_argument("--out", metavar="FILE", help=".parquet, .csv or .jsonl (default: predictions.parquet)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _run_predict(options: argparse.Namespace) -> int:
+    from luckyfast.prediction import predict
+    from luckyfast.summary import print_predict_summary
+    from luckyfast.terminal import make_progress
+
+    summary = predict(
+        options.model,
+        options.dataset,
+        at=options.at,
+        top=options.top,
+        out=options.out,
+        overwrite=options.overwrite,
+        progress=make_progress(quiet=options.quiet),
+    )
+    print_predict_summary(summary, as_json=options.json)
+    return 0
+
+
+# ---- bench ----------------------------------------------------------------------------------------------------------
+
+
+def _add_bench(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "bench",
+        _run_bench,
+        "Measure luckyfast beside its peers: time, CPU, peak memory of the process tree, checksum.",
+        "examples:\n  luckyfast bench --quick\n  luckyfast bench ingest --runs 5 --systems luckyfast,polars",
+    )
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help="ingest, quality (default: all)")
+    parser.add_argument("--quick", action="store_true", help="small inputs: under 3 minutes")
+    parser.add_argument("--systems", type=_columns, metavar="NAMES", help="only these systems")
+    parser.add_argument("--runs", type=int, metavar="N", help="runs of each system (default: 3, quick: 1)")
+    parser.add_argument("--out", metavar="DIR", default=".bench", help="folder for results and inputs (.bench)")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def _run_bench(options: argparse.Namespace) -> int:
+    from luckyfast.bench.runner import run_bench
+    from luckyfast.summary import print_bench_report
+    from luckyfast.terminal import make_progress
+
+    report = run_bench(
+        options.tasks,
+        quick=options.quick,
+        systems=options.systems,
+        runs=options.runs,
+        out=Path(options.out),
+        progress=make_progress(quiet=options.quiet),
+    )
+    return print_bench_report(report, as_json=options.json)
+
+
+# ---- demo -----------------------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        _run_demo,
+        "Real receipts from dirty raw logs to predictions and a report, in about five minutes.",
+        "example:\n  luckyfast demo --out demo/",
+    )
+    parser.add_argument("--out", metavar="DIR", default="demo", help="folder to write; its demo files are replaced")
+    parser.add_argument("--budget", metavar="TIME", default="3m", help="time for fit (3m)")
+    parser.add_argument("--seed", type=int, default=0, help="of the dirt and of the training (0)")
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    from luckyfast.demo import run_demo
+    from luckyfast.summary import print_demo_summary
+    from luckyfast.terminal import make_progress
+
+    summary = run_demo(
+        options.out, budget=options.budget, seed=options.seed, progress=make_progress(quiet=options.quiet)
+    )
+    _remember("dataset", summary.dataset)
+    _remember("model", summary.model.path)
+    return print_demo_summary(summary)
+
+
+# ---- what was last written from this folder -------------------------------------------------------------------------
+
+_MEMORY = Path(".luckyfast") / "last.json"
+
+
+def _remember(kind: str, path: str | Path) -> None:
+    known = _known()
+    known[kind] = str(Path(path).resolve())
+    try:
+        _MEMORY.parent.mkdir(exist_ok=True)
+        _MEMORY.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    except OSError:
+        return  # a folder that cannot be written costs the convenience, not the run
+
+
+def _recall(kind: str, command: str) -> str:
+    known = _known()
+    if kind not in known:
+        raise UserError(f"no {kind} was given, and none was written from this folder yet", hint=f"name it: {command}")
+    print(f"using the {kind} last written from here: {known[kind]}", file=sys.stderr)
+    return known[kind]
+
+
+def _known() -> dict[str, str]:
+    try:
+        known = json.loads(_MEMORY.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(kind): str(path) for kind, path in known.items()} if isinstance(known, dict) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Draw progress, tables and errors on a terminal, or as plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from luckyfast.config import format_duration, format_size
+from luckyfast.progress import NullProgress, Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichBars
+    from rich.progress import TaskID
+
+__all__ = ["PlainProgress", "RichProgress", "console", "make_progress", "print_error", "print_table"]
+
+
+def console(*, stderr: bool = True) -> Console:
+    """A rich console that respects NO_COLOR, pipes and the terminal's width."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
+
+
+def make_progress(*, quiet: bool) -> Progress:
+    """The listener that suits where standard error goes."""
+    if quiet:
+        return NullProgress()
+    return RichProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+class RichProgress:
+    """One bar per stage on standard error, with rate, time left, and a short note."""
+
+    def __init__(self) -> None:
+        self._bars: RichBars | None = None
+        self._task: TaskID | None = None
+        self._unit = ""
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        """Begin a stage; ends the one before it."""
+        from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichBars
+        from rich.progress import TimeRemainingColumn, TransferSpeedColumn
+
+        self.finish()
+        amount = (
+            [DownloadColumn(), TransferSpeedColumn()]
+            if unit == "bytes"
+            else [TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit)]
+            if total is not None
+            else []
+        )
+        self._bars = RichBars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            *amount,
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console(),
+        )
+        self._task = self._bars.add_task(stage, total=total, note="")
+        self._bars.start()
+
+    def advance(self, amount: float) -> None:
+        """Move the bar."""
+        if self._bars is not None and self._task is not None:
+            self._bars.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        """Show a short text beside the bar."""
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, note=text)
+
+    def finish(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bars is not None and self._task is not None:
+            total = self._bars.tasks[0].total
+            done = self._bars.tasks[0].completed if total is None else total
+            self._bars.update(self._task, total=max(done, 1), completed=max(done, 1))
+            self._bars.stop()
+        self._bars = self._task = None
+
+
+class PlainProgress:
+    """A line at the start and end of each stage and every ten seconds between, for logs and pipes."""
+
+    interval_s = 10.0
+
+    def __init__(self) -> None:
+        self._stage: str | None = None
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        """Begin a stage; ends the one before it."""
+        self.finish()
+        self._stage, self._total, self._unit = stage, total, unit
+        self._done, self._note = 0.0, ""
+        self._started = self._printed = time.monotonic()
+        print(f"{stage} ...", file=sys.stderr, flush=True)
+
+    def advance(self, amount: float) -> None:
+        """Count."""
+        self._done += amount
+        now = time.monotonic()
+        if self._stage is not None and now - self._printed >= self.interval_s:
+            self._printed = now
+            print(f"{self._stage}: {self._amount()} {self._note}".rstrip(), file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Keep a short text for the next line."""
+        self._note = text
+
+    def finish(self) -> None:
+        """Print how long the stage took."""
+        if self._stage is not None:
+            took = format_duration(time.monotonic() - self._started)
+            print(f"{self._stage}: done in {took} {self._note}".rstrip(), file=sys.stderr, flush=True)
+        self._stage = None
+
+    def _amount(self) -> str:
+        done = format_size(self._done) if self._unit == "bytes" else f"{self._done:,.0f} {self._unit}"
+        return done if not self._total else f"{done} ({self._done / self._total:.0%})"
+
+
+def print_error(message: str, hint: str | None) -> None:
+    """Print one sentence, then the hint, on standard error."""
+    out = console()
+    out.print("[bold red]error:[/] ", end="")
+    out.print(message, markup=False)
+    if hint:
+        out.print("[bold cyan]hint:[/] ", end="")
+        out.print(hint, markup=False)
+
+
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, emphasis: int | None = None
+) -> None:
+    """Print a table on standard output: rich where it is a terminal, aligned plain text elsewhere.
+
+    Args:
+        title: what the table shows.
+        header: column names.
+        rows: cells as text.
+        left: how many leading columns are left-aligned; the others are numbers.
+        emphasis: index of a row to set in bold.
+    """
+    if sys.stdout.isatty():
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        for index, name in enumerate(header):
+            table.add_column(name, justify="left" if index < left else "right", overflow="fold")
+        for index, row in enumerate(rows):
+            table.add_row(*(Text(cell) for cell in row), style="bold" if index == emphasis else None)
+        console(stderr=False).print(table)
+        return
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    print(title)
+    for row in (header, *rows):
+        cells = (
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(cells).rstrip())
