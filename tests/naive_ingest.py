@@ -1,7 +1,7 @@
 """Naive twin of ingest: write the dataset format from rows, slowly and obviously right.
 
-The order of customers is by ``(name_hash(name), name)`` of the name's UTF-8 bytes, where ``name_hash`` is FNV-1a (64 bits)
-followed by splitmix64's finaliser. A visit's key is ``name_hash`` of its session id, or of its time as eight
+Customers are ordered by ``(name_hash(name), name)`` of the name's UTF-8 bytes, where ``name_hash`` is FNV-1a (64
+bits) followed by splitmix64's finaliser. A visit's key is ``name_hash`` of its session id, or of its time as eight
 little-endian bytes where there is no session id.
 """
 

@@ -31,7 +31,8 @@ _REBUILD = "run luckyfast ingest again from the raw logs"
 class Histories:
     """The histories of some customers: one record batch of a shard, as read-only views.
 
-    Customer ``c`` owns visits ``visit_start[c]:visit_start[c + 1]``; visit ``v`` owns pairs ``action_start[v]:action_start[v + 1]``.
+    Customer ``c`` owns visits ``visit_start[c]:visit_start[c + 1]``; visit ``v`` owns pairs
+    ``action_start[v]:action_start[v + 1]``.
 
     Attributes:
         customers: string array of n_customers.
@@ -225,7 +226,7 @@ def _check_batch(file: Path, batch: pa.RecordBatch, time_kind: str, n_actions: i
         raise _damaged(file, "its columns disagree about where visits end")
     ids = columns[2].values.values
     bounds = pc.min_max(ids)
-    if len(ids) and not (0 <= bounds["min"].as_py() and bounds["max"].as_py() < n_actions):
+    if len(ids) and (bounds["min"].as_py() < 0 or bounds["max"].as_py() >= n_actions):
         raise _damaged(file, f"it has action ids beyond the {n_actions} of the vocabulary")
 
 
@@ -250,4 +251,5 @@ def _view(batch: pa.RecordBatch, first_visit: int) -> Histories:
 
 
 def _numpy(array: pa.Array) -> NDArray[Any]:
-    return array.to_numpy(zero_copy_only=True)
+    view: NDArray[Any] = array.to_numpy(zero_copy_only=True)
+    return view
