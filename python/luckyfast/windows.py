@@ -129,9 +129,7 @@ def split_by_time(
     """
     if dataset.n_visits == 0:
         raise DatasetError(f"{dataset.path} has no visits", hint="ingest a log with accepted rows")
-    ranks = [
-        min(int(quantile * dataset.n_visits), dataset.n_visits - 1) for quantile in (valid_quantile, test_quantile)
-    ]
+    ranks = [int(quantile * (dataset.n_visits - 1)) for quantile in (valid_quantile, test_quantile)]
     valid_start, test_start = (_visit_time_at(dataset, rank) for rank in ranks)
     if not dataset.manifest["time"]["min"] < valid_start < test_start:
         raise DatasetError(
