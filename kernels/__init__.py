@@ -1,0 +1,1 @@
+"""Numba kernels: NumPy arrays in, preallocated arrays out, one thread, no Python objects."""

@@ -1,0 +1,222 @@
+"""Turn scores into probabilities that can be believed: fitted on validation, never on the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luckyfast.dataset import Dataset
+from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
+
+__all__ = ["Calibration", "calibrate", "log_softmax", "mean_by_visit"]
+
+SAMPLE_VALUES = 2**24
+N_CANDIDATES = 10
+FLOOR = 30.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The map from scores to two probabilities: of the next single action, and of an action being in the next visit.
+
+    With ``p = softmax(scores / temperature)`` for the next action, the chance that an action is in the next visit is
+    ``sigmoid(slope * log p + intercept + size_weight * log(1 + mean_size))``, where ``mean_size`` is the mean number of
+    distinct actions in the customer's earlier visits (temperature scaling: Guo et al., 2017; Platt, 1999).
+
+    Example:
+        >>> scores = np.log(np.array([[0.1, 0.6, 0.3]], np.float32))
+        >>> Calibration().next_action(scores).round(2)
+        array([[0.1, 0.6, 0.3]], dtype=float32)
+    """
+
+    temperature: float = 1.0
+    slope: float = 1.0
+    intercept: float = 0.0
+    size_weight: float = 0.0
+
+    @classmethod
+    def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Calibration:
+        """Fit to scores and what happened; reads no more blocks than make 2^24 scores.
+
+        The temperature minimises the mean over visits of the mean over their actions of ``-log p``. The chance is
+        fitted by logistic regression to each visit's ten most probable actions, those a user is shown.
+
+        Args:
+            blocks: scores float32 [n, n_actions] and the labels of the same n visits.
+
+        Returns:
+            The calibration; the default one if there are no labels.
+        """
+        sample: list[tuple[NDArray[np.float32], Labels]] = []
+        n_values = 0
+        for scores, labels in blocks:
+            if len(scores):
+                sample.append((scores, labels))
+                n_values += scores.size
+            if n_values >= SAMPLE_VALUES:
+                break
+        if not any(len(labels.actions) for _, labels in sample):
+            return cls()
+        temperature = _fit_temperature(sample)
+        features, outcomes = _candidates(sample, temperature)
+        slope, intercept, size_weight = _fit_logistic(features, outcomes)
+        return cls(temperature, slope, intercept, size_weight)
+
+    def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
+        return log_softmax(scores * np.float32(1.0 / self.temperature))
+
+    def next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability of each action being the next single one.
+
+        Args:
+            scores: float32 [n, n_actions].
+
+        Returns:
+            float32 [n, n_actions]; rows add up to 1.
+        """
+        return np.exp(self.log_next_action(scores))
+
+    def in_visit(self, scores: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Chance of each action being in the next visit.
+
+        Args:
+            scores: float32 [n, n_actions].
+            mean_size: float64 [n], mean number of distinct actions in the customer's earlier visits.
+
+        Returns:
+            float32 [n, n_actions], each in (0, 1).
+        """
+        return self.chance(self.log_next_action(scores), mean_size[:, None])
+
+    def chance(self, log_next: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Chance of being in the next visit, from the log probability of being the next action (shapes broadcast)."""
+        size = (self.size_weight * np.log1p(mean_size) + self.intercept).astype(np.float32)
+        chances: NDArray[np.float32] = _sigmoid(np.float32(self.slope) * log_next + size)
+        return chances
+
+    def to_dict(self) -> dict[str, float]:
+        """The four numbers by name, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Calibration:
+        """Read what :meth:`to_dict` gave."""
+        return cls(**{name: float(values[name]) for name in ("temperature", "slope", "intercept", "size_weight")})
+
+
+def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
+    """Fit a calibration to a scorer's validation targets.
+
+    Args:
+        scorer: a scorer that was fitted on nothing later than ``split.valid_start``.
+        dataset: the dataset.
+        split: the split whose validation part is used.
+
+    Returns:
+        The calibration.
+    """
+    known = known_actions(dataset, split.valid_start)
+    return Calibration.fit(
+        (scores, Labels.of(histories, block, known))
+        for histories in dataset.batches()
+        for block, scores in scorer.score(histories, target_visits(histories, split, "valid"))
+    )
+
+
+def log_softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log of the softmax over the last axis."""
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    log_sum: NDArray[np.float32] = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    result: NDArray[np.float32] = shifted - log_sum
+    return result
+
+
+def mean_by_visit(log_next: NDArray[np.float32], labels: Labels) -> NDArray[np.float64]:
+    """Mean of a log probability over the actions of each visit.
+
+    Args:
+        log_next: float32 [n, n_actions].
+        labels: the labels of the same n visits.
+
+    Returns:
+        float64 [n]; where an action has no probability at all, ``log 1e-13`` stands for it.
+    """
+    sizes = np.diff(labels.start)
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    values = np.maximum(log_next[rows, labels.actions].astype(np.float64), -FLOOR)
+    return np.bincount(rows, weights=values, minlength=len(sizes)) / np.maximum(sizes, 1)
+
+
+def _fit_temperature(sample: list[tuple[NDArray[np.float32], Labels]]) -> float:
+    """Newton's method on the inverse temperature, in which the loss is convex."""
+    inverse = 1.0
+    for _ in range(20):
+        gradient = curvature = 0.0
+        n_visits = 0
+        for scores, labels in sample:
+            # PERF: scores far below the best one hold no mass; the floor keeps an id 0 of -inf finite.
+            values = np.maximum(scores - scores.max(axis=1, keepdims=True), np.float32(-FLOOR))
+            weights = np.exp(np.float32(inverse) * values)
+            weights /= weights.sum(axis=1, keepdims=True)
+            sizes = np.diff(labels.start)
+            rows = np.repeat(np.arange(len(sizes)), sizes)
+            share = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
+            mean = np.einsum("ij,ij->i", weights, values)
+            spread = np.einsum("ij,ij,ij->i", weights, values, values) - mean**2
+            present = sizes > 0
+            gradient += float(mean[present].sum() - (share * values[rows, labels.actions]).sum())
+            curvature += float(spread[present].sum())
+            n_visits += int(present.sum())
+        step = gradient / max(curvature, 1e-9 * n_visits)
+        updated = float(np.clip(inverse - step, inverse / 3.0, inverse * 3.0))
+        if abs(updated - inverse) < 1e-6 * inverse:
+            return 1.0 / updated
+        inverse = updated
+    return 1.0 / inverse
+
+
+def _candidates(
+    sample: list[tuple[NDArray[np.float32], Labels]], temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The features and outcomes of each visit's most probable actions."""
+    features, outcomes = [], []
+    for scores, labels in sample:
+        log_next = log_softmax(scores * np.float32(1.0 / temperature))
+        n_rows, n_actions = scores.shape
+        n_candidates = min(N_CANDIDATES, n_actions - 1)
+        best = np.argpartition(-scores[:, 1:], n_candidates - 1, axis=1)[:, :n_candidates] + 1
+        taken = np.zeros(scores.shape, np.bool_)
+        taken[np.repeat(np.arange(n_rows), np.diff(labels.start)), labels.actions] = True
+        log_p = np.take_along_axis(log_next, best, axis=1).astype(np.float64).ravel()
+        log_size = np.repeat(np.log1p(labels.mean_size), n_candidates)
+        features.append(np.column_stack((log_p, np.ones_like(log_p), log_size)))
+        outcomes.append(np.take_along_axis(taken, best, axis=1).astype(np.float64).ravel())
+    return np.concatenate(features), np.concatenate(outcomes)
+
+
+def _fit_logistic(features: NDArray[np.float64], outcomes: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Newton's method for logistic regression with a slight pull to the identity map."""
+    prior = np.array([1.0, 0.0, 0.0])
+    strength = 1e-5 * len(outcomes)
+    weights = prior.copy()
+    for _ in range(50):
+        chances = _sigmoid(features @ weights)
+        gradient = features.T @ (chances - outcomes) + strength * (weights - prior)
+        hessian = (features * (chances * (1.0 - chances))[:, None]).T @ features + strength * np.eye(3)
+        step = np.linalg.solve(hessian, gradient)
+        weights = weights - step * min(1.0, 4.0 / float(np.abs(step).max() + 1e-12))
+        if float(np.abs(step).max()) < 1e-8:
+            break
+    return float(weights[0]), float(weights[1]), float(weights[2])
+
+
+def _sigmoid(values: NDArray[Any]) -> NDArray[Any]:
+    """The logistic function, without overflow."""
+    tail = np.exp(-np.abs(values))
+    result: NDArray[Any] = np.where(values >= 0, 1.0, tail) / (1.0 + tail)
+    return result.astype(values.dtype, copy=False)
