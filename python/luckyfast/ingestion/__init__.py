@@ -1,0 +1,114 @@
+"""Raw logs in, a dataset folder out: everything from the first byte to the manifest.
+
+In the order of the data: sources, records, dialect, layout, times, roles, lookup, choosing, nulls and planning decide
+from samples (`plan` holds the decision, `schema` writes and reads it); run and the modules it drives carry it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from luckyfast.ingestion.planning import make_plan
+
+if TYPE_CHECKING:
+    from luckyfast.ingestion.run import IngestSummary
+    from luckyfast.progress import Progress
+
+__all__ = ["ingest", "make_plan"]
+
+
+def ingest(
+    raw: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    customer: str | Sequence[str] | None = None,
+    time: str | Sequence[str] | None = None,
+    action: str | Sequence[str] | None = None,
+    visit: str | Sequence[str] | None = None,
+    lookup: str | Path | None = None,
+    on: str | None = None,
+    delimiter: str | None = None,
+    quote: str | None = None,
+    encoding: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    null: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    time_format: str | None = None,
+    memory: str | int | None = None,
+    workers: int | None = None,
+    temp: str | Path | None = None,
+    max_reject: float = 0.05,
+    schema: str | Path | None = None,
+    progress: Progress | None = None,
+) -> IngestSummary:
+    """Turn raw purchase logs into a dataset of histories sorted by customer and time.
+
+    Whatever is not given is found from samples of the files; what cannot be told apart is an error that names the
+    candidates. A role is one column, or several as a sequence or joined by commas.
+
+    Args:
+        raw: files, folders or globs of delimited text, plain or compressed by gzip, zstd or bz2.
+        out: the dataset folder to write; it must not exist.
+        customer: who acts.
+        time: when.
+        action: what is done, the class to predict; with `lookup` a column of that table.
+        visit: basket, ticket or session id; "none" makes all rows of one customer with one time a visit.
+        lookup: a CSV, TSV or Parquet table that holds the action of each product.
+        on: the column shared by the logs and the lookup table.
+        delimiter: one byte, or tab, comma, semicolon, pipe.
+        quote: one byte, or none where quotes are data.
+        encoding: only UTF-8 so far; given, rows that are no UTF-8 are rejected one by one.
+        columns: the column names of files without a header.
+        null: texts COLUMN=LITERAL that mean "no value" besides the empty field.
+        time_format: iso, ymd, dmy, mdy, order, epoch-s, epoch-ms, epoch-us or epoch-ns.
+        memory: bound on peak memory, such as "512MB"; half of what the process may use if None.
+        workers: parallel workers; the cores of this process if None.
+        temp: folder for spilled runs; beside `out` if None.
+        max_reject: stop when more than this share of the rows is rejected.
+        schema: a schema.toml that an earlier run wrote; arguments given here win over it.
+        progress: told how far the work is.
+
+    Returns:
+        What was read, kept and rejected, and why.
+
+    Raises:
+        InputError: a file is missing, unreadable or no delimited text, or too many rows are rejected.
+        SchemaError: roles, times or arguments that do not fit or cannot be told apart.
+        OutputExistsError: `out` exists.
+        BudgetError: the work cannot be done in `memory`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> rows = "client;date;rayon;ticket\\n7;2024-05-01;FROMAGE;1\\n7;2024-05-02;PAIN;2\\n"
+        >>> _ = (folder / "log.csv").write_text(rows)
+        >>> summary = ingest(folder / "log.csv", folder / "dataset", memory="256MB", workers=1)
+        >>> summary.counts["events"], summary.counts["visits"]
+        (2, 2)
+    """
+    from luckyfast.ingestion.run import run_plan
+    from luckyfast.progress import NullProgress
+
+    plan = make_plan(
+        raw,
+        out,
+        customer=customer,
+        time=time,
+        action=action,
+        visit=visit,
+        lookup=lookup,
+        on=on,
+        delimiter=delimiter,
+        quote=quote,
+        encoding=encoding,
+        columns=columns,
+        null=null,
+        time_format=time_format,
+        memory=memory,
+        workers=workers,
+        temp=temp,
+        max_reject=max_reject,
+        schema=schema,
+    )
+    return run_plan(plan, progress=progress or NullProgress())

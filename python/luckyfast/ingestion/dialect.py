@@ -1,0 +1,275 @@
+"""How the bytes of a file are cut into fields: encoding, delimiter, quote, header."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from luckyfast.errors import InputError, SchemaError
+from luckyfast.ingestion.plan import Dialect
+from luckyfast.ingestion.records import Records, read_records
+from luckyfast.ingestion.sources import Sample, looks_utf16
+
+__all__ = ["detect_dialect", "parse_delimiter", "parse_quote", "sample_rows", "show_byte"]
+
+UTF8_MARK = b"\xef\xbb\xbf"
+COMMON_DELIMITERS = b"\t;|,:"
+RARE_DELIMITERS = b"\x01\x1f\x1e\x02^~#!&%@*+="
+MIN_CONSISTENCY = 0.7
+_PROBE_BYTES = 1 << 16
+_NAMED_DELIMITERS = {
+    "tab": "\t",
+    "\\t": "\t",
+    "comma": ",",
+    "semicolon": ";",
+    "pipe": "|",
+    "colon": ":",
+    "\\x01": "\x01",
+}
+_DATA_FIELD = re.compile(rb"\s*(?:[-+]?\d[\d.,:/ TZ+-]*|\d{4}-\d{2}-\d{2}.*)\s*")
+_UTF8_NAMES = {"utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii"}
+
+
+def detect_dialect(
+    path: Path,
+    sample: Sample,
+    *,
+    delimiter: int | None = None,
+    quote: int | str | None = "detect",
+    encoding: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Dialect:
+    """Decide how one file is cut into fields.
+
+    Args:
+        path: the file, for messages.
+        sample: its beginning.
+        delimiter: the delimiter, where the user gave it.
+        quote: the quote, None for no quotes, or "detect".
+        encoding: the encoding, where the user gave it; only UTF-8 is read so far.
+        columns: the column names of files that have no header.
+
+    Returns:
+        The dialect. Without a header and without `columns`, `header` is empty.
+
+    Raises:
+        InputError: an encoding, line end or layout that is not read.
+        SchemaError: `columns` do not fit the number of fields, or an argument is unknown.
+
+    Example:
+        >>> dialect = detect_dialect(Path("log.csv"), Sample(b"customer;date\\n7;2024-05-01\\n", (), True))
+        >>> chr(dialect.delimiter), dialect.header, dialect.header_stop
+        (';', ('customer', 'date'), 14)
+    """
+    _check_encoding(path, sample, encoding)
+    start = len(UTF8_MARK) if sample.head.startswith(UTF8_MARK) else 0
+    text = sample.head[start:]
+    if not text.strip():
+        raise InputError(f"{path} holds only empty lines", hint="give files that hold rows")
+    if b"\n" not in text and text.count(b"\r") > 0 and not text.endswith(b"\r"):
+        raise InputError(
+            f"{path} ends its lines with a lone carriage return, which is not read yet",
+            hint=f"turn them into line feeds first: tr '\\r' '\\n' < {path} > NEW",
+        )
+    probe, whole = text[:_PROBE_BYTES], sample.complete and len(text) <= _PROBE_BYTES
+    if delimiter is None:
+        delimiter = _choose_delimiter(path, probe, whole, quote)
+    if isinstance(quote, str):
+        quote = _choose_quote(probe, whole, delimiter)
+    records = read_records(text, delimiter, quote, complete=sample.complete)
+    if not records.rows:
+        raise InputError(
+            f"{path}: no end of line within the first {len(text)} bytes",
+            hint="give a delimited text file with one row per line; `--quote none` if its quotes are data",
+        )
+    if max(len(row) for row in records.rows) < 2:
+        raise SchemaError(
+            f"{path}: the delimiter {show_byte(delimiter)} does not occur, each row is one field",
+            hint="leave --delimiter out to have it found, or name another",
+        )
+    return _with_header(path, records, start, delimiter, quote, columns)
+
+
+def sample_rows(sample: Sample, dialect: Dialect, *, n_head: int, n_block: int) -> list[tuple[bytes, ...]]:
+    """Rows of a sample that have as many fields as the header: the first of the head, then some of each block."""
+    n_fields = len(dialect.header)
+    head = read_records(
+        sample.head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=sample.complete
+    ).rows
+    rows = [row for row in head[:n_head] if len(row) == n_fields]
+    for block in sample.blocks:
+        whole_lines = block[block.find(b"\n") + 1 :]
+        records = read_records(whole_lines, dialect.delimiter, dialect.quote, complete=False).rows
+        rows += [row for row in records[:n_block] if len(row) == n_fields]
+    return rows
+
+
+def parse_delimiter(text: str) -> int:
+    """Read `--delimiter`: one byte, or tab, comma, semicolon, pipe, colon.
+
+    Example:
+        >>> parse_delimiter("tab"), parse_delimiter(";")
+        (9, 59)
+    """
+    text = _NAMED_DELIMITERS.get(text.lower(), text)
+    data = text.encode()
+    if len(data) != 1 or data in b'\r\n"':
+        raise SchemaError(
+            f"a delimiter is one byte, not {text!r}", hint="for example --delimiter ';' or --delimiter tab"
+        )
+    return data[0]
+
+
+def parse_quote(text: str) -> int | None:
+    """Read `--quote`: one byte, or none.
+
+    Example:
+        >>> parse_quote('"'), parse_quote("none")
+        (34, None)
+    """
+    data = text.encode()
+    if text.lower() == "none":
+        return None
+    if len(data) != 1 or data in b"\r\n":
+        raise SchemaError(f"a quote is one byte or none, not {text!r}", hint="for example --quote none")
+    return data[0]
+
+
+def show_byte(byte: int | None) -> str:
+    """Name a delimiter or quote for people."""
+    if byte is None:
+        return "none"
+    return {9: "tab", 32: "space"}.get(byte, chr(byte) if 32 < byte < 127 else f"\\x{byte:02x}")
+
+
+def _check_encoding(path: Path, sample: Sample, encoding: str | None) -> None:
+    if encoding is not None:
+        if encoding.lower() not in _UTF8_NAMES:
+            raise SchemaError(
+                f"the encoding {encoding} is not read yet, only UTF-8",
+                hint=f"convert the files first: iconv -f {encoding} -t UTF-8 {path} > NEW",
+            )
+        return
+    if looks_utf16(sample.head):
+        raise InputError(
+            f"{path} is UTF-16, which is not read yet", hint=f"convert it first: iconv -f UTF-16 -t UTF-8 {path} > NEW"
+        )
+    n_broken = n_valid = 0
+    lines = [line for piece in (sample.head, *sample.blocks) for line in piece.split(b"\n")[:-1] if not line.isascii()]
+    for line in lines:
+        try:
+            line.decode()
+            n_valid += 1
+        except UnicodeDecodeError:
+            n_broken += 1
+    # a few broken lines among valid ones are damage and will be rejected one by one; the reverse is another encoding
+    if n_broken > max(2, n_valid):
+        raise InputError(
+            f"{path} is not UTF-8 but looks like cp1252 (Windows Latin), which is not read yet",
+            hint=f"convert it first: iconv -f CP1252 -t UTF-8 {path} > NEW; or --encoding utf-8 to reject such rows",
+        )
+
+
+def _choose_delimiter(path: Path, probe: bytes, whole: bool, quote: int | str | None) -> int:
+    for candidates in (COMMON_DELIMITERS, RARE_DELIMITERS):
+        scores: dict[int, float] = {}
+        for candidate in candidates:
+            if candidate not in probe:
+                continue
+            tried = _choose_quote(probe, whole, candidate) if isinstance(quote, str) else quote
+            rows = read_records(probe, candidate, tried, complete=whole).rows
+            scores[candidate] = _consistency(rows)
+        best = max(scores.values(), default=0.0)
+        if best >= MIN_CONSISTENCY:
+            fitting = [c for c in candidates if scores.get(c, 0.0) >= max(MIN_CONSISTENCY, best - 0.2)]
+            # a colon inside times is consistent too, so it counts only where nothing else fits
+            return fitting[0]
+    raise _no_delimiter(path, probe, whole)
+
+
+def _no_delimiter(path: Path, probe: bytes, whole: bool) -> InputError:
+    lines = [line.rstrip(b"\r") for line in probe.split(b"\n")[: None if whole else -1] if line.strip()]
+    first = lines[0][:60].decode(errors="replace") if lines else ""
+    widths = Counter(len(line) for line in lines)
+    if lines and widths.most_common(1)[0][1] >= 0.8 * len(lines) and all(b" " in line for line in lines[:20]):
+        return InputError(
+            f"{path} looks like columns of fixed width, filled with spaces, not like delimited text: {first!r}",
+            hint=f"turn it into CSV first: sed -E 's/^ +//; s/ +/,/g' {path} > NEW; name its --columns",
+        )
+    if lines and all(b" " in line.strip() for line in lines[:20]):
+        return InputError(
+            f"{path}: no delimiter gives the same number of fields in most lines; the first is {first!r}",
+            hint="if spaces are the delimiter, say --delimiter ' '; otherwise name it: --delimiter X",
+        )
+    return InputError(
+        f"{path}: no delimiter gives the same number of fields in most lines; the first is {first!r}",
+        hint="name the delimiter with --delimiter, or give files that are delimited text",
+    )
+
+
+def _consistency(rows: Sequence[tuple[bytes, ...]]) -> float:
+    """The share of rows with the most common number of fields, 0 where the first row differs or there is one field."""
+    if not rows:
+        return 0.0
+    counts = Counter(len(row) for row in rows)
+    n_fields, n_rows = counts.most_common(1)[0]
+    if n_fields < 2 or counts[len(rows[0])] < n_rows:
+        return 0.0
+    return n_rows / len(rows)
+
+
+def _choose_quote(probe: bytes, whole: bool, delimiter: int) -> int | None:
+    """`"` unless the sample shows that it is data: more fields with stray quotes than well quoted ones."""
+    mark = ord('"')
+    if mark not in probe:
+        return mark
+    records = read_records(probe, delimiter, mark, complete=whole)
+    return None if records.n_misquoted > records.n_quoted else mark
+
+
+def _with_header(
+    path: Path, records: Records, start: int, delimiter: int, quote: int | None, columns: Sequence[str] | None
+) -> Dialect:
+    rows = records.rows
+    first = tuple(field.decode(errors="replace").strip() for field in rows[0])
+    after_first = start + records.stops[0]
+    if columns is None:
+        has_header = looks_like_header(rows)
+        names, stop = (first, after_first) if has_header else ((), start)
+        return Dialect(delimiter, quote, has_header, names, stop)
+    if first == tuple(columns):
+        return Dialect(delimiter, quote, True, first, after_first)
+    n_fields = Counter(len(row) for row in rows).most_common(1)[0][0]
+    if len(columns) != n_fields:
+        raise SchemaError(
+            f"--columns names {len(columns)} columns but the rows of {path} have {n_fields} fields",
+            hint=f"name all {n_fields} columns in their order; the first row is {show_row(rows[0])}",
+        )
+    if looks_like_header(rows) and len(rows) > 1:
+        raise SchemaError(
+            f"{path} has a header of its own, which differs from --columns: {', '.join(first)}",
+            hint="leave --columns out, and name the roles by the file's own columns",
+        )
+    return Dialect(delimiter, quote, False, tuple(columns), start)
+
+
+def looks_like_header(rows: Sequence[tuple[bytes, ...]]) -> bool:
+    """Whether the first row names columns: no data in it, and in some column all others are data or none equals it."""
+    first, others = rows[0], [row for row in rows[1:2001] if len(row) == len(rows[0])]
+    if any(_DATA_FIELD.fullmatch(field) for field in first) or not any(first):
+        return False
+    if not others:
+        return len(set(first)) == len(first)
+    for i in range(len(first)):
+        filled = [row[i] for row in others if row[i]]
+        if filled and sum(_DATA_FIELD.fullmatch(field) is not None for field in filled) > 0.8 * len(filled):
+            return True
+    return not any(first[i] == row[i] != b"" for row in others for i in range(len(first)))
+
+
+def show_row(row: Sequence[bytes], n_chars: int = 100) -> str:
+    """One row for a message, cut to a readable length."""
+    text = ", ".join(field.decode(errors="replace") for field in row)
+    return text if len(text) <= n_chars else text[: n_chars - 3] + "..."

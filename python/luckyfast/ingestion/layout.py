@@ -1,0 +1,163 @@
+"""The raw files of one run seen as tables with named columns, whatever order each file has them in."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from luckyfast.errors import InputError, SchemaError
+from luckyfast.ingestion.dialect import detect_dialect, sample_rows, show_row
+from luckyfast.ingestion.plan import Dialect, Source
+from luckyfast.ingestion.roles import ColumnSample
+from luckyfast.ingestion.sources import HEAD_BYTES, N_BLOCKS, read_sample
+
+__all__ = ["RawTable", "column_index", "main_tables", "missing_column", "pool_columns", "read_tables"]
+
+N_FULL_SAMPLES = 24
+SMALL_HEAD_BYTES = 1 << 15
+ROWS_PER_HEAD = 2000
+ROWS_PER_BLOCK = 200
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """One source, how it is cut into fields, and sampled rows as text; `filled` says that it has data rows."""
+
+    source: Source
+    dialect: Dialect
+    rows: list[tuple[str, ...]]
+    filled: bool
+
+
+def read_tables(
+    sources: Sequence[Source],
+    *,
+    delimiter: int | None = None,
+    quote: int | str | None = "detect",
+    encoding: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> list[RawTable]:
+    """Sample every source and decide how it is cut into fields.
+
+    Of many files, 24 spread over all are sampled well and the others only at their beginning. A file without a header
+    that has as many fields as the files with one is taken as their continuation.
+
+    Args:
+        sources: what to read.
+        delimiter: the delimiter, where the user gave it.
+        quote: the quote, None for no quotes, or "detect".
+        encoding: the encoding, where the user gave it.
+        columns: the column names, for files that have no header.
+
+    Returns:
+        One table per source, in the same order.
+
+    Raises:
+        InputError: a file cannot be read or holds no delimited text, or there is no data row at all.
+        SchemaError: there is no header and no `columns`.
+    """
+    step = max(1, len(sources) // N_FULL_SAMPLES)
+    tables = []
+    for i, source in enumerate(sources):
+        full = i % step == 0
+        sample = read_sample(
+            source, head_bytes=HEAD_BYTES if full else SMALL_HEAD_BYTES, n_blocks=N_BLOCKS if full else 0
+        )
+        dialect = detect_dialect(
+            source.path, sample, delimiter=delimiter, quote=quote, encoding=encoding, columns=columns
+        )
+        filled = not sample.complete or bool(sample.head[dialect.header_stop :].strip())
+        if not dialect.header:
+            # rows can only be matched with columns once the width is known
+            dialect = replace(dialect, header=_first_row(sample.head, dialect), has_header=False)
+            tables.append(RawTable(source, dialect, [], filled))
+            continue
+        rows = sample_rows(sample, dialect, n_head=ROWS_PER_HEAD, n_block=ROWS_PER_BLOCK)
+        tables.append(RawTable(source, dialect, [_as_text(row) for row in rows], filled))
+    if columns is None:
+        tables = _name_continuations(tables)
+    if not any(table.filled for table in tables):
+        names = ", ".join(str(table.source.path) for table in tables[:3])
+        raise InputError(f"no data rows: {names} holds only a header", hint="give files that hold rows")
+    return tables
+
+
+def main_tables(tables: Sequence[RawTable]) -> list[RawTable]:
+    """The tables that share the column names which most bytes have, whatever their order."""
+    sizes: dict[frozenset[str], int] = {}
+    for table in tables:
+        sizes[_column_set(table)] = sizes.get(_column_set(table), 0) + table.source.size_bytes
+    largest = max(sizes, key=lambda names: sizes[names])
+    return [table for table in tables if _column_set(table) == largest]
+
+
+def pool_columns(tables: Sequence[RawTable]) -> list[ColumnSample]:
+    """The sampled values of tables with the same columns, joined, in the column order of the first."""
+    names = list(dict.fromkeys(tables[0].dialect.header))
+    places = [[column_index(table, name) for name in names] for table in tables]
+    values: list[list[str]] = [[] for _ in names]
+    for table, indices in zip(tables, places, strict=True):
+        for i, index in enumerate(indices):
+            values[i] += [row[index] for row in table.rows] if index is not None else [""] * len(table.rows)
+    return [ColumnSample(name, tuple(column)) for name, column in zip(names, values, strict=True)]
+
+
+def column_index(table: RawTable, name: str) -> int | None:
+    """The place of a column in a file: by its exact name, or else regardless of case if that is one column.
+
+    Raises:
+        SchemaError: the file has the name twice.
+    """
+    header = table.dialect.header
+    exact = [i for i, own in enumerate(header) if own == name]
+    if len(exact) > 1 and name:
+        raise SchemaError(
+            f"{table.source.path} has {len(exact)} columns named {name!r}",
+            hint="rename them in the header, so that one can be meant",
+        )
+    alike = exact or [i for i, own in enumerate(header) if own.casefold() == name.strip().casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def missing_column(where: str, name: str, header: Iterable[str], *, hint: str | None = None) -> SchemaError:
+    """The error for a column that a table does not have."""
+    names = [own for own in header if own]
+    close = difflib.get_close_matches(name, names, n=1)
+    if hint is None:
+        hint = f"did you mean {close[0]}?" if close else "name one of its columns, or leave this file out"
+    return SchemaError(f"{where} has no column {name!r}; it has {', '.join(names)}", hint=hint)
+
+
+def _name_continuations(tables: list[RawTable]) -> list[RawTable]:
+    named = [table for table in tables if table.dialect.has_header]
+    result = []
+    for table in tables:
+        if table.dialect.has_header:
+            result.append(table)
+            continue
+        row = table.dialect.header
+        headers = {other.dialect.header for other in named if len(other.dialect.header) == len(row)}
+        if len(headers) != 1:
+            raise SchemaError(
+                f"{table.source.path} has no header: its first row is {show_row([field.encode() for field in row])}",
+                hint=f"name its {len(row)} columns in order, for example --columns "
+                + ",".join(f"c{i}" for i in range(1, len(row) + 1)),
+            )
+        result.append(replace(table, dialect=replace(table.dialect, header=headers.pop())))
+    return result
+
+
+def _first_row(head: bytes, dialect: Dialect) -> tuple[str, ...]:
+    from luckyfast.ingestion.records import read_records
+
+    rows = read_records(head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=True).rows
+    return _as_text(rows[0])
+
+
+def _column_set(table: RawTable) -> frozenset[str]:
+    return frozenset(name.casefold() for name in table.dialect.header)
+
+
+def _as_text(row: Sequence[bytes]) -> tuple[str, ...]:
+    return tuple(field.decode(errors="replace") for field in row)

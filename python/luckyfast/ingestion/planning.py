@@ -1,0 +1,220 @@
+"""From the user's arguments to an `IngestPlan`: samples are read, everything is decided, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from luckyfast.config import available_cores, available_memory, parse_size
+from luckyfast.errors import InputError, OutputExistsError, SchemaError
+from luckyfast.ingestion.choosing import Choices, choose_roles
+from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
+from luckyfast.ingestion.layout import RawTable, column_index, main_tables, missing_column, pool_columns, read_tables
+from luckyfast.ingestion.lookup import read_lookup, sample_table
+from luckyfast.ingestion.nulls import find_nulls, parse_nulls
+from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup
+from luckyfast.ingestion.roles import ColumnSample, name_score
+from luckyfast.ingestion.schema import read_schema
+from luckyfast.ingestion.sources import find_sources
+
+__all__ = ["make_plan"]
+
+
+def make_plan(
+    raw: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    customer: str | Sequence[str] | None = None,
+    time: str | Sequence[str] | None = None,
+    action: str | Sequence[str] | None = None,
+    visit: str | Sequence[str] | None = None,
+    lookup: str | Path | None = None,
+    on: str | None = None,
+    delimiter: str | None = None,
+    quote: str | None = None,
+    encoding: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    null: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    time_format: str | None = None,
+    memory: str | int | None = None,
+    workers: int | None = None,
+    temp: str | Path | None = None,
+    max_reject: float = 0.05,
+    schema: str | Path | None = None,
+) -> IngestPlan:
+    """Decide how raw logs will be read, from samples of them.
+
+    The arguments are those of `luckyfast.ingest`, which see; an argument given here wins over the same in `schema`.
+
+    Returns:
+        The plan; `plan.reasons` says why each role's columns were taken.
+
+    Raises:
+        InputError: a file is missing, unreadable, or no delimited text, or there are no data rows.
+        SchemaError: roles, times or arguments that do not fit or cannot be told apart.
+        OutputExistsError: `out` exists.
+        BudgetError: `memory` is no size.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> rows = "client;date;rayon;ticket\\n7;2024-05-01;FROMAGE;1\\n7;2024-05-02;PAIN;2\\n"
+        >>> _ = (folder / "log.csv").write_text(rows)
+        >>> make_plan(folder / "log.csv", folder / "out").roles
+        Roles(customer=('client',), time=('date',), action=('rayon',), visit=('ticket',))
+    """
+    given: dict[str, Any] = {
+        "customer": customer,
+        "time": time,
+        "action": action,
+        "visit": visit,
+        "lookup": lookup,
+        "on": on,
+        "delimiter": delimiter,
+        "quote": quote,
+        "encoding": encoding,
+        "columns": columns,
+        "null": null,
+        "time_format": time_format,
+    }
+    if schema is not None:
+        given = read_schema(schema) | {name: value for name, value in given.items() if value is not None}
+        given = dict.fromkeys(("lookup", "on", "delimiter", "quote", "encoding", "columns", "null")) | given
+    out_path = Path(out)
+    _check_places(out_path, temp)
+    if not 0.0 <= max_reject <= 1.0:
+        raise SchemaError(f"--max-reject is a share between 0 and 1, not {max_reject}", hint="0.05 is 5 %")
+    if workers is not None and workers < 1:
+        raise SchemaError(f"--workers is at least 1, not {workers}", hint="leave it out to use all cores")
+    memory_bytes = available_memory() // 2 if memory is None else parse_size(memory)
+    if given["on"] is not None and given["lookup"] is None:
+        raise SchemaError("--on needs a lookup table", hint="add --lookup FILE")
+
+    table_path = Path(given["lookup"]).expanduser() if given["lookup"] is not None else None
+    lookup_table = sample_table(table_path) if table_path is not None else None
+    raw_paths = [raw] if isinstance(raw, str | Path) else list(raw)
+    sources = find_sources(raw_paths, exclude=[table_path] if table_path is not None else [])
+    tables = read_tables(
+        sources,
+        delimiter=parse_delimiter(given["delimiter"]) if given["delimiter"] is not None else None,
+        quote=parse_quote(given["quote"]) if given["quote"] is not None else "detect",
+        encoding=given["encoding"],
+        columns=_names(given["columns"]),
+    )
+    main = main_tables(tables)
+    samples = pool_columns(main)
+    if not samples[0].values:
+        names = ", ".join(str(table.source.path) for table in main[:3])
+        raise InputError(
+            f"no row of {names} has as many fields as its header ({len(samples)})",
+            hint="check --delimiter and --quote, or mend the header",
+        )
+    known = [name for table in tables for name in table.dialect.header]
+    user_nulls = parse_nulls(given["null"], known=[*known, *(lookup_table.names if lookup_table else ())])
+    product_hint = None if lookup_table else _product_table_hint(tables, main)
+    choices = choose_roles(
+        samples,
+        where=str(main[0].source.path),
+        given={role: given.get(role) for role in ("customer", "time", "action", "visit")},
+        time_format=given.get("time_format"),
+        nulls=user_nulls,
+        lookup_table=lookup_table,
+        on=given["on"],
+        product_hint=product_hint,
+    )
+    files = tuple(_plan_file(table, choices, main[0], product_hint) for table in tables)
+    joined = None
+    if lookup_table is not None and choices.on is not None:
+        literals = [text.encode() for name in (*choices.roles.action, "action") for text in user_nulls.get(name, ())]
+        joined = read_lookup(lookup_table, on=choices.on, action=choices.roles.action, nulls=literals)
+        _check_keys(joined, next(sample for sample in samples if sample.name == choices.on))
+    return IngestPlan(
+        files=files,
+        roles=choices.roles,
+        time_format=choices.time_format,
+        nulls=find_nulls(choices, samples, user_nulls),
+        lookup=joined,
+        max_reject=max_reject,
+        memory_bytes=memory_bytes,
+        n_workers=workers or available_cores(),
+        temp=Path(temp) if temp is not None else None,
+        out=out_path,
+        reasons=choices.reasons,
+    )
+
+
+def _check_places(out: Path, temp: str | Path | None) -> None:
+    if out.exists() or out.is_symlink():
+        raise OutputExistsError(f"the output {out} exists already", hint="choose another folder, or remove this one")
+    parent = next((place for place in out.parents if place.exists()), None)
+    if parent is not None and not parent.is_dir():
+        raise InputError(f"cannot create {out}: {parent} is no folder", hint="choose another output folder")
+    if temp is not None and not Path(temp).is_dir():
+        raise InputError(f"no such folder for temporary files: {temp}", hint="create it, or leave --temp out")
+
+
+def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
+
+
+def _plan_file(table: RawTable, choices: Choices, main: RawTable, product_hint: str | None) -> FilePlan:
+    def places(names: Sequence[str]) -> tuple[int, ...]:
+        found = []
+        for name in names:
+            index = column_index(table, name)
+            if index is None:
+                hint = product_hint
+                if hint is None and set(table.dialect.header).isdisjoint(main.dialect.header):
+                    hint = "its columns are not those of the other files: leave it out, or give it as --lookup"
+                raise missing_column(str(table.source.path), name, table.dialect.header, hint=hint)
+            found.append(index)
+        return tuple(found)
+
+    roles = choices.roles
+    return FilePlan(
+        source=table.source,
+        dialect=table.dialect,
+        customer=places(roles.customer),
+        time=places(roles.time),
+        action=places((choices.on,) if choices.on is not None else roles.action),
+        visit=None if roles.visit is None else places(roles.visit),
+    )
+
+
+def _product_table_hint(tables: Sequence[RawTable], main: Sequence[RawTable]) -> str | None:
+    """What to add when one of the files is not a log but a table with one row per product."""
+    for table in tables:
+        if table in main or not table.rows:
+            continue
+        header = table.dialect.header
+        actions = [name for name in header if name_score("action", name)[0] >= 4]
+        for i, name in enumerate(header):
+            keys = [row[i] for row in table.rows if row[i]]
+            if column_index(main[0], name) is not None and keys and len(set(keys)) == len(keys):
+                best = max(actions, key=lambda own: name_score("action", own)[0], default="COLUMN")
+                return (
+                    f"{table.source.path.name} looks like a product table: "
+                    f"add --lookup {table.source.path} --on {name} --action {best}"
+                )
+    return None
+
+
+def _check_keys(lookup: Lookup, column: ColumnSample) -> None:
+    """Stop when not one sampled key is in the table: the wrong column, or keys that are written otherwise."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys = [value.encode() for value in dict.fromkeys(column.values) if value]
+    table = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), lookup.n_rows, [None, pa.py_buffer(lookup.key_start), pa.py_buffer(lookup.key_bytes)]
+    )
+    if keys and not pc.any(pc.is_in(pa.array(keys, pa.large_binary()), value_set=table)).as_py():
+        first = lookup.key_bytes[: lookup.key_start[1]].tobytes()
+        raise SchemaError(
+            f"no sampled {lookup.on} of the logs is in {lookup.path}: the logs have {keys[0].decode()!r}, "
+            f"the table has {first.decode()!r}",
+            hint="check --on and --lookup: both must write the key in the same way",
+        )
