@@ -263,7 +263,7 @@ class TifuKnn(Baseline):
         parts: list[NDArray[np.float32]] = []
         n_found = 0
         for histories in dataset.batches():
-            early = np.concatenate((np.zeros(1, np.int64), np.cumsum(histories.visit_time < before)))
+            early = np.concatenate((np.zeros(1, np.int64), np.cumsum(histories.visit_time < before, dtype=np.int64)))
             first = histories.visit_start[:-1].astype(np.int64)
             stop = first + early[histories.visit_start[1:]] - early[first]
             present = np.flatnonzero(stop > first)[: n_wanted - n_found]

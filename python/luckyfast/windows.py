@@ -50,7 +50,10 @@ class Split:
 class Scorer(Protocol):
     """What every model and every baseline can do: score all actions for given visits, blind to those visits."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the scorer is called in tables."""
+        ...
 
     def score(
         self, histories: Histories, targets: NDArray[np.int64]
