@@ -99,7 +99,7 @@ def read_lookup(table: TableSample, *, on: str, action: Sequence[str], nulls: Se
     keys = columns[on]
     null_texts = pa.array([null.decode() for null in nulls], pa.large_string())
     parts = [pc.if_else(pc.is_in(columns[name], value_set=null_texts), "", columns[name]) for name in action]
-    values = pc.binary_join_element_wise(*parts, ACTION_SEPARATOR)
+    values = pc.binary_join_element_wise(*parts, pa.scalar(ACTION_SEPARATOR, pa.large_string()))
     for part in parts:
         values = pc.if_else(pc.equal(part, ""), "", values)
     rows = pa.table({"key": keys, "value": values}).filter(pc.not_equal(keys, ""))
