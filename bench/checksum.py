@@ -39,7 +39,7 @@ class HistoryChecksum:
         >>> total = HistoryChecksum()
         >>> total.add(hash_names(["ann"]), [0, 2], [10, 20], [0, 1, 3], hash_names(["milk", "milk", "tea"]), [1, 2, 1])
         >>> str(total)
-        '1 customers, 2 visits, 4 events, 3b3b38af8f5cca05'
+        '1 customers, 2 visits, 4 events, f8654a1c3a3efb58'
     """
 
     def __init__(self) -> None:

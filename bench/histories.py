@@ -43,7 +43,7 @@ class Block:
 
 def write_with_luckyfast(values: Mapping[str, Any], out: Path) -> None:
     """Ingest as a user would: the roles are named, all else is found out."""
-    from luckyfast.ingest import ingest
+    from luckyfast.ingestion import ingest
 
     ingest(
         [values["csv"]],

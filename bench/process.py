@@ -37,6 +37,7 @@ class Usage:
         returncode: exit status; negative is the signal that ended it.
         wall_s: seconds from start to end.
         cpu_s: user and system seconds of the process and of all descendants that were waited for.
+        other_cpu_s: seconds that everything else on the machine was busy meanwhile; 0 where there is no `/proc`.
         peak_rss_bytes: the largest sampled resident size of the tree; 0 where there is no `/proc`.
         timed_out: whether it was killed for taking too long.
         stderr: the end of what it wrote to standard error.
@@ -45,6 +46,7 @@ class Usage:
     returncode: int
     wall_s: float
     cpu_s: float
+    other_cpu_s: float
     peak_rss_bytes: int
     timed_out: bool
     stderr: str
@@ -100,7 +102,7 @@ def measure(command: Sequence[str], *, log: Path, timeout_s: float | None = None
         What it used. A failure is a return code, never an exception.
     """
     with log.open("wb") as stderr:
-        start = time.perf_counter()
+        busy_before, start = _machine_busy_s(), time.perf_counter()
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -119,12 +121,13 @@ def measure(command: Sequence[str], *, log: Path, timeout_s: float | None = None
     finally:
         watch.ended.set()
         watch.join()
-    wall_s = time.perf_counter() - start
+    wall_s, busy_s = time.perf_counter() - start, _machine_busy_s() - busy_before
     process.returncode = os.waitstatus_to_exitcode(status)
     _kill_group(process.pid)
     text = log.read_bytes()[-4000:].decode(errors="replace").strip()
     cpu_s = usage.ru_utime + usage.ru_stime
-    return Usage(process.returncode, wall_s, cpu_s, watch.peak_rss_bytes, watch.timed_out, text)
+    other_cpu_s = max(0.0, busy_s - cpu_s)
+    return Usage(process.returncode, wall_s, cpu_s, other_cpu_s, watch.peak_rss_bytes, watch.timed_out, text)
 
 
 class _Watch(threading.Thread):
@@ -146,6 +149,15 @@ class _Watch(threading.Thread):
                 _kill_group(self.pid)
             if self.ended.wait(_INTERVAL_S):
                 return
+
+
+def _machine_busy_s() -> float:
+    """Seconds that all cores together have been busy since the machine started."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.read_text().split()[1:9])
+    return float(user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _kill_group(pid: int) -> None:

@@ -31,6 +31,7 @@ __all__ = [
 
 FORMAT_NAME = "luckyfast-bench"
 FORMAT_VERSION = 1
+_BUSY = 0.05
 
 RunStatus = Literal["ok", "wrong", "failed"]
 SystemStatus = Literal["ok", "wrong", "failed", "not installed"]
@@ -46,6 +47,7 @@ class Run:
         cpu_s: user and system seconds of the work, ended children included.
         process_s: seconds of the whole process, from its start to its end, imports included.
         peak_rss_bytes: largest resident size of the process tree.
+        other_cpu_s: seconds that everything else on the machine was busy meanwhile.
         checksum: of the result.
         metrics: figures of the task itself.
         error: why it failed or was wrong.
@@ -56,6 +58,7 @@ class Run:
     cpu_s: float | None
     process_s: float
     peak_rss_bytes: int
+    other_cpu_s: float = 0.0
     checksum: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     error: str | None = None
@@ -125,6 +128,13 @@ class BenchReport:
     elapsed_s: float
     tasks: tuple[TaskResult, ...]
     path: Path | None = None
+
+    @property
+    def foreign_load(self) -> float:
+        """Share of the cores that other processes kept busy during the runs: above a few percent, distrust the times."""
+        runs = [run for task in self.tasks for system in task.systems for run in system.runs]
+        elapsed = sum(run.process_s for run in runs) * self.machine["cores"]
+        return sum(run.other_cpu_s for run in runs) / elapsed if elapsed else 0.0
 
     @property
     def all_right(self) -> bool:
@@ -213,6 +223,8 @@ def render_tables(report: BenchReport) -> list[Table]:
         for row, system in zip(rows, task.systems, strict=True):
             table.add_row(*row, style={"ok": "", "not installed": "dim"}.get(system.status, "red"))
         tables.append(table)
+    if tables and (warning := _busy_warning(report)):
+        tables[-1].caption = warning
     return tables
 
 
@@ -228,6 +240,8 @@ def render_markdown(report: BenchReport) -> str:
         header, rows = _table(task)
         lines += ["", f"**{task.title}**", "", _markdown_row(header), _markdown_row(["---"] * len(header))]
         lines += [_markdown_row(row) for row in rows]
+    if warning := _busy_warning(report):
+        lines += ["", warning]
     return "\n".join(lines) + "\n"
 
 
@@ -259,6 +273,13 @@ def _table(task: TaskResult) -> tuple[list[str], list[list[str]]]:
         cells += [f"{system.metrics[name]:.4g}" if name in system.metrics else "" for name in metric_names]
         rows.append([*cells, _verdict(task, system)])
     return header, rows
+
+
+def _busy_warning(report: BenchReport) -> str:
+    """A sentence for a machine that was not idle; empty for one that was."""
+    if report.foreign_load < _BUSY:
+        return ""
+    return f"other processes kept {report.foreign_load:.0%} of the cores busy during these runs: do not trust the times"
 
 
 def _verdict(task: TaskResult, system: SystemResult) -> str:

@@ -140,10 +140,10 @@ class _TaskBench:
         usage, result = self._call("run", system, inputs.values)
         if result is None:
             error = f"ended after {self.timeout_s:.0f} s" if usage.timed_out else _last_words(usage)
-            return Run("failed", None, None, usage.wall_s, usage.peak_rss_bytes, error=error)
+            return Run("failed", None, None, usage.wall_s, usage.peak_rss_bytes, usage.other_cpu_s, error=error)
         checked, verdict = self._call("check", system, inputs.values, keep=True)
         peak = max(usage.peak_rss_bytes, result["peak_rss_bytes"])
-        measured = (result["wall_s"], result["cpu_s"], usage.wall_s, peak)
+        measured = (result["wall_s"], result["cpu_s"], usage.wall_s, peak, usage.other_cpu_s)
         if verdict is None:
             return Run("failed", *measured, error=f"the result cannot be read: {_last_words(checked)}")
         checksum, error = verdict["checksum"], verdict["error"]

@@ -120,7 +120,10 @@ def is_installed(modules: tuple[str, ...]) -> bool:
     """Say whether all these modules can be imported, without importing them.
 
     Example:
-        >>> is_installed(("json",)), is_installed(("json", "no_such_module"))
+        >>> is_installed(("json",)), is_installed(("json", "no_such_package.module"))
         (True, False)
     """
-    return all(importlib.util.find_spec(module) is not None for module in modules)
+    try:
+        return all(importlib.util.find_spec(module) is not None for module in modules)
+    except ModuleNotFoundError:  # the package around one of them is missing
+        return False

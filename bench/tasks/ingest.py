@@ -50,7 +50,7 @@ class IngestTask:
     name = "ingest"
     title = "ingest: raw receipts (CSV) to histories sorted by customer and time"
     systems: Mapping[str, tuple[str, ...]] = {
-        "luckyfast": ("luckyfast.ingest", "numba", "pyarrow"),
+        "luckyfast": ("luckyfast.ingestion", "numba", "pyarrow"),
         "polars": ("polars",),
         "duckdb": ("duckdb",),
         "pyarrow": ("pyarrow.csv",),
