@@ -18,7 +18,8 @@ UTF8_MARK = b"\xef\xbb\xbf"
 COMMON_DELIMITERS = b"\t;|,:"
 RARE_DELIMITERS = b"\x01\x1f\x1e\x02^~#!&%@*+="
 MIN_CONSISTENCY = 0.7
-_PROBE_BYTES = 1 << 16
+_PROBE_BYTES = 1 << 15
+_PROBE_ROWS = 1000
 _NAMED_DELIMITERS = {
     "tab": "\t",
     "\\t": "\t",
@@ -78,7 +79,7 @@ def detect_dialect(
         delimiter = _choose_delimiter(path, probe, whole, quote)
     if isinstance(quote, str):
         quote = _choose_quote(probe, whole, delimiter)
-    records = read_records(text, delimiter, quote, complete=sample.complete)
+    records = read_records(text, delimiter, quote, complete=sample.complete, n_rows=_PROBE_ROWS)
     if not records.rows:
         raise InputError(
             f"{path}: no end of line within the first {len(text)} bytes",
@@ -96,13 +97,13 @@ def sample_rows(sample: Sample, dialect: Dialect, *, n_head: int, n_block: int) 
     """Rows of a sample that have as many fields as the header: the first of the head, then some of each block."""
     n_fields = len(dialect.header)
     head = read_records(
-        sample.head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=sample.complete
+        sample.head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=sample.complete, n_rows=n_head
     ).rows
-    rows = [row for row in head[:n_head] if len(row) == n_fields]
+    rows = [row for row in head if len(row) == n_fields]
     for block in sample.blocks:
         whole_lines = block[block.find(b"\n") + 1 :]
-        records = read_records(whole_lines, dialect.delimiter, dialect.quote, complete=False).rows
-        rows += [row for row in records[:n_block] if len(row) == n_fields]
+        records = read_records(whole_lines, dialect.delimiter, dialect.quote, complete=False, n_rows=n_block).rows
+        rows += [row for row in records if len(row) == n_fields]
     return rows
 
 
@@ -257,7 +258,7 @@ def _with_header(
 
 def looks_like_header(rows: Sequence[tuple[bytes, ...]]) -> bool:
     """Whether the first row names columns: no data in it, and in some column all others are data or none equals it."""
-    first, others = rows[0], [row for row in rows[1:2001] if len(row) == len(rows[0])]
+    first, others = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
     if any(_DATA_FIELD.fullmatch(field) for field in first) or not any(first):
         return False
     if not others:

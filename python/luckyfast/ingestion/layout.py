@@ -16,8 +16,7 @@ __all__ = ["RawTable", "column_index", "main_tables", "missing_column", "pool_co
 
 N_FULL_SAMPLES = 24
 SMALL_HEAD_BYTES = 1 << 15
-ROWS_PER_HEAD = 2000
-ROWS_PER_BLOCK = 200
+N_SAMPLED_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ def read_tables(
         SchemaError: there is no header and no `columns`.
     """
     step = max(1, len(sources) // N_FULL_SAMPLES)
+    n_rows = max(100, N_SAMPLED_ROWS // len(sources))
     tables = []
     for i, source in enumerate(sources):
         full = i % step == 0
@@ -73,7 +73,7 @@ def read_tables(
             dialect = replace(dialect, header=_first_row(sample.head, dialect), has_header=False)
             tables.append(RawTable(source, dialect, [], filled))
             continue
-        rows = sample_rows(sample, dialect, n_head=ROWS_PER_HEAD, n_block=ROWS_PER_BLOCK)
+        rows = sample_rows(sample, dialect, n_head=n_rows // 2, n_block=n_rows // (2 * N_BLOCKS))
         tables.append(RawTable(source, dialect, [_as_text(row) for row in rows], filled))
     if columns is None:
         tables = _name_continuations(tables)

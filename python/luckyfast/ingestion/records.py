@@ -23,7 +23,7 @@ class Records:
     n_misquoted: int
 
 
-def read_records(data: bytes, delimiter: int, quote: int | None, *, complete: bool) -> Records:
+def read_records(data: bytes, delimiter: int, quote: int | None, *, complete: bool, n_rows: int = 1 << 20) -> Records:
     """Cut bytes into records; empty lines are skipped, and a last record that is cut off is left out.
 
     Args:
@@ -31,6 +31,7 @@ def read_records(data: bytes, delimiter: int, quote: int | None, *, complete: bo
         delimiter: the byte between fields.
         quote: the byte around fields that hold delimiters or line ends, doubled inside; None if there is no such.
         complete: whether the data end where the file ends, so that a last line without a line end is whole.
+        n_rows: read at most so many.
 
     Returns:
         The records in order. A quote that is never closed is data, and reading goes on with the next line.
@@ -44,7 +45,7 @@ def read_records(data: bytes, delimiter: int, quote: int | None, *, complete: bo
     stops: list[int] = []
     n_quoted = n_misquoted = 0
     start = 0
-    while start < len(data):
+    while start < len(data) and len(rows) < n_rows:
         newline = data.find(b"\n", start)
         if newline < 0 and not complete:
             break

@@ -98,6 +98,8 @@ def rank_candidates(role: str, columns: Sequence[ColumnSample]) -> list[Candidat
     candidates = []
     for column in columns:
         from_name, said_by_name = name_score(role, column.name)
+        if from_name <= 0 and role != "time":
+            continue
         from_values, said_by_values = _value_score(role, column, columns)
         score = from_name + from_values
         if score > 0:
@@ -179,9 +181,8 @@ def _value_score(role: str, column: ColumnSample, columns: Sequence[ColumnSample
     said = f"{len(counts):,} different values in {len(filled):,} sampled rows"
     if role == "time":
         return _time_score(column.name, filled)
-    if _share(filled, lambda value: _FRACTION.fullmatch(value) is not None) > 0.2:
-        return -20.0, ""
-    if _is_clock_time(filled):
+    few = filled[:: len(filled) // 200 + 1]
+    if _share(few, lambda value: _FRACTION.fullmatch(value) is not None) > 0.2 or _is_clock_time(few):
         return -20.0, ""
     many = len(filled) >= 50
     if role == "customer":
@@ -207,9 +208,8 @@ def _time_score(name: str, filled: Sequence[str]) -> tuple[float, str]:
 def _visit_score(name: str, values: Sequence[str], columns: Sequence[ColumnSample], said: str) -> tuple[float, str]:
     runs = [value for value, _ in groupby(value for value in values if value)]
     repeats = len(set(runs)) < sum(value != "" for value in values)
-    customers = rank_candidates("customer", columns)
-    owner = next((column for column in columns if customers and column.name == customers[0].name), None)
-    if owner is not None and owner.name != name:
+    owner = max(columns, key=lambda column: name_score("customer", column.name)[0])
+    if owner.name != name and name_score("customer", owner.name)[0] > 0:
         owners: dict[str, set[str]] = {}
         for value, customer in zip(values, owner.values, strict=True):
             if value and customer:

@@ -52,13 +52,13 @@ def find_time_format(values: Sequence[str]) -> TimeFormat | None:
     if not values:
         return None
     enough = MIN_SHARE * len(values)
-    iso = [match for value in values if (match := _ISO.fullmatch(value)) and _is_date(match[1], match[2], match[3])]
+    iso = _match_dates(_ISO, values)
     if len(iso) >= enough:
         return TimeFormat("iso", has_clock=any(match[4] for match in iso))
-    ymd = [match for value in values if (match := _YMD.fullmatch(value)) and _is_date(match[1], match[2], match[3])]
+    ymd = _match_dates(_YMD, values)
     if len(ymd) >= enough:
         return TimeFormat("ymd", has_clock=any(match[4] for match in ymd))
-    slashed = [match for value in values if (match := _SLASHED.fullmatch(value))]
+    slashed = _match(_SLASHED, values)
     if len(slashed) >= enough:
         return _decide_day_month(slashed)
     return _find_epoch(values, enough)
@@ -86,7 +86,7 @@ def check_time_format(name: str, values: Sequence[str]) -> TimeFormat:
         raise SchemaError(f"no such time format: {name}", hint=f"--time-format is one of {', '.join(_FORMATS)}")
     enough = MIN_SHARE * len(values)
     if name in ("dmy", "mdy"):
-        slashed = [match for value in values if (match := _SLASHED.fullmatch(value))]
+        slashed = _match(_SLASHED, values)
         fitting = [match for match in slashed if _is_slashed_date(match, name)]
         form = _slashed_format("dmy" if name == "dmy" else "mdy", fitting) if fitting else None
         n_fitting = len(fitting)
@@ -127,6 +127,18 @@ def describe_time_format(form: TimeFormat) -> str:
     return f"{text} with a time of day" if form.has_clock and form.kind != "epoch" else text
 
 
+def _match(pattern: re.Pattern[str], values: Sequence[str]) -> list[re.Match[str]]:
+    """The matches of the values; none if hardly any of a few spread values match, so that most columns cost little."""
+    few = values[:: len(values) // 100 + 1]
+    if sum(pattern.fullmatch(value) is not None for value in few) < 0.5 * len(few):
+        return []
+    return [match for value in values if (match := pattern.fullmatch(value))]
+
+
+def _match_dates(pattern: re.Pattern[str], values: Sequence[str]) -> list[re.Match[str]]:
+    return [match for match in _match(pattern, values) if _is_date(match[1], match[2], match[3])]
+
+
 def _decide_day_month(slashed: Sequence[re.Match[str]]) -> TimeFormat | None:
     as_dmy = [match for match in slashed if _is_slashed_date(match, "dmy")]
     as_mdy = [match for match in slashed if _is_slashed_date(match, "mdy")]
@@ -160,7 +172,7 @@ def _is_slashed_date(match: re.Match[str], kind: str) -> bool:
 
 
 def _find_epoch(values: Sequence[str], enough: float) -> TimeFormat | None:
-    numbers = [int(value) for value in values if _INTEGER.fullmatch(value)]
+    numbers = [int(match[0]) for match in _match(_INTEGER, values)]
     for per_second, unit_us in ((1, 1_000_000), (10**3, 1000), (10**6, 1), (10**9, 0)):
         low, high = (bound * per_second for bound in _EPOCH_RANGE_S)
         if sum(low <= number < high for number in numbers) >= enough:
