@@ -165,7 +165,7 @@ def _write_with_pyarrow(values: Mapping[str, Any], out: Path) -> None:
 
 
 def _write_with_pandas(values: Mapping[str, Any], out: Path) -> None:
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]
     import pyarrow as pa
 
     pa.set_cpu_count(values["n_threads"])

@@ -131,7 +131,7 @@ class BenchReport:
 
     @property
     def foreign_load(self) -> float:
-        """Share of the cores that other processes kept busy during the runs: above a few percent, distrust the times."""
+        """Share of the cores that others kept busy during the runs; from a few percent on, times mislead."""
         runs = [run for task in self.tasks for system in task.systems for run in system.runs]
         elapsed = sum(run.process_s for run in runs) * self.machine["cores"]
         return sum(run.other_cpu_s for run in runs) / elapsed if elapsed else 0.0
