@@ -142,13 +142,12 @@ def _match_dates(pattern: re.Pattern[str], values: Sequence[str]) -> list[re.Mat
 def _decide_day_month(slashed: Sequence[re.Match[str]]) -> TimeFormat | None:
     as_dmy = [match for match in slashed if _is_slashed_date(match, "dmy")]
     as_mdy = [match for match in slashed if _is_slashed_date(match, "mdy")]
-    enough = MIN_SHARE * len(slashed)
-    if max(len(as_dmy), len(as_mdy)) < enough:
+    n_both = len(set(as_dmy) & set(as_mdy))
+    if len(as_dmy) + len(as_mdy) - n_both < MIN_SHARE * len(slashed):
         return None
     shown = ", ".join(repr(match[0]) for match in slashed[:3])
     # one wrong row among many is dirt; many rows of both kinds are two formats in one log
-    n_only_dmy = len(as_dmy) - len(set(as_dmy) & set(as_mdy))
-    n_only_mdy = len(as_mdy) - len(set(as_dmy) & set(as_mdy))
+    n_only_dmy, n_only_mdy = len(as_dmy) - n_both, len(as_mdy) - n_both
     if n_only_dmy > 20 * n_only_mdy:
         return _slashed_format("dmy", as_dmy)
     if n_only_mdy > 20 * n_only_dmy:
