@@ -190,7 +190,7 @@ def compare(results: Sequence[Result]) -> list[dict[str, str]]:
 def assert_blind(scorer: Scorer, histories: Histories, targets: NDArray[np.int64], *, seed: int = 0) -> None:
     """Check that scores for a visit do not depend on what it holds nor on anything after it.
 
-    Some customers are scored twice at one target each: as they are, and with that visit's actions replaced at random
+    Some customers are scored twice at their first target: as they are, and with that visit's actions replaced at random
     and all later visits removed. A scorer that peeks gives different scores.
 
     Args:
@@ -204,17 +204,13 @@ def assert_blind(scorer: Scorer, histories: Histories, targets: NDArray[np.int64
     """
     rng = np.random.default_rng(seed)
     first = first_visits(histories, targets)
-    # One target of each customer, the last but one where there is one, so that there is a future to hide.
-    last = np.flatnonzero(np.append(first[1:] != first[:-1], True))[:_N_BLIND_CUSTOMERS]
-    chosen = np.where((last > 0) & (first[last - 1] == first[last]), last - 1, last)
+    # The first target of each customer: the most of a future to hide.
+    chosen = np.flatnonzero(np.append(True, first[1:] != first[:-1]))[:_N_BLIND_CUSTOMERS]
     visits, starts = targets[chosen], first[chosen]
-    original = [scores.copy() for _, scores in scorer.score(histories, visits)]
-    if not original:
-        raise ModelError(f"{scorer.name} gave no scores", hint="a scorer yields a row of scores per target")
-    scores = np.concatenate(original)
+    scores = np.concatenate([block.copy() for _, block in _checked_blocks(scorer, histories, visits)])
     hidden = _hide(histories, starts, visits, scores.shape[1], rng)
     blind_targets = hidden.visit_start[1:].astype(np.int64) - 1
-    blind = np.concatenate([block.copy() for _, block in scorer.score(hidden, blind_targets)])
+    blind = np.concatenate([block.copy() for _, block in _checked_blocks(scorer, hidden, blind_targets)])
     # Blocks of other shapes may add up floats in another order.
     if not np.allclose(log_softmax(scores)[:, 1:], log_softmax(blind)[:, 1:], rtol=1e-3, atol=1e-3):
         raise ModelError(
@@ -261,23 +257,22 @@ def _hide(
 
 
 def _checked_blocks(
-    scorer: Scorer, histories: Histories, targets: NDArray[np.int64], n_actions: int
+    scorer: Scorer, histories: Histories, targets: NDArray[np.int64], n_actions: int | None = None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield a scorer's blocks, refusing what could not be measured."""
     n_scored = 0
     if len(targets) == 0:
         return
     for block, scores in scorer.score(histories, targets):
-        if scores.shape != (len(block), n_actions) or not np.array_equal(
-            block, targets[n_scored : n_scored + len(block)]
-        ):
+        expected = targets[n_scored : n_scored + len(block)]
+        n_scored += len(block)
+        if scores.shape != (len(block), n_actions or scores.shape[-1]) or not np.array_equal(block, expected):
             raise ModelError(
-                f"{scorer.name} did not score each target in order with {n_actions} actions",
-                hint="a scorer yields (targets, scores) that cover the targets in order",
+                f"{scorer.name} did not score each target in order, one row of all actions each",
+                hint="a scorer yields (targets [m], scores [m, n_actions]) that cover the targets in order",
             )
         if not np.isfinite(scores[:, 1:]).all() or np.isnan(scores[:, 0]).any():
             raise ModelError(f"{scorer.name} gave scores that are no numbers", hint="lower its learning rate")
-        n_scored += len(block)
         yield block, scores
     if n_scored != len(targets):
         raise ModelError(

@@ -151,7 +151,10 @@ class Tally:
         """Sums, numbers, gaps and numbers of chances in each bootstrap sample of the groups."""
         used = np.flatnonzero(self._n.sum(axis=1))
         parts = [array[used] for array in (self._sums, self._n, *self._gaps)]
-        columns = np.concatenate([part.reshape(len(used), -1) for part in parts], axis=1)
+        widths = [int(np.prod(part.shape[1:])) for part in parts]
+        columns = np.concatenate(
+            [part.reshape(len(used), width) for part, width in zip(parts, widths, strict=True)], axis=1
+        )
         rng = np.random.default_rng(self.seed)
         totals = np.empty((_N_RESAMPLES, columns.shape[1]))
         for start in range(0, _N_RESAMPLES, _RESAMPLES_AT_ONCE):
@@ -159,9 +162,8 @@ class Tally:
             for row in weights if len(used) else ():
                 row[:] = np.bincount(rng.integers(len(used), size=len(used)), minlength=len(used))
             totals[start : start + _RESAMPLES_AT_ONCE] = weights @ columns
-        stops = np.cumsum([int(np.prod(part.shape[1:])) for part in parts])[:-1]
-        shapes = [(_N_RESAMPLES, *part.shape[1:]) for part in parts]
-        return tuple(piece.reshape(shape) for piece, shape in zip(np.split(totals, stops, axis=1), shapes, strict=True))
+        pieces = np.split(totals, np.cumsum(widths)[:-1], axis=1)
+        return tuple(piece.reshape(_N_RESAMPLES, *part.shape[1:]) for piece, part in zip(pieces, parts, strict=True))
 
 
 def _figure(value: float, resampled: NDArray[np.float64]) -> Figure:

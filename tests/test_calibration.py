@@ -1,0 +1,100 @@
+"""Calibration finds the parameters that made the data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from luckyfast.calibration import Calibration, _fit_rate, log_softmax, mean_by_visit
+from luckyfast.windows import Labels
+
+
+def draw(truth: Calibration, n: int, n_actions: int, seed: int) -> tuple[np.ndarray, Labels]:
+    """Scores, and visits that hold each action with exactly the chance that a calibration gives it."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(n, n_actions)).astype(np.float32) * 2
+    scores[:, 0] = -np.inf
+    mean_size = rng.integers(1, 12, n).astype(np.float64)
+    came = rng.random(scores.shape) < truth.in_visit(scores, mean_size)
+    start = np.concatenate(([0], np.cumsum(came.sum(axis=1))))
+    return scores, Labels(start, np.nonzero(came)[1].astype(np.int32), mean_size)
+
+
+def test_the_curve_is_recovered() -> None:
+    rng = np.random.default_rng(0)
+    log_p = -np.sort(rng.exponential(size=(20_000, 10)) * 2, axis=1)
+    log_size = np.broadcast_to(np.log1p(rng.integers(1, 12, (20_000, 1))), log_p.shape)
+    features = np.stack((log_p, np.ones_like(log_p), log_size), axis=2)
+    chances = 1 - np.exp(-np.exp(features @ [1.3, -1.4, 0.6]))
+    outcomes = (rng.random(chances.shape) < chances).astype(np.float64)
+    assert _fit_rate(features, outcomes) == pytest.approx((1.3, -1.4, 0.6), abs=0.05)
+
+
+def test_chances_come_true() -> None:
+    truth = Calibration(slope=1.2, intercept=-0.4, size_weight=0.7)
+    fitted = Calibration.fit(draw(truth, 2000, 30, seed) for seed in range(5))
+    scores, labels = draw(truth, 20_000, 30, 99)
+    best = scores.argmax(axis=1)
+    chances = fitted.in_visit(scores, labels.mean_size)[np.arange(len(best)), best]
+    rows = np.repeat(np.arange(len(best)), np.diff(labels.start))
+    came = np.bincount(rows, labels.actions == best[rows], minlength=len(best))
+    for fifth in np.array_split(np.argsort(chances), 5):
+        assert chances[fifth].mean() == pytest.approx(came[fifth].mean(), abs=0.03)
+
+
+def test_the_temperature_minimises_the_loss() -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=(4000, 20)).astype(np.float32) * 3
+    chances = np.exp(log_softmax(scores / np.float32(1.7)))
+    actions = np.array([rng.choice(20, p=row / row.sum()) for row in chances.astype(np.float64)], np.int32)
+    labels = Labels(np.arange(4001), actions, np.ones(4000))
+    assert Calibration.fit([(scores, labels)]).temperature == pytest.approx(1.7, rel=0.05)
+
+    def loss(temperature: float) -> float:
+        return -float(mean_by_visit(Calibration(temperature).log_next_action(scores), labels).mean())
+
+    best = Calibration.fit([(scores, labels)]).temperature
+    assert loss(best) <= min(loss(best * 0.97), loss(best * 1.03))
+
+
+def test_probabilities_are_probabilities() -> None:
+    scores = np.array([[-np.inf, 800.0, 0.0], [-np.inf, -800.0, -900.0], [0.0, 0.0, 0.0]], np.float32)
+    for calibration in (Calibration(), Calibration(0.2, 3.0, -2.0, 0.0)):
+        p = calibration.next_action(scores)
+        chance = calibration.in_visit(scores, np.array([0.0, 5.0, 1e6]))
+        assert p.dtype == chance.dtype == np.float32
+        np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
+        assert ((chance >= 0) & (chance <= 1)).all()
+        assert (np.argmax(p, axis=1) == np.argmax(chance, axis=1)).all()
+
+
+def test_json_round_trip() -> None:
+    calibration = Calibration(0.9, 1.3, -0.2, 0.8)
+    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+
+
+def test_nothing_to_fit_gives_the_default() -> None:
+    assert Calibration.fit([]) == Calibration()
+    empty = Labels(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0))
+    assert Calibration.fit([(np.zeros((0, 3), np.float32), empty)]) == Calibration()
+
+
+def test_no_more_than_a_sample_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("luckyfast.calibration.SAMPLE_VALUES", 5000)
+    read = []
+
+    def blocks():  # type: ignore[no-untyped-def]
+        for seed in range(100):
+            read.append(seed)
+            yield draw(Calibration(), 100, 20, seed)
+
+    Calibration.fit(blocks())
+    assert len(read) == 3
+
+
+def test_a_visit_of_unknown_actions_costs_the_unknown_share() -> None:
+    log_next = np.log(np.array([[0.1, 0.9], [0.5, 0.5]], np.float32))
+    labels = Labels(np.array([0, 1, 3]), np.array([0, 0, 1], np.int32), np.ones(2))
+    np.testing.assert_allclose(mean_by_visit(log_next, labels), np.log([0.1, 0.5]), rtol=1e-6)

@@ -1,0 +1,257 @@
+"""The ruler measures right, and cannot be cheated."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from log_rows import DAY, habit_log, opened, visits_of
+
+from luckyfast.baselines import BASELINES, PersonalFrequency, Popularity, fit_baseline
+from luckyfast.calibration import Calibration
+from luckyfast.dataset import Dataset, Histories
+from luckyfast.errors import ModelError
+from luckyfast.evaluation import Result, assert_blind, compare, evaluate
+from luckyfast.figures import METRICS, Tally
+from luckyfast.windows import Split, split_by_time, target_visits
+
+
+@dataclass
+class Rule:
+    """A scorer made of a function of (histories, visit) that gives one row."""
+
+    row: Callable[[Histories, int], np.ndarray]
+    name: str = "rule"
+
+    def score(self, histories: Histories, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(targets), 7):
+            block = targets[start : start + 7]
+            yield block, np.stack([self.row(histories, int(visit)) for visit in block]).astype(np.float32)
+
+
+N_ACTIONS = 13
+
+
+def actions_of(histories: Histories, visit: int) -> np.ndarray:
+    return histories.actions[histories.action_start[visit] : histories.action_start[visit + 1]]
+
+
+def knows(*visits: int) -> Callable[[Histories, int], np.ndarray]:
+    """Score the actions of the visits at these offsets from the target, where they are the same customer's."""
+
+    def row(histories: Histories, visit: int) -> np.ndarray:
+        scores = np.zeros(N_ACTIONS)
+        customer = np.searchsorted(histories.visit_start, visit, side="right") - 1
+        for other in (visit + offset for offset in visits):
+            if histories.visit_start[customer] <= other < histories.visit_start[customer + 1]:
+                scores[actions_of(histories, other)] += 1.0
+        return scores
+
+    return row
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Iterator[Dataset]:
+    with opened(habit_log(), batch_pairs=400) as opened_dataset:
+        assert opened_dataset.n_actions == N_ACTIONS
+        yield opened_dataset
+
+
+@pytest.fixture(scope="module")
+def split(dataset: Dataset) -> Split:
+    return split_by_time(dataset)
+
+
+@pytest.mark.parametrize("offsets", [(0,), (1,), (-1, 0), (-1, 2)])
+def test_a_model_that_sees_the_future_is_caught(dataset: Dataset, split: Split, offsets: tuple[int, ...]) -> None:
+    cheat = Rule(knows(*offsets), "cheat")
+    with pytest.raises(ModelError, match="cheat sees the future"):
+        evaluate(cheat, dataset, split)
+
+
+def test_a_model_that_counts_what_follows_is_caught(dataset: Dataset, split: Split) -> None:
+    def row(histories: Histories, visit: int) -> np.ndarray:
+        customer = np.searchsorted(histories.visit_start, visit, side="right") - 1
+        return np.arange(N_ACTIONS) * (histories.visit_start[customer + 1] - visit)
+
+    with pytest.raises(ModelError, match="sees the future"):
+        evaluate(Rule(row), dataset, split)
+
+
+@pytest.mark.parametrize("attribute", ["visit_key", "counts"])
+def test_a_model_that_reads_the_visit_itself_is_caught(dataset: Dataset, split: Split, attribute: str) -> None:
+    def row(histories: Histories, visit: int) -> np.ndarray:
+        place = histories.action_start[visit] if attribute == "counts" else visit
+        return np.arange(N_ACTIONS) * float(getattr(histories, attribute)[place] % 97)
+
+    with pytest.raises(ModelError, match="sees the future"):
+        evaluate(Rule(row), dataset, split)
+
+
+def test_honest_models_pass(dataset: Dataset, split: Split) -> None:
+    def time_and_past(histories: Histories, visit: int) -> np.ndarray:
+        return knows(-1, -2)(histories, visit) * (histories.visit_time[visit] // DAY % 7)
+
+    for histories in dataset.batches():
+        assert_blind(Rule(time_and_past), histories, target_visits(histories, split, "test"))
+
+
+def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
+    scorer = Rule(lambda h, v: knows(-1, -2)(h, v) + np.arange(N_ACTIONS) / 100)
+    calibration = Calibration(1.3, 1.1, -0.1, 0.9)
+    result = evaluate(scorer, dataset, split, calibration)
+    sums: dict[str, list[float]] = {name: [] for name in (*METRICS, "repeat", "explore", "short")}
+    for histories in dataset.batches():
+        visit = 0
+        for visits in visits_of(histories):
+            for i, (time, actions) in enumerate(visits):
+                scores = scorer.row(histories, visit).astype(np.float32)[None]
+                visit += 1
+                if time < split.test_start:
+                    continue
+                ranked = (np.argsort(-scores[0, 1:]) + 1).tolist()
+                if i < split.min_history:
+                    sums["short"].append(ranked[0] in actions)
+                    continue
+                sizes = [len(earlier) for _, earlier in visits[:i]]
+                chance = float(calibration.in_visit(scores, np.array([np.mean(sizes)]))[0, ranked[0]])
+                p = calibration.next_action(scores)[0]
+                places = [ranked.index(action) + 1 for action in actions]
+                best = sum(1 / np.log2(place + 1) for place in range(1, len(actions) + 1))
+                sums["hit@1"].append(ranked[0] in actions)
+                sums["hit@3"].append(min(places) <= 3)
+                sums["recall@10"].append(np.mean([place <= 10 for place in places]))
+                sums["ndcg@10"].append(sum(1 / np.log2(place + 1) for place in places if place <= 10) / best)
+                sums["nll"].append(-np.log(p[actions]).mean())
+                sums["brier"].append((chance - (ranked[0] in actions)) ** 2)
+                old = {action for _, earlier in visits[:i] for action in earlier}
+                for name, part in (("repeat", set(actions) & old), ("explore", set(actions) - old)):
+                    sums[name] += [np.mean([ranked.index(action) < 10 for action in part])] if part else []
+    assert result.n_visits == len(sums["hit@1"])
+    for name in set(METRICS) - {"ece"}:
+        assert result.figures[name].value == pytest.approx(np.mean(sums[name]), rel=1e-5), name
+        assert result.figures[name].low < result.figures[name].value < result.figures[name].high
+    for name in ("repeat", "explore"):
+        part = getattr(result, name)
+        assert part.n_visits == len(sums[name])
+        assert part.figures["recall@10"].value == pytest.approx(np.mean(sums[name]))
+    assert result.short.n_visits == len(sums["short"])
+    bins = result.reliability
+    gap = sum(bin_.n * abs(bin_.mean_predicted - bin_.observed) for bin_ in bins) / result.n_visits
+    assert result.figures["ece"].value == pytest.approx(gap, abs=1e-6)
+
+
+def test_rows_shuffled_inside_visits_change_nothing() -> None:
+    rows = habit_log()
+    visits: dict[str, list] = {}
+    for row in rows:
+        visits.setdefault(row[3], []).append(row)
+    rng = random.Random(1)
+    shuffled = [row for visit in visits.values() for row in rng.sample(visit, len(visit))]
+    assert shuffled != rows
+    results = []
+    for log in (rows, shuffled):
+        with opened(log) as dataset:
+            split = split_by_time(dataset)
+            systems = [fit_baseline(kind, dataset, split) for kind in BASELINES]
+            results.append([evaluate(scorer, dataset, split, fitted).to_dict() for scorer, fitted in systems])
+    assert results[0] == results[1]
+
+
+def test_actions_first_seen_in_the_test_are_misses() -> None:
+    rows = [("c", day * DAY, "old", f"v{day}") for day in range(18)]
+    rows += [("c", day * DAY, "new", f"v{day}") for day in range(18, 20)]
+    with opened(rows) as dataset:
+        split = Split(10 * DAY, 18 * DAY)
+        always_new = Rule(lambda h, v: np.array([0.0, 5.0, 0.0]))
+        assert dataset.vocabulary[1] == "new"
+        result = evaluate(always_new, dataset, split)
+        assert result.figures["hit@1"].value == 0.0
+        unknown = float(-np.log(Calibration().next_action(np.array([[0.0, 5.0, 0.0]], np.float32))[0, 0]))
+        assert result.figures["nll"].value == pytest.approx(unknown)
+
+
+def test_customers_with_short_histories_are_reported_apart() -> None:
+    rows = [*habit_log(n_customers=10), *[(f"new {i}", 97 * DAY, "action 1", f"n{i}") for i in range(4)]]
+    with opened(rows) as dataset:
+        split = split_by_time(dataset)
+        result = evaluate(Popularity().fit(dataset, split), dataset, split)
+        n_targets = sum(len(target_visits(h, split, "test")) for h in dataset.batches())
+    assert result.n_visits == n_targets
+    assert result.short.n_visits == 4
+    assert set(result.short.figures) >= {"hit@1", "nll"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (lambda h, v: np.full(N_ACTIONS, np.nan), "no numbers"),
+        (lambda h, v: np.append(np.zeros(N_ACTIONS - 1), -np.inf), "no numbers"),
+        (lambda h, v: np.zeros(N_ACTIONS + 1), "did not score each target"),
+    ],
+)
+def test_scores_that_cannot_be_measured_are_refused(
+    dataset: Dataset, split: Split, row: Callable, message: str
+) -> None:
+    with np.errstate(invalid="ignore"), pytest.raises(ModelError, match=message):
+        evaluate(Rule(row), dataset, split)
+
+
+def test_a_scorer_that_leaves_targets_out_is_refused(dataset: Dataset, split: Split) -> None:
+    class Lazy(Rule):
+        def score(self, histories: Histories, targets: np.ndarray) -> Iterator:
+            return super().score(histories, targets[:5])
+
+    with pytest.raises(ModelError, match="scored 5 of"):
+        evaluate(Lazy(knows(-1)), dataset, split)
+
+
+def test_results_survive_json(dataset: Dataset, split: Split) -> None:
+    result = evaluate(PersonalFrequency().fit(dataset, split), dataset, split, name="mine")
+    restored = Result.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
+    assert restored.to_dict() == result.to_dict()
+    (row,) = compare([restored])
+    assert list(row) == ["system", *METRICS]
+    assert row["system"] == "mine"
+    assert row["hit@1"] == str(result.figures["hit@1"])
+
+
+def test_no_targets_give_no_figures(dataset: Dataset) -> None:
+    split = Split(10**17, 10**18)
+    result = evaluate(Popularity().fit(dataset, split), dataset, split)
+    assert result.n_visits == 0
+    assert all(figure["value"] is None for figure in result.to_dict()["figures"].values())
+
+
+def test_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    n_covered = 0
+    for trial in range(60):
+        tally = Tally(trial)
+        skill = np.repeat(rng.random(200), 10)
+        customers = np.repeat(np.arange(200), 10)
+        values = np.repeat((rng.random(2000) < skill)[:, None].astype(np.float64), 4, axis=1)
+        tally.add("all", customers, np.column_stack((values, values[:, :2])))
+        figure = tally.figures("all").figures["hit@1"]
+        n_covered += figure.low <= 0.5 <= figure.high
+    assert n_covered >= 50
+
+
+def test_calibrated_chances_have_a_small_error() -> None:
+    rng = np.random.default_rng(1)
+    errors = {}
+    for name, bend in (("right", 0.0), ("wrong", 0.2)):
+        chances = rng.random(60_000).astype(np.float32) * 0.8
+        outcomes = (rng.random(60_000) < chances + bend).astype(np.float64)
+        tally = Tally()
+        customers = np.arange(60_000) % 500
+        tally.add("all", customers, np.zeros((60_000, 6)))
+        tally.add_chances(customers, chances, outcomes)
+        errors[name] = tally.figures("all").figures["ece"].value
+        assert sum(bin_.n for bin_ in tally.reliability()) == 60_000
+    assert errors["right"] < 0.012
+    assert errors["wrong"] == pytest.approx(0.2, abs=0.012)
