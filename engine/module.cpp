@@ -1,0 +1,70 @@
+// The Python module luckyfast._engine: a table of contents; what it names is in src/.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+
+#include <algorithm>
+
+#include "scan.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace luckyfast;
+
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Positions = nb::ndarray<uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+Dialect make_dialect(int delimiter, int quote) {
+    return {static_cast<uint8_t>(delimiter), static_cast<uint8_t>(quote < 0 ? '"' : quote), quote >= 0};
+}
+
+void check_range(const Bytes& data, size_t start, size_t stop) {
+    if (start > stop || stop > data.size() || stop >= ScanIndex::unclosed) throw nb::value_error("range outside of the buffer");
+}
+
+}  // namespace
+
+NB_MODULE(_engine, m) {
+    m.doc() = "The structure of delimited text, found with the widest instructions at hand.";
+    m.attr("SLACK") = ScanIndex::slack;
+    m.attr("UNCLOSED") = ScanIndex::unclosed;
+    m.def("kernel_name", [](int level) { return std::string(scan_kernels(level).name); }, "level"_a = -1,
+          "The instruction set of the scanner: the best one here, or that of level 0 (portable), 1 (AVX2), 2 (AVX-512).");
+
+    m.def(
+        "find_boundary",
+        [](Bytes data, size_t start, size_t stop, bool at_eof, bool first_unclosed, int delimiter, int quote, int level) {
+            check_range(data, start, stop);
+            nb::gil_scoped_release release;
+            const Boundary b = find_boundary(data.data(), start, stop, at_eof, first_unclosed, make_dialect(delimiter, quote),
+                                             scan_kernels(level));
+            return std::make_tuple(b.stop, b.in_quote);
+        },
+        "data"_a, "start"_a, "stop"_a, "at_eof"_a, "first_unclosed"_a, "delimiter"_a, "quote"_a, "level"_a = -1,
+        "Position behind the last complete record in data[start:stop], and whether the rest is open because of a quote.");
+
+    m.def(
+        "scan",
+        [](Bytes data, size_t start, size_t stop, bool first_unclosed, int delimiter, int quote, Positions separators,
+           Positions row_stops, int level) {
+            check_range(data, start, stop);
+            if (std::min(separators.size(), row_stops.size()) < stop - start + ScanIndex::slack)
+                throw nb::value_error("no room for every byte to be a separator");
+            nb::gil_scoped_release release;
+            ScanIndex index;
+            index.separators = separators.data();
+            index.row_stops = row_stops.data();
+            scan(data.data(), start, stop, first_unclosed, make_dialect(delimiter, quote), index, scan_kernels(level));
+            const size_t n_lines = index.has_quoted_lines
+                                       ? static_cast<size_t>(std::count(data.data() + start, data.data() + stop, uint8_t{'\n'}))
+                                       : index.n_rows;
+            return std::make_tuple(index.n_rows, n_lines, index.has_escapes);
+        },
+        "data"_a, "start"_a, "stop"_a, "first_unclosed"_a, "delimiter"_a, "quote"_a, "separators"_a, "row_stops"_a, "level"_a = -1,
+        "Index complete records: positions of separators and, for each row, their number up to its line end (with the "
+        "UNCLOSED bit where the line opens a quote that never closes). Returns the numbers of rows and lines, and whether "
+        "quoted fields need more than their two quotes taken off.");
+}
