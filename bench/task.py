@@ -17,6 +17,7 @@ __all__ = ["TASKS", "Inputs", "Settings", "Task", "find_task", "is_installed"]
 
 TASKS: dict[str, str] = {
     "ingest": "luckyfast.bench.tasks.ingest",
+    "scan": "luckyfast.bench.tasks.scan",
     "quality": "luckyfast.bench.tasks.quality",
 }
 """Where each task lives; a module there has one object named TASK."""
