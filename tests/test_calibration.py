@@ -29,7 +29,7 @@ def test_the_curve_is_recovered() -> None:
     features = np.stack((log_p, np.ones_like(log_p), log_size), axis=2)
     chances = 1 - np.exp(-np.exp(features @ [1.3, -1.4, 0.6]))
     outcomes = (rng.random(chances.shape) < chances).astype(np.float64)
-    assert _fit_rate(features, outcomes) == pytest.approx((1.3, -1.4, 0.6), abs=0.05)
+    assert _fit_rate(features, outcomes) == pytest.approx((1.3, -1.4, 0.6), abs=0.1)
 
 
 def test_chances_come_true() -> None:
