@@ -1,0 +1,310 @@
+"""Cut histories into batches of similar length and into segments in time, as views of the memory-mapped shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luckyfast.dataset import Dataset, Histories
+from luckyfast.kernels.habits import N_FIXED_FEATURES, count_habits, fill_habits
+
+__all__ = ["DAY_US", "GAP_EDGES", "Batch", "Constants", "Segment", "cut_segment", "measure", "training_batches"]
+
+DAY_US = 86_400_000_000
+N_CONTEXT_VALUES = 7
+GAP_EDGES = (0.1, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Constants:
+    """What features need to know about the training time.
+
+    Args:
+        popularity: float64 [n_actions], smoothed share of training visits that hold each action, in (0, 1).
+        known: bool [n_actions], whether the action happened in the training time; id 0 never did.
+        half_lives: half-lives of habits, in the dataset's time unit.
+        visit_spans: half-lives of habits, in visits.
+        time_scale: mean time between two visits of a customer, in the dataset's time unit.
+        clock: whether times have weekdays and hours.
+        strength: how many visits of an average customer the prior of a habit is worth.
+        n_visits: visits in the training time.
+    """
+
+    popularity: NDArray[np.float64]
+    known: NDArray[np.bool_]
+    half_lives: tuple[float, ...]
+    visit_spans: tuple[float, ...]
+    time_scale: float
+    clock: bool
+    strength: float
+    n_visits: int
+
+    @property
+    def n_actions(self) -> int:
+        """Size of the vocabulary, the unknown action included."""
+        return len(self.popularity)
+
+    @property
+    def n_contexts(self) -> int:
+        """How many contexts a moment has: gap, and with a clock weekday and part of the day."""
+        return 3 if self.clock else 1
+
+    @property
+    def n_calendar(self) -> int:
+        """Number of calendar features of a moment."""
+        return 14 if self.clock else 3
+
+    @property
+    def n_habits(self) -> int:
+        """Number of habit features of an action at a moment."""
+        n_fixed: int = N_FIXED_FEATURES
+        return n_fixed + len(self.half_lives) + len(self.visit_spans) + self.n_contexts
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Calendar of every visit of some histories, as the moment of its prediction: contents are not looked at.
+
+    Args:
+        calendar: float32 [n_visits, n_calendar].
+        contexts: int32 [n_visits, n_contexts].
+    """
+
+    calendar: NDArray[np.float32]
+    contexts: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, histories: Histories, constants: Constants) -> Moments:
+        """Compute the calendar: log gaps, whether there is an earlier visit, weekday, two harmonics of the hour."""
+        time = histories.visit_time
+        has_earlier = np.ones(len(time), np.bool_)
+        starts = histories.visit_start[:-1]
+        has_earlier[starts[starts < len(time)]] = False
+        gap = np.where(has_earlier, np.diff(time, prepend=time[:1]), 0) / constants.time_scale
+        columns = [np.log1p(gap), np.log1p(100 * gap) / 5, has_earlier]
+        contexts = [np.where(has_earlier, 1 + np.searchsorted(GAP_EDGES, gap, side="right"), 0)]
+        if constants.clock:
+            day, within = np.divmod(time, DAY_US)
+            weekday, hour = (day + 3) % 7, within / DAY_US
+            columns += [weekday == number for number in range(7)]
+            columns += [wave(2 * np.pi * turns * hour) for turns in (1, 2) for wave in (np.sin, np.cos)]
+            contexts += [weekday, (6 * within) // DAY_US]
+        return cls(np.stack(columns, axis=1).astype(np.float32), np.stack(contexts, axis=1).astype(np.int32))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Customers whose histories run side by side.
+
+    Args:
+        histories: where they lie.
+        moments: the calendar of these histories.
+        first: int64 [B], first visit of each customer; the longest history comes first.
+        stop: int64 [B], end of what is run of it.
+    """
+
+    histories: Histories
+    moments: Moments
+    first: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Some steps in time of a batch, as the arrays a model reads: T steps of B customers, n moments, P habits.
+
+    The step of visit ``v`` sees visit ``v - 1``, and the calendar of both; its moment is the prediction of ``v``.
+
+    Args:
+        shape: (T, B).
+        bag_actions: int64, actions of the visits seen, step by step; bag_start: int64 [T * B] begins each step's.
+        steps: float32 [T, B, 2 + 2 * n_calendar].
+        visits: int64 [n], the visit of each moment; positions: int64 [n], its step, as ``t * B + b``.
+        calendar: float32 [n, n_calendar].
+        habit_rows, habit_actions: int64 [P]; habits: float32 [P, n_habits].
+        label_rows, label_actions: int64, the distinct known actions of each moment's visit (for training).
+    """
+
+    shape: tuple[int, int]
+    bag_actions: NDArray[np.int64]
+    bag_start: NDArray[np.int64]
+    steps: NDArray[np.float32]
+    visits: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    calendar: NDArray[np.float32]
+    habit_rows: NDArray[np.int64]
+    habit_actions: NDArray[np.int64]
+    habits: NDArray[np.float32]
+    label_rows: NDArray[np.int64]
+    label_actions: NDArray[np.int64]
+
+
+def measure(
+    dataset: Dataset, stop_time: int, *, n_half_lives: int, visit_spans: tuple[float, ...], strength: float
+) -> Constants:
+    """Measure popularity and rhythm in the visits before a time, in one pass.
+
+    Half-lives are spread geometrically from a mean gap between visits to the whole time before ``stop_time``.
+    """
+    n_holding = np.zeros(dataset.n_actions, np.int64)
+    n_visits, n_gaps, gaps, start_time = 0, 0, 0.0, stop_time
+    for histories in dataset.batches():
+        inside = histories.visit_time < stop_time
+        n_visits += int(inside.sum())
+        n_holding += np.bincount(
+            histories.actions[np.repeat(inside, np.diff(histories.action_start))], minlength=dataset.n_actions
+        )
+        ends = np.add.reduceat(np.append(inside, False).astype(np.int64), histories.visit_start[:-1])
+        first = histories.visit_start[:-1][ends > 0]
+        last = first + ends[ends > 0] - 1
+        gaps += float((histories.visit_time[last] - histories.visit_time[first]).sum())
+        n_gaps += int((last - first).sum())
+        start_time = min(start_time, int(histories.visit_time.min(initial=start_time)))
+    time_scale = max(gaps / max(n_gaps, 1), 1.0)
+    longest = max(float(stop_time - start_time), 2 * time_scale)
+    half_lives = tuple(float(h) for h in np.geomspace(time_scale / 2, longest, n_half_lives))
+    known = n_holding > 0
+    known[0] = False
+    return Constants(
+        popularity=(n_holding + 0.5) / (n_visits + 1),
+        known=known,
+        half_lives=half_lives,
+        visit_spans=visit_spans,
+        time_scale=time_scale,
+        clock=dataset.time_kind == "clock",
+        strength=strength,
+        n_visits=n_visits,
+    )
+
+
+def training_batches(
+    dataset: Dataset,
+    constants: Constants,
+    stop_time: int,
+    batch_visits: int,
+    segment_visits: int,
+    rng: np.random.Generator,
+) -> Iterator[Batch]:
+    """Go through all histories once, cut off at a time, in shuffled batches of histories of similar length."""
+    for histories in dataset.batches():
+        moments = Moments.of(histories, constants)
+        inside = np.append(histories.visit_time < stop_time, False).astype(np.int64)
+        first = histories.visit_start[:-1].astype(np.int64)
+        lengths = np.add.reduceat(inside, first)
+        order = np.argsort(-lengths * np.exp(rng.uniform(-0.05, 0.05, len(lengths))), kind="stable")
+        order = order[lengths[order] > 0]
+        # A batch ends where its first segment is full.
+        budget = np.cumsum(np.minimum(lengths[order], segment_visits))
+        groups = np.split(order, np.flatnonzero(np.diff(budget // batch_visits)) + 1) if len(order) else []
+        for number in rng.permutation(len(groups)):
+            rows = groups[number]
+            rows = rows[np.argsort(-lengths[rows], kind="stable")]
+            yield Batch(histories, moments, first[rows], first[rows] + lengths[rows])
+
+
+def cut_segment(
+    batch: Batch, constants: Constants, offset: int, n_steps: int, wanted: NDArray[np.bool_] | None, *, habit: bool
+) -> Segment:
+    """Cut one segment: the steps ``offset:offset + n_steps`` of all histories that reach them.
+
+    Args:
+        batch: the batch.
+        constants: what was measured in the training time.
+        offset: first step.
+        n_steps: number of steps, at most.
+        wanted: bool [n_visits], the visits to predict; None takes every visit.
+        habit: whether habit features are wanted.
+    """
+    histories, calendar = batch.histories, batch.moments.calendar
+    alive = batch.stop - batch.first > offset
+    first, stop = batch.first[alive], np.minimum(batch.stop, batch.first + offset + n_steps)[alive]
+    T, B = int((stop - first).max()) - offset, len(first)
+    visits = first + offset + np.arange(T)[:, None]
+    inside = visits < stop
+    visits = np.where(inside, visits, first)
+    seen = np.where(inside & (visits > first), visits - 1, -1)
+    sizes = np.where(seen >= 0, np.diff(histories.action_start)[seen], 0)
+    steps = np.concatenate(
+        (
+            np.log1p(sizes)[..., None],
+            (seen >= 0)[..., None],
+            np.where((seen >= 0)[..., None], calendar[seen], 0),
+            calendar[visits],
+        ),
+        axis=2,
+    ).astype(np.float32)
+    pairs, bag_start = _ranges(histories.action_start[seen.ravel()].astype(np.int64), sizes.ravel().astype(np.int64))
+
+    starts = first + offset
+    chosen, row_start = _ranges(starts, stop - starts)
+    row_start = np.append(row_start, len(chosen))
+    if wanted is not None:
+        kept = wanted[chosen]
+        row_start = np.concatenate((np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)))[row_start]
+        chosen = chosen[kept]
+    column = np.repeat(np.arange(B), np.diff(row_start))
+    label_sizes = np.diff(histories.action_start)[chosen].astype(np.int64)
+    label_pairs, _ = _ranges(histories.action_start[chosen].astype(np.int64), label_sizes)
+    label_actions = histories.actions[label_pairs].astype(np.int64)
+    label_rows = np.repeat(np.arange(len(chosen)), label_sizes)
+    known = constants.known[label_actions]
+    habits = _habits(batch, constants, first, row_start, chosen) if habit else _NO_HABITS
+    return Segment(
+        shape=(T, B),
+        bag_actions=histories.actions[pairs].astype(np.int64),
+        bag_start=bag_start,
+        steps=steps,
+        visits=chosen,
+        positions=(chosen - first[column] - offset) * B + column,
+        calendar=calendar[chosen],
+        habit_rows=habits[0],
+        habit_actions=habits[1],
+        habits=habits[2],
+        label_rows=label_rows[known],
+        label_actions=label_actions[known],
+    )
+
+
+_NO_HABITS = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+
+
+def _habits(
+    batch: Batch,
+    constants: Constants,
+    first: NDArray[np.int64],
+    row_start: NDArray[np.int64],
+    moments: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    histories = batch.histories
+    pair_start = np.zeros(len(moments) + 1, np.int64)
+    seen = np.full(constants.n_actions, -1, np.int64)
+    count_habits(first, row_start, moments, histories.action_start, histories.actions, seen, pair_start)
+    n_pairs = int(pair_start[-1])
+    pair_action = np.empty(n_pairs, np.int64)
+    features = np.empty((n_pairs, constants.n_habits), np.float32)
+    fill_habits(
+        first,
+        row_start,
+        moments,
+        histories.visit_time,
+        histories.action_start,
+        histories.actions,
+        batch.moments.contexts,
+        constants.strength * constants.popularity,
+        np.array(constants.half_lives),
+        np.array(constants.visit_spans),
+        constants.time_scale,
+        N_CONTEXT_VALUES,
+        pair_action,
+        features,
+    )
+    return np.repeat(np.arange(len(moments)), np.diff(pair_start)), pair_action, features
+
+
+def _ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Concatenate ``arange(start, start + size)``, and say where each begins."""
+    begins = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
+    return np.arange(begins[-1]) + np.repeat(starts - begins[:-1], sizes), begins[:-1]

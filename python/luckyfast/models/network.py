@@ -1,0 +1,89 @@
+"""The whole network: visits are read, remembered by a core, and turned into logits, to which habits are added."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from luckyfast.batches import Constants, Segment
+from luckyfast.models import ModelConfig
+from luckyfast.models.lstm import LSTMCore
+from luckyfast.models.mlp import WindowCore
+from luckyfast.models.residual import HabitResidual
+
+__all__ = ["Network", "State"]
+
+State = tuple[Tensor, ...]
+NEVER = -30.0
+"""Prior log-probability of actions that did not happen in the training time."""
+
+
+class Network(nn.Module):
+    """Reads a visit as the sum of its actions' vectors, remembers, and predicts the next.
+
+    Args:
+        config: settings.
+        constants: what was measured in the training time.
+    """
+
+    def __init__(self, config: ModelConfig, constants: Constants) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        V, E, H = constants.n_actions, config.embedding, config.hidden
+        n_steps_in = 2 + 2 * constants.n_calendar
+        self.core: LSTMCore | WindowCore
+        if config.arch == "mlp":
+            self.core = WindowCore(n_steps_in, E, H, config.window)
+        else:
+            self.core = LSTMCore(n_steps_in, H)
+        n_table = 4 * H if config.arch == "lstm" else E
+        self.table = nn.Parameter(torch.randn(V, n_table) / n_table**0.5)
+        self.project = nn.Linear(E, self.core.n_in, bias=False) if config.arch == "lstm-embed" else nn.Identity()
+        self.summary = nn.Linear(H + constants.n_calendar, E)
+        self.output = nn.Parameter(torch.zeros(V, E))
+        self.calendar = nn.Linear(constants.n_calendar, V)
+        nn.init.zeros_(self.calendar.weight)
+        nn.init.zeros_(self.calendar.bias)
+        popularity = torch.from_numpy(constants.popularity).float()
+        prior = popularity.log()
+        prior[~torch.from_numpy(constants.known)] = NEVER
+        self.prior: Tensor
+        self.register_buffer("prior", prior, persistent=False)
+        self.residual: HabitResidual | None = None
+        if config.habit:
+            self.residual = HabitResidual(
+                constants.n_habits, len(constants.half_lives), constants.n_calendar + E, config.habit_hidden, popularity
+            )
+
+    def start(self, n_customers: int) -> State:
+        """State before the first visit of each customer."""
+        return self.core.start(n_customers)
+
+    def forward(self, segment: Segment, state: State) -> tuple[Tensor, State]:
+        """Run one segment.
+
+        Args:
+            segment: T steps of B customers, with n moments among them.
+            state: the core's, of B customers.
+
+        Returns:
+            Logits float32 [n, n_actions], and the state after the segment.
+        """
+        T, B = segment.shape
+        start = torch.from_numpy(segment.bag_start)
+        bags = F.embedding_bag(torch.from_numpy(segment.bag_actions), self.table, start, mode="sum")
+        sizes = torch.diff(start, append=start.new_tensor([len(segment.bag_actions)])).clamp(min=1)
+        bags = F.dropout(bags / sizes.sqrt().unsqueeze(1), self.dropout, self.training)
+        outputs, state = self.core(self.project(bags).view(T, B, -1), torch.from_numpy(segment.steps), state)
+        memory = outputs.reshape(T * B, -1).index_select(0, torch.from_numpy(segment.positions))
+        calendar = torch.from_numpy(segment.calendar)
+        summary = F.gelu(self.summary(torch.cat((memory, calendar), 1)))
+        summary = F.dropout(summary, self.dropout, self.training)
+        logits = summary @ self.output.t() + self.calendar(calendar) + self.prior
+        if self.residual is not None:
+            rows, actions = torch.from_numpy(segment.habit_rows), torch.from_numpy(segment.habit_actions)
+            scores = self.residual(torch.from_numpy(segment.habits), actions, rows, torch.cat((calendar, summary), 1))
+            V = logits.shape[1]
+            logits = logits.reshape(-1).index_add(0, rows * V + actions, scores).view(-1, V)
+        return logits, state
