@@ -1,0 +1,117 @@
+"""Export a trained model as one ONNX graph: raw history in, calibrated probabilities out.
+
+Everything between is inside the graph: calendar, habits, cadence, the network and the calibration, so that any ONNX
+runtime in any language can predict from times and action ids alone. The formulas are those of
+:mod:`luckyfast.batches` and :mod:`luckyfast.kernels.habits`; tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from luckyfast.export.graph import Graph, Value
+from luckyfast.export.habits import habit_features
+from luckyfast.export.history import Calendar, History
+from luckyfast.export.memory import remember
+from luckyfast.export.weights import Weights
+
+if TYPE_CHECKING:
+    from luckyfast.calibration import Calibration
+    from luckyfast.models.trained import TrainedModel
+
+__all__ = ["EXPORT_FORMAT", "EXPORT_FORMAT_VERSION", "export_onnx"]
+
+EXPORT_FORMAT = "luckyfast-onnx"
+EXPORT_FORMAT_VERSION = 1
+
+_DOC = (
+    "Chances of each action in the next visit of each customer. Visits are in time order; their actions are distinct "
+    "ids of the vocabulary in the metadata, without the unknown one (0). Rows are padded at the end to a common length."
+)
+
+
+def export_onnx(
+    trained: TrainedModel, calibration: Calibration, path: str | Path, *, vocabulary: Sequence[str]
+) -> Path:
+    """Write a trained model and its calibration as one ONNX file (opset 18).
+
+    Inputs, for B customers padded to N visits and P (visit, action) pairs:
+
+    - ``times`` int64 [B, N]: times of the visits, ascending (µs since the epoch, or order numbers);
+    - ``n_visits`` int64 [B]: how many of them are real; 0 for a customer without history;
+    - ``actions`` int64 [B, P]: action ids, distinct within a visit, never 0;
+    - ``visits`` int64 [B, P]: which visit each action is in, from 0; -1 for padding;
+    - ``moment`` int64 [B]: the moment of prediction, not before the last visit.
+
+    Outputs: ``in_visit`` float32 [B, V], the calibrated chance that an action is in the next visit, and
+    ``next_action`` float32 [B, V], the distribution of the next single action. The metadata hold ``format``,
+    ``format_version``, ``vocabulary`` (JSON list of names, position = id), ``config``, ``calibration`` and ``time_kind``.
+
+    Args:
+        trained: the model.
+        calibration: its calibration.
+        path: file to write.
+        vocabulary: action names by id, the unknown one first.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the vocabulary is not that of the model.
+
+    Example:
+        >>> file = export_onnx(trained, Calibration(), folder / "model.onnx", vocabulary=dataset.vocabulary)
+        >>> file.stat().st_size > 0
+        True
+    """
+    n_actions = trained.constants.n_actions
+    if len(vocabulary) != n_actions:
+        raise ValueError(f"the model has {n_actions} actions, the vocabulary {len(vocabulary)}")
+    graph = Graph()
+    history = History.declare(graph)
+    log_next = graph.op("LogSoftmax", _logits(graph, history, trained) / calibration.temperature, axis=-1)
+    size = history.mean_size().log1p() * calibration.size_weight + calibration.intercept
+    rate = graph.op("Exp", log_next * calibration.slope + size.insert_axis(1))
+    # In double precision, since one minus a number near one loses the digits of small chances.
+    chance = (1.0 - graph.op("Exp", rate.cast(np.float64) * -1.0)).cast(np.float32)
+    graph.output("in_visit", chance, ["B", n_actions], "chance that the action is in the next visit")
+    graph.output("next_action", graph.op("Exp", log_next), ["B", n_actions], "distribution of the next single action")
+    metadata = {
+        "format": EXPORT_FORMAT,
+        "format_version": str(EXPORT_FORMAT_VERSION),
+        "vocabulary": json.dumps(list(vocabulary), ensure_ascii=False),
+        "config": json.dumps(trained.config.to_dict()),
+        "calibration": json.dumps(calibration.to_dict()),
+        "time_kind": "clock" if trained.constants.clock else "order",
+    }
+    file = Path(path)
+    file.write_bytes(graph.build("luckyfast", metadata, _DOC).SerializeToString())
+    return file
+
+
+def _logits(graph: Graph, history: History, trained: TrainedModel) -> Value:
+    network = trained.network()
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    weights = Weights(graph, {name: tensor.detach().numpy() for name, tensor in tensors.items()})
+    calendar = Calendar.of(history, trained.constants)
+    memory = remember(history, calendar, trained.config, weights)
+    summary = weights.linear("summary", graph.concat(1, memory, calendar.now)).gelu()
+    output = summary @ weights.constant(weights["output"].T)
+    logits = output + weights.linear("calendar", calendar.now) + weights.constant(weights["prior"])
+    if not trained.config.habit:
+        return logits
+    features, taken = habit_features(history, calendar, trained.constants)
+    gate = weights.linear("residual.gate", graph.concat(1, calendar.now, summary), bias=False)
+    scale = (gate + weights.constant(weights["residual.shared"])).insert_axis(1)
+    scale = scale + weights.constant(weights["residual.per_action.weight"])
+    # PERF: the popularity of an action never changes, so its way through the first layer is computed here, once.
+    first = weights["residual.first.weight"]
+    popular = np.outer(weights["residual.log_popularity"], first[:, -1]) + weights["residual.first.bias"]
+    inner = (features @ weights.constant(first[:, :-1].T) + weights.constant(popular)).gelu()
+    scores = (scale * features).sum(2) + weights.linear("residual.second", inner, bias=False).drop_axis(2)
+    return logits + graph.where(taken, scores, 0.0)

@@ -1,0 +1,101 @@
+"""The core of a network as part of a graph: what it remembers of the visits at the moment of prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luckyfast.export.graph import Value
+from luckyfast.export.history import Calendar, History
+from luckyfast.export.weights import Weights
+
+if TYPE_CHECKING:
+    from luckyfast.models import ModelConfig
+
+__all__ = ["remember"]
+
+
+def remember(history: History, calendar: Calendar, config: ModelConfig, weights: Weights) -> Value:
+    """Run the core over the visits.
+
+    Args:
+        history: the visits.
+        calendar: their calendar.
+        config: settings of the model.
+        weights: its weights.
+
+    Returns:
+        What the core puts out at the moment of prediction, float32 [B, hidden].
+    """
+    # A step sees the visit before it, so that the actions of visit v are read at step v + 1.
+    sizes = _sizes(history, history.owner + 1, history.present, history.times.size(1))
+    steps = _step_features(history, calendar, sizes)
+    if config.arch == "mlp":
+        return _remember_window(history, steps, config.window, weights)
+    bags = _bags(history, history.owner + 1, history.present, sizes, weights["table"])
+    return _remember_all(history, bags, steps, config.hidden, weights)
+
+
+def _remember_window(history: History, steps: Value, window: int, weights: Weights) -> Value:
+    graph = history.graph
+    slot = history.owner - history.n_visits + window
+    inside = graph.op("And", history.present, slot >= 0)
+    slot = graph.where(inside, slot, 0)
+    sizes = _sizes(history, slot, inside, graph.constant([window]))
+    bags = _bags(history, slot, inside, sizes, weights["table"])
+    now = graph.op("GatherND", steps, history.n_visits, batch_dims=1)
+    first = weights.linear("core.first", bags.reshape([0, -1])) + weights.linear("core.input", now)
+    return weights.linear("core.second", first.gelu()).gelu()
+
+
+def _remember_all(history: History, bags: Value, steps: Value, hidden: int, weights: Weights) -> Value:
+    graph = history.graph
+    n_table = weights["table"].shape[1]
+    project = weights["project.weight"] if "project.weight" in weights else np.eye(n_table, dtype=np.float32)
+    w = np.concatenate((project, weights["core.input.weight"]), axis=1)
+    r, bias = weights["core.weight"].T, weights["core.input.bias"]
+
+    def reordered(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """From gates as input, forget, output, candidate to those of ONNX: input, output, forget, candidate."""
+        gates = rows.reshape(4, hidden, *rows.shape[1:])
+        ordered: NDArray[np.float32] = gates[[0, 2, 1, 3]].reshape(1, *rows.shape)
+        return ordered
+
+    _, h, _ = graph.ops(
+        "LSTM",
+        graph.concat(2, bags, steps).transpose(1, 0, 2),
+        weights.constant(reordered(w)),
+        weights.constant(reordered(r)),
+        weights.constant(np.concatenate((reordered(bias), np.zeros((1, 4 * hidden))), axis=1)),
+        (history.n_visits + 1).drop_axis(1).cast(np.int32),
+        n_outputs=3,
+        hidden_size=hidden,
+    )
+    return h.drop_axis(0)
+
+
+def _step_features(history: History, calendar: Calendar, sizes: Value) -> Value:
+    """Size and calendar of the visit that a step sees, and the calendar of the visit to come: float32 [B, N + 1, S]."""
+    graph = history.graph
+    seen = history.has_earlier().cast(np.float32)
+    before = graph.concat(1, calendar.steps.slice(1, 0, 1) * 0.0, calendar.steps.slice(1, 0, -1))
+    return graph.concat(2, graph.stack(sizes.log1p(), seen), before, calendar.steps)
+
+
+def _sizes(history: History, rows: Value, present: Value, n_rows: Value) -> Value:
+    """Count the actions of each row, float32 [B, n_rows]."""
+    graph = history.graph
+    empty = graph.zeros(np.float32, rows.size(0), n_rows)
+    return graph.scatter(empty, rows, present.cast(np.float32), reduction="add")
+
+
+def _bags(history: History, rows: Value, present: Value, sizes: Value, table: NDArray[np.float32]) -> Value:
+    """Sum the vectors of each row's actions over the square root of how many there are, float32 [B, n_rows, E]."""
+    graph = history.graph
+    vectors = graph.op("Gather", graph.constant(table), history.actions, dtype=np.float32)
+    vectors = vectors * present.cast(np.float32).insert_axis(2)
+    empty = graph.zeros(np.float32, rows.size(0), sizes.size(1), table.shape[1])
+    total = graph.scatter(empty, rows, vectors, reduction="add")
+    return total / graph.op("Sqrt", sizes.at_least(1.0)).insert_axis(2)

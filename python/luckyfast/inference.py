@@ -1,0 +1,155 @@
+"""Run an exported model: pack raw histories into arrays, and ask ONNX Runtime for chances."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luckyfast.errors import ModelError
+
+__all__ = ["MAX_PAIRS", "MAX_VISITS", "Packed", "Predictor", "pack"]
+
+MAX_VISITS = 2**14
+MAX_PAIRS = 2**16
+_FORMAT = "luckyfast-onnx"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Some histories as an exported model reads them: B customers, padded to N visits and P actions.
+
+    Args:
+        times: int64 [B, N], in the model's time unit, ascending.
+        n_visits: int64 [B].
+        actions: int64 [B, P], ids of the model's vocabulary, distinct within a visit, none of them 0.
+        visits: int64 [B, P], visit of each action; -1 is padding.
+        moment: int64 [B], moments of prediction.
+    """
+
+    times: NDArray[np.int64]
+    n_visits: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    visits: NDArray[np.int64]
+    moment: NDArray[np.int64]
+
+
+def pack(
+    visit_start: NDArray[np.int64],
+    visit_stop: NDArray[np.int64],
+    visit_time: NDArray[np.int64],
+    action_start: NDArray[np.int32],
+    actions: NDArray[np.int64],
+    moment: NDArray[np.int64],
+) -> Packed:
+    """Pack histories that lie one after another into padded arrays; actions of id 0 are left out, their visits stay.
+
+    Args:
+        visit_start: int64 [B], first visit of each customer.
+        visit_stop: int64 [B], end of what is known of each customer.
+        visit_time: int64 [n_visits], ascending within a customer.
+        action_start: int32 [n_visits + 1], first action of each visit.
+        actions: int64 [n_pairs], ids of the model's vocabulary.
+        moment: int64 [B], not before the customer's last known visit.
+
+    Returns:
+        The packed histories.
+
+    Example:
+        >>> packed = pack(np.array([0]), np.array([2]), np.array([10, 20]), np.array([0, 2, 3]), np.array([5, 0, 7]), np.array([30]))
+        >>> packed.actions.tolist(), packed.visits.tolist()
+        ([[5, 7]], [[0, 1]])
+    """
+    n_visits = (visit_stop - visit_start).astype(np.int64)
+    place, rows = _places(n_visits)
+    times = np.zeros((len(n_visits), max(int(n_visits.max(initial=0)), 1)), np.int64)
+    times[rows, place] = visit_time[visit_start[rows] + place]
+
+    pair_start = action_start[visit_start].astype(np.int64)
+    n_pairs = action_start[visit_stop] - pair_start
+    offset, owner = _places(n_pairs)
+    pairs = pair_start[owner] + offset
+    visit = np.searchsorted(action_start, pairs, side="right") - 1 - visit_start[owner]
+    ids = actions[pairs]
+    owner, visit, ids = owner[ids > 0], visit[ids > 0], ids[ids > 0]
+    n_kept = np.bincount(owner, minlength=len(n_visits))
+    place, _ = _places(n_kept)
+    shape = (len(n_visits), max(int(n_kept.max(initial=0)), 1))
+    packed_actions, visits = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+    packed_actions[owner, place], visits[owner, place] = ids, visit
+    return Packed(times, n_visits, packed_actions, visits, moment.astype(np.int64))
+
+
+def _places(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For rows of some sizes laid one after another: place within the row, and row, of every element."""
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    return np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes), rows
+
+
+class Predictor:
+    """An exported model in ONNX Runtime.
+
+    Args:
+        path: the ``model.onnx`` of a model folder.
+        threads: cores that ONNX Runtime may use.
+
+    Raises:
+        ModelError: the file is missing, damaged, or of another format.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 1) -> None:
+        file = Path(path)
+        if not file.is_file():
+            raise ModelError(f"no exported model at {file}", hint="make one with: luckyfast fit DATASET")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Shapes differ from batch to batch: remembered allocation patterns would only pile up.
+        options.enable_mem_pattern = False
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            self._metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # ONNX Runtime has no common root of its errors
+            raise ModelError(f"{file} is damaged: {error}", hint="run luckyfast fit again") from error
+        found = (self._metadata.get("format"), self._metadata.get("format_version"))
+        if found != (_FORMAT, str(_FORMAT_VERSION)):
+            raise ModelError(
+                f"{file} has format {found[0]} {found[1]}, this luckyfast reads {_FORMAT} {_FORMAT_VERSION}",
+                hint="run luckyfast fit again",
+            )
+        self.vocabulary: list[str] = json.loads(self._metadata["vocabulary"])
+        self.time_kind = self._metadata["time_kind"]
+
+    @property
+    def n_actions(self) -> int:
+        """Size of the vocabulary, the unknown action included."""
+        return len(self.vocabulary)
+
+    def run(self, packed: Packed) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Predict.
+
+        Args:
+            packed: histories of B customers.
+
+        Returns:
+            ``in_visit`` float32 [B, n_actions], the calibrated chance that an action is in the next visit, and
+            ``next_action`` float32 [B, n_actions], the distribution of the next single action. Column 0 is the unknown
+            action.
+        """
+        feed: dict[str, Any] = {
+            "times": packed.times,
+            "n_visits": packed.n_visits,
+            "actions": packed.actions,
+            "visits": packed.visits,
+            "moment": packed.moment,
+        }
+        in_visit, next_action = self._session.run(["in_visit", "next_action"], feed)
+        return in_visit, next_action
