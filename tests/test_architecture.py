@@ -25,6 +25,7 @@ STAGES = [
     "training",
     "calibration",
     "figures",
+    "blindness",
     "baselines",
     "evaluation",
     "export",
@@ -57,9 +58,7 @@ def imported_stages(source: str) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = (
-                [f"luckyfast.{alias.name}" for alias in node.names] if node.module == "luckyfast" else [node.module]
-            )
+            names = [f"luckyfast.{alias.name}" for alias in node.names] if node.module == "luckyfast" else [node.module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:
@@ -82,7 +81,9 @@ def test_a_backward_import_would_be_seen() -> None:
     assert imported_stages("import luckyfast.report.page") == {"report"}
 
 
-@pytest.mark.parametrize("statement", ["import luckyfast", "import luckyfast.cli; luckyfast.cli._parser().format_help()"])
+@pytest.mark.parametrize(
+    "statement", ["import luckyfast", "import luckyfast.cli; luckyfast.cli._parser().format_help()"]
+)
 def test_starting_up_is_light(statement: str) -> None:
     code = f"import sys; {statement}; print([m for m in {HEAVY!r} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from luckyfast.baselines import BASELINES, PersonalFrequency, Popularity, fit_ba
 from luckyfast.calibration import Calibration
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.errors import ModelError
-from luckyfast.evaluation import Result, assert_blind, compare, evaluate
+from luckyfast.evaluation import Result, assert_blind, compare, evaluate, lead
 from luckyfast.figures import METRICS, Tally
 from luckyfast.windows import Split, split_by_time, target_visits
 
@@ -255,3 +255,14 @@ def test_calibrated_chances_have_a_small_error() -> None:
         assert sum(bin_.n for bin_ in tally.reliability()) == 60_000
     assert errors["right"] < 0.012
     assert errors["wrong"] == pytest.approx(0.2, abs=0.012)
+
+
+def test_the_lead_is_paired(dataset: Dataset, split: Split) -> None:
+    scorer = PersonalFrequency().fit(dataset, split)
+    own = evaluate(scorer, dataset, split)
+    common = evaluate(Popularity().fit(dataset, split), dataset, split)
+    difference = lead(own, common)["hit@1"]
+    assert difference.value == pytest.approx(own.figures["hit@1"].value - common.figures["hit@1"].value)
+    assert 0 < difference.low < difference.high
+    for figure in lead(own, evaluate(scorer, dataset, split)).values():
+        assert figure.low == figure.value == figure.high == 0.0

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from luckyfast.calibration import Calibration, log_softmax, mean_by_visit
+from luckyfast.blindness import assert_blind, checked_blocks
+from luckyfast.calibration import Calibration, mean_by_visit
 from luckyfast.dataset import Dataset, Histories
-from luckyfast.errors import ModelError
-from luckyfast.figures import METRICS, Figure, Figures, ReliabilityBin, Tally
+from luckyfast.figures import METRICS, Figure, Figures, ReliabilityBin, Tally, figure_of
 from luckyfast.kernels.ranking import mark_repeats, rank_targets
 from luckyfast.windows import Labels, Part, Scorer, Split, first_visits, known_actions, target_visits
 
-__all__ = ["Result", "assert_blind", "compare", "evaluate"]
-
-_N_BLIND_CUSTOMERS = 32
+__all__ = ["Result", "assert_blind", "compare", "evaluate", "lead"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,7 @@ class Result:
         short: over the visits of customers with less history.
         reliability: bins of equal mass over the chance of the most probable action.
         calibration: the calibration used.
+        resampled: float64 [1000] by metric, the figures in each bootstrap sample; not part of the JSON.
     """
 
     name: str
@@ -47,19 +45,21 @@ class Result:
     short: Figures
     reliability: list[ReliabilityBin] = field(default_factory=list)
     calibration: dict[str, float] = field(default_factory=dict)
+    resampled: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain lists, dicts, strings and numbers, for JSON (figures that do not exist are null)."""
-        cleaned: dict[str, Any] = _without_nan(asdict(self))
-        return cleaned
+        values: dict[str, Any] = _without_nan(asdict(replace(self, resampled={})))
+        del values["resampled"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Result:
         """Read what :meth:`to_dict` gave."""
-        sections = {
-            name: Figures(values[name]["n_visits"], _figures(values[name]["figures"]))
-            for name in ("repeat", "explore", "short")
-        }
+
+        def section(name: str) -> Figures:
+            return Figures(values[name]["n_visits"], _figures(values[name]["figures"]))
+
         return cls(
             name=values["name"],
             part=values["part"],
@@ -67,7 +67,9 @@ class Result:
             figures=_figures(values["figures"]),
             reliability=[ReliabilityBin(**entry) for entry in values["reliability"]],
             calibration=values["calibration"],
-            **sections,
+            repeat=section("repeat"),
+            explore=section("explore"),
+            short=section("short"),
         )
 
 
@@ -123,7 +125,7 @@ def evaluate(
             assert_blind(scorer, histories, targets)
             checked = True
         for section, visits in (("all", targets), ("short", target_visits(histories, split, part, short=True))):
-            for block, scores in _checked_blocks(scorer, histories, visits, dataset.n_actions):
+            for block, scores in checked_blocks(scorer, histories, visits, dataset.n_actions):
                 customers = np.searchsorted(histories.visit_start, block, side="right") - 1
                 _measure(tally, section, n_customers + customers, histories, block, scores, known, calibration)
         n_customers += histories.n_customers
@@ -138,6 +140,7 @@ def evaluate(
         short=tally.figures("short"),
         reliability=tally.reliability(),
         calibration=calibration.to_dict(),
+        resampled=tally.resampled(),
     )
 
 
@@ -187,97 +190,31 @@ def compare(results: Sequence[Result]) -> list[dict[str, str]]:
     return [{"system": result.name} | {metric: str(result.figures[metric]) for metric in METRICS} for result in results]
 
 
-def assert_blind(scorer: Scorer, histories: Histories, targets: NDArray[np.int64], *, seed: int = 0) -> None:
-    """Check that scores for a visit do not depend on what it holds nor on anything after it.
-
-    Some customers are scored twice at their first target: as they are, and with that visit's actions replaced at random
-    and all later visits removed. A scorer that peeks gives different scores.
+def lead(result: Result, other: Result) -> dict[str, Figure]:
+    """Differences between two systems, from the same bootstrap samples of customers for both.
 
     Args:
-        scorer: a fitted model or baseline.
-        histories: one batch of histories.
-        targets: int64 [n], target visits local to the batch.
-        seed: of the replacement.
+        result: a system, as :func:`evaluate` returned it.
+        other: another, measured on the same dataset and split with the same seed.
 
-    Raises:
-        ModelError: the scores differ.
+    Returns:
+        ``result`` minus ``other`` by metric; an interval that leaves out 0 means that the two differ.
+
+    Example:
+        >>> from luckyfast.baselines import PersonalFrequency, Popularity
+        >>> split = split_by_time(dataset)
+        >>> own = evaluate(PersonalFrequency().fit(dataset, split), dataset, split)
+        >>> common = evaluate(Popularity().fit(dataset, split), dataset, split)
+        >>> lead(own, common)["hit@1"].low > 0.0
+        True
     """
-    rng = np.random.default_rng(seed)
-    first = first_visits(histories, targets)
-    # The first target of each customer: the most of a future to hide.
-    chosen = np.flatnonzero(np.append(True, first[1:] != first[:-1]))[:_N_BLIND_CUSTOMERS]
-    visits, starts = targets[chosen], first[chosen]
-    scores = np.concatenate([block.copy() for _, block in _checked_blocks(scorer, histories, visits)])
-    hidden = _hide(histories, starts, visits, scores.shape[1], rng)
-    blind_targets = hidden.visit_start[1:].astype(np.int64) - 1
-    blind = np.concatenate([block.copy() for _, block in _checked_blocks(scorer, hidden, blind_targets)])
-    # Blocks of other shapes may add up floats in another order.
-    if not np.allclose(log_softmax(scores)[:, 1:], log_softmax(blind)[:, 1:], rtol=1e-3, atol=1e-3):
-        raise ModelError(
-            f"{scorer.name} sees the future: its scores for a visit change with what that visit holds or what follows",
-            hint="use the earlier visits of the customer and the time of the visit only",
+    return {
+        metric: figure_of(
+            result.figures[metric].value - other.figures[metric].value,
+            result.resampled[metric] - other.resampled[metric],
         )
-
-
-def _hide(
-    histories: Histories,
-    starts: NDArray[np.int64],
-    visits: NDArray[np.int64],
-    n_actions: int,
-    rng: np.random.Generator,
-) -> Histories:
-    """Copy some histories up to a visit whose actions, counts and key are replaced at random."""
-    kept = [np.arange(start, visit + 1) for start, visit in zip(starts, visits, strict=True)]
-    sets = []
-    counts = []
-    for run in kept:
-        for visit in run:
-            pairs = slice(histories.action_start[visit], histories.action_start[visit + 1])
-            if visit != run[-1]:
-                sets.append(histories.actions[pairs])
-                counts.append(histories.counts[pairs])
-                continue
-            size = int(rng.integers(1, min(n_actions - 1, 12) + 1))
-            sets.append(np.sort(rng.choice(np.arange(1, n_actions), size, replace=False)).astype(np.int32))
-            counts.append(rng.integers(1, 9, size).astype(np.int32))
-    order = np.concatenate(kept)
-    keys = histories.visit_key[order]
-    stops = np.cumsum([len(run) for run in kept])
-    keys[stops - 1] = rng.integers(0, 2**63, len(kept)).astype(np.uint64)
-    customers = np.searchsorted(histories.visit_start, visits, side="right") - 1
-    return Histories(
-        customers=histories.customers.take(pa.array(customers)),
-        visit_start=np.concatenate(([0], stops)).astype(np.int32),
-        visit_time=histories.visit_time[order],
-        visit_key=keys,
-        action_start=np.concatenate(([0], np.cumsum([len(actions) for actions in sets]))).astype(np.int32),
-        actions=np.concatenate(sets),
-        counts=np.concatenate(counts),
-    )
-
-
-def _checked_blocks(
-    scorer: Scorer, histories: Histories, targets: NDArray[np.int64], n_actions: int | None = None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield a scorer's blocks, refusing what could not be measured."""
-    n_scored = 0
-    if len(targets) == 0:
-        return
-    for block, scores in scorer.score(histories, targets):
-        expected = targets[n_scored : n_scored + len(block)]
-        n_scored += len(block)
-        if scores.shape != (len(block), n_actions or scores.shape[-1]) or not np.array_equal(block, expected):
-            raise ModelError(
-                f"{scorer.name} did not score each target in order, one row of all actions each",
-                hint="a scorer yields (targets [m], scores [m, n_actions]) that cover the targets in order",
-            )
-        if not np.isfinite(scores[:, 1:]).all() or np.isnan(scores[:, 0]).any():
-            raise ModelError(f"{scorer.name} gave scores that are no numbers", hint="lower its learning rate")
-        yield block, scores
-    if n_scored != len(targets):
-        raise ModelError(
-            f"{scorer.name} scored {n_scored} of {len(targets)} targets", hint="a scorer yields a row per target"
-        )
+        for metric in METRICS
+    }
 
 
 def _figures(values: dict[str, dict[str, float | None]]) -> dict[str, Figure]:

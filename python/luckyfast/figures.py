@@ -8,11 +8,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["METRICS", "SECTIONS", "Figure", "Figures", "ReliabilityBin", "Tally"]
+__all__ = ["METRICS", "SECTIONS", "Figure", "Figures", "ReliabilityBin", "Tally", "figure_of"]
 
 METRICS = ("hit@1", "hit@3", "recall@10", "ndcg@10", "nll", "ece", "brier")
 SECTIONS = ("all", "repeat", "explore", "short")
-_SUMMED = ("hit@1", "hit@3", "recall@10", "ndcg@10", "nll", "brier")
+_RANKED = ("hit@1", "hit@3", "recall@10", "ndcg@10")
+_SUMMED = (*_RANKED, "nll", "brier")
 _N_GROUPS = 2**14
 _N_CHANCES = 2**20
 _N_BINS = 15
@@ -103,19 +104,25 @@ class Tally:
     def figures(self, section: str) -> Figures:
         """Figures of a section; ``all`` and ``short`` have NLL and Brier score too, and ``all`` has ECE."""
         index = SECTIONS.index(section)
-        names = _SUMMED if section in ("all", "short") else _SUMMED[:4]
         n_visits = self._n[:, index].sum()
-        figures = {}
         with np.errstate(invalid="ignore"):
-            for column, name in enumerate(names):
-                value = float(self._sums[:, index, column].sum() / n_visits)
-                resampled = self._resampled[0][:, index, column] / self._resampled[1][:, index]
-                figures[name] = _figure(value, resampled)
+            values = dict(zip(_SUMMED, self._sums[:, index].sum(axis=0) / n_visits, strict=True))
             if section == "all":
                 gaps, sizes = self._gaps
-                resampled = np.abs(self._resampled[2]).sum(axis=1) / self._resampled[3]
-                figures["ece"] = _figure(float(np.abs(gaps.sum(axis=0)).sum() / sizes.sum()), resampled)
-        return Figures(int(n_visits), figures)
+                values["ece"] = np.abs(gaps.sum(axis=0)).sum() / sizes.sum()
+        resampled = self.resampled(section)
+        names = [name for name in METRICS if name in values and (section in ("all", "short") or name in _RANKED)]
+        return Figures(int(n_visits), {name: figure_of(float(values[name]), resampled[name]) for name in names})
+
+    def resampled(self, section: str = "all") -> dict[str, NDArray[np.float64]]:
+        """Each figure in each of the bootstrap samples, float64 [1000]."""
+        index = SECTIONS.index(section)
+        sums, n, gaps, n_chances = self._resampled_sums
+        with np.errstate(invalid="ignore"):
+            samples = {name: sums[:, index, column] / n[:, index] for column, name in enumerate(_SUMMED)}
+            if section == "all":
+                samples["ece"] = np.abs(gaps).sum(axis=1) / n_chances
+        return samples
 
     def reliability(self) -> list[ReliabilityBin]:
         """Bins of equal mass over the chance of the most probable action."""
@@ -147,7 +154,7 @@ class Tally:
         return gaps, np.bincount(groups, minlength=_N_GROUPS).astype(np.float64)
 
     @cached_property
-    def _resampled(self) -> tuple[NDArray[np.float64], ...]:
+    def _resampled_sums(self) -> tuple[NDArray[np.float64], ...]:
         """Sums, numbers, gaps and numbers of chances in each bootstrap sample of the groups."""
         used = np.flatnonzero(self._n.sum(axis=1))
         parts = [array[used] for array in (self._sums, self._n, *self._gaps)]
@@ -166,8 +173,8 @@ class Tally:
         return tuple(piece.reshape(_N_RESAMPLES, *part.shape[1:]) for piece, part in zip(pieces, parts, strict=True))
 
 
-def _figure(value: float, resampled: NDArray[np.float64]) -> Figure:
-    """A value and the middle 95 % of its bootstrap samples, widened where need be to hold the value."""
+def figure_of(value: float, resampled: NDArray[np.float64]) -> Figure:
+    """Put a value beside the middle 95 % of its bootstrap samples, widened where need be to hold the value."""
     defined = resampled[~np.isnan(resampled)]
     if np.isnan(value) or len(defined) == 0:
         return Figure(value, value, value)
