@@ -222,12 +222,17 @@ def _consistency(rows: Sequence[tuple[bytes, ...]]) -> float:
 
 
 def _choose_quote(probe: bytes, whole: bool, delimiter: int) -> int | None:
-    """`"` unless the sample shows that it is data: more fields with stray quotes than well quoted ones."""
+    """`"` unless the sample shows that it is data: many fields with stray quotes, and rows that fit without quoting."""
     mark = ord('"')
     if mark not in probe:
         return mark
-    records = read_records(probe, delimiter, mark, complete=whole)
-    return None if records.n_misquoted > records.n_quoted else mark
+    quoted = read_records(probe, delimiter, mark, complete=whole)
+    if quoted.n_misquoted > quoted.n_quoted:
+        return None
+    if quoted.n_misquoted > 0.1 * quoted.n_quoted:
+        plain = read_records(probe, delimiter, None, complete=whole)
+        return None if _consistency(plain.rows) >= _consistency(quoted.rows) else mark
+    return mark
 
 
 def _with_header(

@@ -55,6 +55,8 @@ def sample_table(path: Path) -> TableSample:
     if not dialect.has_header:
         raise SchemaError(f"the lookup table {path} has no header", hint="add a first row that names its columns")
     rows = sample_rows(sample, dialect, n_head=2000, n_block=0)
+    if not rows:
+        raise InputError(f"the lookup table {path} has no data rows", hint="give a table with one row per key")
     texts = [tuple(field.decode(errors="replace") for field in row) for row in rows]
     return TableSample(path, dialect.header, texts, dialect)
 
@@ -141,8 +143,6 @@ def _read_csv(table: TableSample, wanted: list[str]) -> dict[str, pa.ChunkedArra
     with open_source(find_sources([table.path])[0]) as stream:
         stream.read(dialect.header_stop)
         rest = stream.read()
-    if not rest.strip():
-        raise InputError(f"the lookup table {table.path} has no data rows", hint="give a table with one row per key")
     try:
         read = pa_csv.read_csv(
             pa.BufferReader(rest),

@@ -186,9 +186,9 @@ def _value_score(role: str, column: ColumnSample, columns: Sequence[ColumnSample
         return -20.0, ""
     many = len(filled) >= 50
     if role == "customer":
-        return (-6.0 if many and len(counts) == 1 else 0.0), said
+        return (-3.0 if many and len(counts) == 1 else 0.0), said
     if role == "action":
-        penalty = -6.0 if many and len(counts) == 1 else -4.0 if many and len(counts) > 0.5 * len(filled) else 0.0
+        penalty = -3.0 if many and len(counts) == 1 else -4.0 if many and len(counts) > 0.5 * len(filled) else 0.0
         return penalty, said
     return _visit_score(column.name, column.values, columns, said)
 
