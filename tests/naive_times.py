@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from luckyfast.ingestion.plan import TimeFormat
 
 EPOCH = datetime(1970, 1, 1)
+LARGEST = 2**63 - 1
 CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.(?P<fraction>\d+))?)?"
 ISO_CLOCK = r"(?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.(?P<fraction>\d+))?)?"
 OFFSET = r"(?P<offset>Z|[+-]\d{2}:\d{2})?"
@@ -15,12 +16,11 @@ OFFSET = r"(?P<offset>Z|[+-]\d{2}:\d{2})?"
 
 def naive_time(text: str, form: TimeFormat) -> int | None:
     """Microseconds since the epoch (an order number for the order kind), or None where the text has another form."""
-    if form.kind == "order":
-        return int(text) if re.fullmatch(r"-?[0-9]+", text) else None
-    if form.kind == "epoch":
-        if not re.fullmatch(r"-?[0-9]+", text):
+    if form.kind in ("order", "epoch"):
+        if not re.fullmatch(r"-?[0-9]{1,19}", text) or abs(int(text)) > LARGEST:
             return None
-        return int(text) * form.unit_us if form.unit_us else int(text) // 1000
+        time = int(text) * form.unit_us if form.unit_us else int(text) // 1000
+        return time if abs(time) <= LARGEST else None
     if form.kind == "iso":
         pattern = rf"(?P<year>\d{{4}})-(?P<month>\d{{2}})-(?P<day>\d{{2}})(?:[T ]{ISO_CLOCK}{OFFSET})?"
     elif form.kind == "ymd":
