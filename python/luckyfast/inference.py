@@ -12,8 +12,20 @@ from numpy.typing import NDArray
 
 from luckyfast.errors import ModelError
 
-__all__ = ["MAX_PAIRS", "MAX_VISITS", "Packed", "Predictor", "pack"]
+__all__ = [
+    "MAX_PAIRS",
+    "MAX_VISITS",
+    "MODEL_FORMAT",
+    "MODEL_FORMAT_VERSION",
+    "Packed",
+    "Predictor",
+    "pack",
+    "read_config",
+    "read_record",
+]
 
+MODEL_FORMAT = "luckyfast-model"
+MODEL_FORMAT_VERSION = 1
 MAX_VISITS = 2**14
 MAX_PAIRS = 2**16
 _FORMAT = "luckyfast-onnx"
@@ -61,7 +73,8 @@ def pack(
         The packed histories.
 
     Example:
-        >>> packed = pack(np.array([0]), np.array([2]), np.array([10, 20]), np.array([0, 2, 3]), np.array([5, 0, 7]), np.array([30]))
+        >>> times, action_start, actions = np.array([10, 20]), np.array([0, 2, 3]), np.array([5, 0, 7])
+        >>> packed = pack(np.array([0]), np.array([2]), times, action_start, actions, np.array([30]))
         >>> packed.actions.tolist(), packed.visits.tolist()
         ([[5, 7]], [[0, 1]])
     """
@@ -127,6 +140,7 @@ class Predictor:
             )
         self.vocabulary: list[str] = json.loads(self._metadata["vocabulary"])
         self.time_kind = self._metadata["time_kind"]
+        self.time_scale = float(self._metadata["time_scale"])
 
     @property
     def n_actions(self) -> int:
@@ -153,3 +167,40 @@ class Predictor:
         }
         in_visit, next_action = self._session.run(["in_visit", "next_action"], feed)
         return in_visit, next_action
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read ``config.json`` of a model folder.
+
+    Raises:
+        ModelError: the folder is missing, damaged, or of another format version.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"no model folder at {folder}", hint="make one with: luckyfast fit DATASET")
+    config = read_record(folder / "config.json")
+    version = config.get("format_version") if config.get("format") == MODEL_FORMAT else None
+    if version != MODEL_FORMAT_VERSION:
+        raise ModelError(
+            f"{folder} has model format {version}, this luckyfast reads format {MODEL_FORMAT_VERSION}",
+            hint="run luckyfast fit again",
+        )
+    return config
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Read a JSON object of a model folder.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{file.parent} is no complete model folder: it has no {file.name}", hint="run luckyfast fit again"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is damaged: {error}", hint="run luckyfast fit again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file} is damaged: it holds no record", hint="run luckyfast fit again")
+    return content

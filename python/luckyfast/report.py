@@ -150,7 +150,11 @@ def _making(config: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
     roles = dataset.get("roles") or {}
     calibration = config.get("calibration") or {}
     path = dataset.get("path") if isinstance(dataset.get("path"), str) else None
-    settings = {"arch": config.get("arch"), "seed": config.get("seed"), **(config.get("settings") or {})}
+    settings = {
+        "arch": config.get("arch"),
+        "seed": config.get("seed"),
+        **(config.get("settings") or config.get("model") or {}),
+    }
     return {
         "name": Path(path).name if path else "",
         "path": path,

@@ -50,7 +50,8 @@ def export_onnx(
 
     Outputs: ``in_visit`` float32 [B, V], the calibrated chance that an action is in the next visit, and
     ``next_action`` float32 [B, V], the distribution of the next single action. The metadata hold ``format``,
-    ``format_version``, ``vocabulary`` (JSON list of names, position = id), ``config``, ``calibration`` and ``time_kind``.
+    ``format_version``, ``vocabulary`` (JSON list of names, position = id), ``config``, ``calibration``,
+    ``time_kind`` (``clock`` or ``order``) and ``time_scale`` (mean gap between the visits of a customer).
 
     Args:
         trained: the model.
@@ -88,6 +89,7 @@ def export_onnx(
         "config": json.dumps(trained.config.to_dict()),
         "calibration": json.dumps(calibration.to_dict()),
         "time_kind": "clock" if trained.constants.clock else "order",
+        "time_scale": repr(float(trained.constants.time_scale)),
     }
     file = Path(path)
     file.write_bytes(graph.build("luckyfast", metadata, _DOC).SerializeToString())

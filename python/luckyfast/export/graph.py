@@ -194,7 +194,7 @@ class Graph:
         return self.op("Expand", self.constant(np.zeros([1] * len(lengths), dtype)), shape)
 
     def scatter(self, target: Value, index: Value, updates: Value, *, reduction: str) -> Value:
-        """Combine updates [B, P, ...] into the rows of [B, R, ...] that ``index`` int64 [B, P] names (add, max or min)."""
+        """Combine updates [B, P, ...] into the rows of [B, R, ...] that ``index`` int64 [B, P] names: add or max."""
         one, zero = self.constant(1), self.constant(0)
         rows = self.op("Range", zero, index.size(0).drop_axis(0), one)
         batch = self.op("Expand", rows.insert_axis(1), index.shape())

@@ -94,8 +94,10 @@ def _sizes(history: History, rows: Value, present: Value, n_rows: Value) -> Valu
 def _bags(history: History, rows: Value, present: Value, sizes: Value, table: NDArray[np.float32]) -> Value:
     """Sum the vectors of each row's actions over the square root of how many there are, float32 [B, n_rows, E]."""
     graph = history.graph
-    vectors = graph.op("Gather", graph.constant(table), history.actions, dtype=np.float32)
-    vectors = vectors * present.cast(np.float32).insert_axis(2)
+    # PERF: what is left out reads a row of zeros below the table; to multiply it away would take most of the time.
+    nothing = len(table)
+    padded = graph.constant(np.concatenate((table, np.zeros((1, table.shape[1]), table.dtype))), np.float32)
+    vectors = graph.op("Gather", padded, graph.where(present, history.actions, nothing))
     empty = graph.zeros(np.float32, rows.size(0), sizes.size(1), table.shape[1])
     total = graph.scatter(empty, rows, vectors, reduction="add")
     return total / graph.op("Sqrt", sizes.at_least(1.0)).insert_axis(2)

@@ -1,0 +1,229 @@
+"""A fitted model, opened from its folder: the thin end of everything."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luckyfast.errors import ModelError
+from luckyfast.inference import Predictor, pack, read_config, read_record
+from luckyfast.moments import Moment, parse_moment
+
+if TYPE_CHECKING:
+    from luckyfast.evaluation import Result
+
+__all__ = ["Model", "load"]
+
+Visit = tuple[Moment, str | Iterable[str]]
+
+
+def load(path: str | Path, *, threads: int = 1) -> Model:
+    """Open a model folder.
+
+    Args:
+        path: folder that ``luckyfast fit`` wrote.
+        threads: cores that a prediction may use.
+
+    Returns:
+        The model; its network is read on the first prediction.
+
+    Raises:
+        ModelError: the folder is missing, damaged, or of another format version.
+
+    Example:
+        >>> model = luckyfast.load(model_folder)
+        >>> len(model.actions) > 1
+        True
+    """
+    folder = Path(path)
+    return Model(folder, read_config(folder), threads=threads)
+
+
+class Model:
+    """A fitted model: calibrated chances of what a customer does next.
+
+    Predicting needs ONNX Runtime and NumPy alone; neither PyTorch nor Numba is loaded.
+
+    Args:
+        path: its folder.
+        config: its parsed ``config.json``.
+        threads: cores that a prediction may use.
+
+    Example:
+        >>> model = luckyfast.load(model_folder)
+        >>> first, second = model.actions[:2]
+        >>> chances = model.predict_proba([("2017-05-01", [first]), ("2017-05-08", [first, second])], at="2017-05-15")
+        >>> chances.shape == (len(model.actions),)
+        True
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], *, threads: int = 1) -> None:
+        self.path = path
+        self.config = config
+        self._threads = threads
+
+    def __repr__(self) -> str:
+        return f"Model({str(self.path)!r}, arch={self.config.get('arch')!r})"
+
+    @property
+    def actions(self) -> list[str]:
+        """Names of the actions that can be predicted, in the order of every vector of chances."""
+        return self._predictor.vocabulary[1:]
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Measured figures: ``{"systems": [...]}``, the model first, then every baseline."""
+        return read_record(self.path / "metrics.json")
+
+    def predict_proba(self, history: Sequence[Visit], at: Moment | None = None) -> NDArray[np.float32]:
+        """Predict the next visit of one customer.
+
+        Args:
+            history: visits as ``(time, actions)``. A time is a datetime, ISO 8601 text, or a whole number (µs since the
+                epoch, or an order number where the log had no clock); ``actions`` are names (one name alone is fine,
+                repeats count once). The order of visits does not matter. Visits at the same time stay apart. An empty
+                history gives the chances of a customer who was never seen.
+            at: the moment of prediction; visits at or after it are not looked at. None takes the customer's usual pace:
+                the last visit plus the median of the gaps, or the mean gap of all customers where there is no gap.
+
+        Returns:
+            float32 [n_actions], the calibrated chance that each of :attr:`actions` is in the next visit. These are not
+            exclusive and do not add up to 1.
+
+        Raises:
+            InputError: a time cannot be read.
+            ModelError: the history has another form, or is empty and no moment is given.
+
+        Warns:
+            UserWarning: some action names are not in the vocabulary; they are left out, their visits stay.
+
+        Example:
+            >>> chances = model.predict_proba([("2017-05-01T10:00", ["MILK"])], at="2017-05-08")
+            >>> bool((chances >= 0).all() and (chances <= 1).all())
+            True
+        """
+        return self._predict(history, at)[0]
+
+    def top(self, history: Sequence[Visit], k: int = 5, at: Moment | None = None) -> list[tuple[str, float]]:
+        """Name the most probable actions of one customer's next visit.
+
+        Args:
+            history: as in :meth:`predict_proba`.
+            k: how many.
+            at: as in :meth:`predict_proba`.
+
+        Returns:
+            Up to ``k`` pairs of action and chance, most probable first.
+
+        Raises:
+            InputError: a time cannot be read.
+            ModelError: the history has another form, or ``k`` is not positive.
+
+        Example:
+            >>> len(model.top([("2017-05-01", "MILK")], k=3))
+            3
+        """
+        if k < 1:
+            raise ModelError(f"k must be positive, not {k}", hint="ask for at least one action")
+        chances, next_action = self._predict(history, at)
+        best = np.argsort(-next_action, kind="stable")[:k]
+        return [(self.actions[index], float(chances[index])) for index in best]
+
+    def evaluate(self, dataset: str | Path | None = None) -> Result:
+        """Measure the model again on the test visits of a dataset (this loads PyTorch).
+
+        Args:
+            dataset: folder with the same vocabulary as the one the model was fitted on; that one if None.
+
+        Returns:
+            Figures with intervals; see :class:`luckyfast.evaluation.Result`.
+
+        Raises:
+            DatasetError: the dataset cannot be read.
+            ModelError: the dataset has another vocabulary.
+
+        Example:
+            >>> 0 <= model.evaluate(dataset_path).figures["hit@1"].value <= 1
+            True
+        """
+        from luckyfast.calibration import Calibration
+        from luckyfast.dataset import Dataset
+        from luckyfast.evaluation import evaluate
+        from luckyfast.models.trained import TrainedModel
+        from luckyfast.windows import Split
+
+        data = Dataset.open(self.config["dataset"]["path"] if dataset is None else dataset)
+        if data.vocabulary != self._predictor.vocabulary:
+            raise ModelError(
+                f"{data.path} has another vocabulary than the model",
+                hint="give the dataset that the model was fitted on",
+            )
+        split = {name: int(self.config["split"][name]) for name in ("valid_start", "test_start", "min_history")}
+        trained = TrainedModel.load(self.path, self.config)
+        return evaluate(trained, data, Split(**split), Calibration.from_dict(self.config["calibration"]))
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.path / "model.onnx", threads=self._threads)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self._predictor.vocabulary) if index}
+
+    def _predict(self, history: Sequence[Visit], at: Moment | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Chances and next-action distribution of the known actions."""
+        kind = self._predictor.time_kind
+        visits = sorted(
+            ((parse_moment(time, kind), names) for time, names in _checked(history)), key=lambda one: one[0]
+        )
+        if at is not None:
+            moment = parse_moment(at, kind)
+            visits = [visit for visit in visits if visit[0] < moment]
+        elif visits:
+            times = [time for time, _ in visits]
+            gaps = np.diff(times) if len(times) > 1 else [self._predictor.time_scale]
+            moment = times[-1] + max(int(np.median(gaps)), 1)
+        else:
+            raise ModelError("an empty history has no last visit", hint="say when to predict: at='2017-12-01'")
+        ids, unknown = [], set()
+        for _, names in visits:
+            unknown |= {name for name in names if name not in self._ids}
+            ids.append(sorted({self._ids[name] for name in names if name in self._ids}))
+        if unknown:
+            warnings.warn(
+                f"{len(unknown)} action names are not in the vocabulary and were left out, such as {min(unknown)!r}",
+                stacklevel=3,
+            )
+        packed = pack(
+            np.zeros(1, np.int64),
+            np.array([len(visits)]),
+            np.array([time for time, _ in visits], np.int64),
+            np.concatenate(([0], np.cumsum([len(visit) for visit in ids]))).astype(np.int64),
+            np.array([action for visit in ids for action in visit], np.int64),
+            np.array([moment]),
+        )
+        in_visit, next_action = self._predictor.run(packed)
+        return in_visit[0, 1:], next_action[0, 1:]
+
+
+def _checked(history: Sequence[Visit]) -> list[tuple[Moment, list[str]]]:
+    visits = []
+    for index, visit in enumerate(history):
+        try:
+            time, actions = visit
+            names = [actions] if isinstance(actions, str) else list(actions)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"visit {index} of the history is no pair of a time and actions: {visit!r}",
+                hint='write it like [("2017-05-01", ["MILK", "EGGS"]), ...]',
+            ) from error
+        if not all(isinstance(name, str) for name in names):
+            raise ModelError(f"visit {index} of the history holds something that is no action name", hint="give names")
+        visits.append((time, names))
+    return visits

@@ -1,0 +1,226 @@
+"""Predict for every customer of a dataset, batch by batch, into one file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luckyfast.config import available_cores
+from luckyfast.errors import DatasetError, ModelError, OutputExistsError
+from luckyfast.inference import MAX_PAIRS, MAX_VISITS, Predictor, pack, read_config
+from luckyfast.moments import Moment, format_moment, parse_moment
+from luckyfast.progress import NullProgress, Progress
+
+if TYPE_CHECKING:
+    from luckyfast.dataset import Dataset, Histories
+
+__all__ = ["PredictSummary", "predict"]
+
+_CHUNK_CHANCES = 2**22
+_BATCH_CHANCES = 2**17
+_BATCH_VISITS = 2**13
+_BATCH_PAIRS = 2**15
+
+
+@dataclass(frozen=True)
+class PredictSummary:
+    """What was predicted, for whom, and what was not.
+
+    Args:
+        path: file written.
+        at: moment of prediction as text.
+        customers: customers predicted.
+        without_history: customers of the dataset with no visit before the moment; they have no rows.
+        shortened: customers of whom only the latest visits were read (2^14 visits or 2^16 distinct actions of visits).
+        unknown_actions: actions of the dataset that the model does not know; they were left out of the histories.
+        rows: rows written.
+        elapsed_s: wall time in seconds.
+    """
+
+    path: Path
+    at: str
+    customers: int
+    without_history: int
+    shortened: int
+    unknown_actions: int
+    rows: int
+    elapsed_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON-able values."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def predict(
+    model: str | Path,
+    dataset: str | Path | None = None,
+    *,
+    at: Moment | None = None,
+    top: int | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> PredictSummary:
+    """Predict the next visit of every customer through ONNX Runtime; memory does not grow with the dataset.
+
+    With ``top`` the file has one row per customer and action: ``customer``, ``rank`` (1 is most probable), ``action``,
+    ``chance`` (calibrated chance that the action is in the next visit) and ``next_share`` (probability that the next
+    single action is this one; over all actions they add up to 1). Without, it has one row per customer: ``customer``
+    and one column of chances per action, named as the action is (JSONL: ``customer`` and ``chances``, an object by
+    action). Customers come in the order of the dataset.
+
+    Args:
+        model: folder that ``luckyfast fit`` wrote.
+        dataset: folder that ``luckyfast ingest`` wrote; the one the model was fitted on if None. Actions are matched by
+            name.
+        at: moment of prediction: a datetime, ISO 8601 text, or an order number; only visits before it count. None is
+            right after the last event of the log.
+        top: how many actions per customer; None writes all.
+        out: file to write, ``.parquet``, ``.csv`` or ``.jsonl``; ``predictions.parquet`` in the model folder if None.
+        overwrite: replace the file if it exists.
+        threads: cores to use; all that this process may use if None.
+        progress: listener for progress.
+
+    Returns:
+        What was written, and what was left out.
+
+    Raises:
+        ModelError: the model cannot be read, or does not fit the dataset.
+        DatasetError: the dataset cannot be read.
+        InputError: ``at`` is no moment.
+        OutputExistsError: the file exists.
+
+    Example:
+        >>> summary = predict(model_folder, top=3, out=folder / "offers.csv")
+        >>> summary.rows == 3 * summary.customers
+        True
+    """
+    began = time.monotonic()
+    folder = Path(model)
+    listener = NullProgress() if progress is None else progress
+    if top is not None and top < 1:
+        raise ModelError(f"the number of actions per customer must be positive, not {top}", hint="try --top 5")
+    from luckyfast.dataset import Dataset
+    from luckyfast.tables import TableWriter
+
+    config = read_config(folder)
+    data = Dataset.open(_trained_on(config) if dataset is None else dataset)
+    predictor = Predictor(folder / "model.onnx", threads=threads or available_cores())
+    if data.time_kind != predictor.time_kind:
+        raise DatasetError(
+            f"{data.path} has times of kind {data.time_kind}, the model was fitted on kind {predictor.time_kind}",
+            hint="give a dataset made from logs of the same kind",
+        )
+    moment = int(data.manifest["time"]["max"]) + 1 if at is None else parse_moment(at, predictor.time_kind)
+    ids = _matched_ids(data, predictor)
+    file = folder / "predictions.parquet" if out is None else Path(out)
+    if file.exists() and not overwrite:
+        raise OutputExistsError(f"{file} exists already", hint="choose another file with --out, or add --overwrite")
+    tally = {"customers": 0, "without_history": 0, "shortened": 0}
+    listener.start("Predicting", data.n_customers, "customers")
+    with TableWriter(file, predictor.vocabulary[1:], top) as table:
+        for histories in data.batches():
+            for customers, in_visit, next_action in _predict_batch(predictor, histories, ids, moment, tally):
+                table.write(customers, in_visit[:, 1:], next_action[:, 1:])
+            listener.advance(histories.n_customers)
+        rows = table.rows
+    listener.finish()
+    return PredictSummary(
+        path=file,
+        at=format_moment(moment, predictor.time_kind),
+        unknown_actions=int((ids[1:] == 0).sum()),
+        rows=rows,
+        elapsed_s=time.monotonic() - began,
+        **tally,
+    )
+
+
+def _trained_on(config: dict[str, Any]) -> str:
+    path = (config.get("dataset") or {}).get("path")
+    if not path or not os.path.isdir(path):  # noqa: PTH112
+        raise ModelError(
+            "the dataset that the model was fitted on is gone", hint="name one: luckyfast predict MODEL DATASET"
+        )
+    return str(path)
+
+
+def _matched_ids(data: Dataset, predictor: Predictor) -> NDArray[np.int64]:
+    """The model's id of every action of the dataset, by name; 0 where it has none."""
+    known = {name: index for index, name in enumerate(predictor.vocabulary) if index}
+    ids = np.array([0, *(known.get(name, 0) for name in data.vocabulary[1:])], np.int64)
+    if len(ids) > 1 and not ids.any():
+        raise ModelError(
+            f"the model knows none of the actions in {data.path}",
+            hint=f"it knows such as {', '.join(predictor.vocabulary[1:4])}",
+        )
+    return ids
+
+
+def _predict_batch(
+    predictor: Predictor, histories: Histories, ids: NDArray[np.int64], moment: int, tally: dict[str, int]
+) -> Iterator[tuple[Any, NDArray[np.float32], NDArray[np.float32]]]:
+    """Predict one batch of histories in chunks of customers, each chunk in groups of similar length."""
+    start = histories.visit_start[:-1].astype(np.int64)
+    before = np.append(0, np.cumsum(histories.visit_time < moment))
+    # Visits are in time order, so those before the moment are the first ones of each customer.
+    stop = start + before[histories.visit_start[1:]] - before[histories.visit_start[:-1]]
+    chosen = np.flatnonzero(stop > start)
+    latest = _latest(histories, start, stop)
+    tally["customers"] += len(chosen)
+    tally["without_history"] += histories.n_customers - len(chosen)
+    tally["shortened"] += int((latest > start).sum())
+    actions = ids[histories.actions]
+    n_actions = predictor.n_actions
+    size = max(_CHUNK_CHANCES // n_actions, 1)
+    for begin in range(0, len(chosen), size):
+        chunk = chosen[begin : begin + size]
+        in_visit = np.empty((len(chunk), n_actions), np.float32)
+        next_action = np.empty_like(in_visit)
+        for rows in _groups(histories, latest[chunk], stop[chunk], n_actions):
+            customers = chunk[rows]
+            packed = pack(
+                latest[customers],
+                stop[customers],
+                histories.visit_time,
+                histories.action_start,
+                actions,
+                np.full(len(rows), moment),
+            )
+            in_visit[rows], next_action[rows] = predictor.run(packed)
+        yield histories.customers.take(chunk), in_visit, next_action
+
+
+def _latest(histories: Histories, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First visit to read of each customer, so that no history outgrows what fits in memory."""
+    within = np.searchsorted(histories.action_start, histories.action_start[stop].astype(np.int64) - MAX_PAIRS)
+    latest: NDArray[np.int64] = np.maximum(start, np.maximum(stop - MAX_VISITS, within))
+    return np.minimum(latest, np.maximum(stop - 1, start))
+
+
+def _groups(
+    histories: Histories, start: NDArray[np.int64], stop: NDArray[np.int64], n_actions: int
+) -> Iterator[NDArray[np.int64]]:
+    """Group customers of similar length, so that little is padded and no group outgrows its share of memory."""
+    n_visits = stop - start + 1
+    n_pairs = histories.action_start[stop] - histories.action_start[start]
+    order = np.argsort(n_pairs, kind="stable")
+    most = max(_BATCH_CHANCES // n_actions, 1)
+    begin = 0
+    while begin < len(order):
+        ahead = order[begin : begin + most]
+        count = np.arange(1, len(ahead) + 1)
+        fits = (np.maximum.accumulate(n_visits[ahead]) * count <= _BATCH_VISITS) & (
+            np.maximum.accumulate(n_pairs[ahead]) * count <= _BATCH_PAIRS
+        )
+        # Padded sizes only grow with the group, so the first misfit ends it; one customer always goes.
+        size = max(len(ahead) if fits.all() else int(np.argmin(fits)), 1)
+        yield np.sort(ahead[:size])
+        begin += size
