@@ -61,6 +61,14 @@ def test_files_may_order_their_columns_differently(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, tmp_path / "out")
     assert [file.action for file in plan.files] == [(2,), (0,), (2,)]
     assert [chr(file.dialect.delimiter) for file in plan.files] == [",", ";", ","]
+    assert plan.reasons["files"] == "b.csv has another column order than a.csv; c.csv has only a header"
+
+
+def test_columns_that_only_some_files_have_are_reported(tmp_path: Path) -> None:
+    log = "prix,client,date,rayon\n1,2,2017-01-01,PAIN\n"
+    write(tmp_path, a=HEADER + ROWS, b=log, c=log)
+    plan = make_plan(tmp_path, tmp_path / "out", visit="none")
+    assert plan.reasons["files"] == "2 files (b.csv, ...) have also prix, no ticket"
 
 
 def test_parts_without_a_header_continue_the_one_that_has_it(tmp_path: Path) -> None:
@@ -69,6 +77,7 @@ def test_parts_without_a_header_continue_the_one_that_has_it(tmp_path: Path) -> 
     assert [file.dialect.has_header for file in plan.files] == [True, False]
     assert plan.files[1].dialect.header == ("client", "date", "rayon", "ticket")
     assert plan.files[1].dialect.header_stop == 0
+    assert plan.reasons["files"] == "b.csv has no header: taken as continuation of the others"
 
 
 def test_a_log_without_header_asks_for_columns_and_takes_them(tmp_path: Path) -> None:

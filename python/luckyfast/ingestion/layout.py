@@ -12,7 +12,15 @@ from luckyfast.ingestion.plan import Dialect, Source
 from luckyfast.ingestion.roles import ColumnSample
 from luckyfast.ingestion.sources import HEAD_BYTES, N_BLOCKS, read_sample
 
-__all__ = ["RawTable", "column_index", "main_tables", "missing_column", "pool_columns", "read_tables"]
+__all__ = [
+    "RawTable",
+    "column_index",
+    "describe_differences",
+    "main_tables",
+    "missing_column",
+    "pool_columns",
+    "read_tables",
+]
 
 N_FULL_SAMPLES = 24
 SMALL_HEAD_BYTES = 1 << 15
@@ -103,6 +111,29 @@ def pool_columns(tables: Sequence[RawTable]) -> list[ColumnSample]:
     return [ColumnSample(name, tuple(column)) for name, column in zip(names, values, strict=True)]
 
 
+def describe_differences(tables: Sequence[RawTable]) -> str:
+    """How the files differ from the first: order of columns, columns of their own or lacking, no header, no rows."""
+    first = tables[0]
+    order = [name.casefold() for name in first.dialect.header]
+    others = tables[1:]
+    reordered = [t for t in others if _column_set(t) == _column_set(first) and _folded(t) != order]
+    notes = []
+    if reordered:
+        notes.append(f"{_count(reordered)} another column order than {first.source.path.name}")
+    for header in dict.fromkeys(_column_set(table) for table in others if _column_set(table) != _column_set(first)):
+        alike = [table for table in others if _column_set(table) == header]
+        more, less = sorted(header - _column_set(first)), sorted(_column_set(first) - header)
+        changes = [*(f"also {name}" for name in more), *(f"no {name}" for name in less)]
+        notes.append(f"{_count(alike)} {', '.join(changes)}")
+    unnamed = [table for table in others if first.dialect.has_header and not table.dialect.has_header]
+    if unnamed:
+        notes.append(f"{_count(unnamed)} no header: taken as continuation of the others")
+    hollow = [table for table in tables if not table.filled]
+    if hollow:
+        notes.append(f"{_count(hollow)} only a header")
+    return "; ".join(notes)
+
+
 def column_index(table: RawTable, name: str) -> int | None:
     """The place of a column in a file: by its exact name, or else regardless of case if that is one column.
 
@@ -153,6 +184,15 @@ def _first_row(head: bytes, dialect: Dialect) -> tuple[str, ...]:
 
     rows = read_records(head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=True).rows
     return _as_text(rows[0])
+
+
+def _count(tables: Sequence[RawTable]) -> str:
+    name = tables[0].source.path.name
+    return f"{name} has" if len(tables) == 1 else f"{len(tables)} files ({name}, ...) have"
+
+
+def _folded(table: RawTable) -> list[str]:
+    return [name.casefold() for name in table.dialect.header]
 
 
 def _column_set(table: RawTable) -> frozenset[str]:

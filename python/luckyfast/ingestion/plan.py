@@ -115,7 +115,8 @@ class IngestPlan:
 
     `nulls` maps a role ("customer", "time", "action", "visit") to the literals that mean "no value" there besides the
     empty field. With a lookup, each `FilePlan.action` is the index of the column `lookup.on`. `max_reject` is a share
-    of the rows read. `reasons` says for each role, in words, why its column was taken.
+    of the rows read. `reasons` says in words why the columns of each role were taken
+    and, under "files", how the files differ from each other.
     """
 
     files: tuple[FilePlan, ...]

@@ -10,7 +10,15 @@ from luckyfast.config import available_cores, available_memory, parse_size
 from luckyfast.errors import InputError, OutputExistsError, SchemaError
 from luckyfast.ingestion.choosing import Choices, choose_roles
 from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
-from luckyfast.ingestion.layout import RawTable, column_index, main_tables, missing_column, pool_columns, read_tables
+from luckyfast.ingestion.layout import (
+    RawTable,
+    column_index,
+    describe_differences,
+    main_tables,
+    missing_column,
+    pool_columns,
+    read_tables,
+)
 from luckyfast.ingestion.lookup import read_lookup, sample_table
 from luckyfast.ingestion.nulls import find_nulls, parse_nulls
 from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup
@@ -123,6 +131,8 @@ def make_plan(
         on=given["on"],
         product_hint=product_hint,
     )
+    if differences := describe_differences(tables):
+        choices.reasons["files"] = differences
     files = tuple(_plan_file(table, choices, main[0], product_hint) for table in tables)
     joined = None
     if lookup_table is not None and choices.on is not None:
