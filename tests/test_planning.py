@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import tempfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError, SchemaError, UserError
 from luckyfast.ingestion import make_plan
@@ -293,3 +296,50 @@ def test_ta_feng_needs_no_flag(tmp_path: Path) -> None:
     assert plan.time_format == TimeFormat("mdy", date_separator=ord("/"))
     dialect = plan.files[0].dialect
     assert (dialect.delimiter, dialect.quote, dialect.header_stop) == (ord(","), ord('"'), 121)
+
+
+# ---- anything at all ------------------------------------------------------------------------------------------------
+
+WORDS = [
+    "client",
+    "date",
+    "rayon",
+    "ticket",
+    "2017-01-01",
+    "1/2/2017",
+    "NULL",
+    "7",
+    "é",
+    '"',
+    "'",
+    "\0",
+    "\ufeff",
+    "\x1f",
+]
+SEPARATORS = [",", ";", "\t", "|", ":", " ", "\n", "\r\n", "\r", '"', ""]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(SEPARATORS)), max_size=20),
+    st.binary(max_size=6),
+    st.sampled_from(["", HEADER + ROWS]),
+    st.integers(0, len(HEADER + ROWS)),
+)
+def test_any_bytes_make_a_plan_or_a_clear_error(
+    pieces: list[tuple[str, str]], noise: bytes, log: str, place: int
+) -> None:
+    inserted = "".join(word + separator for word, separator in pieces).encode() + noise
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "log").write_bytes(log[:place].encode() + inserted + log[place:].encode())
+        refusal, plan = None, None
+        try:
+            plan = make_plan(folder / "log", folder / "out")
+        except UserError as error:
+            refusal = error
+    if plan is not None:
+        (file,) = plan.files
+        assert max(*file.customer, *file.time, *file.action) < len(file.dialect.header)
+    if refusal is not None:
+        assert refusal.message
+        assert refusal.hint
