@@ -254,6 +254,11 @@ def test_logs_without_clear_roles_are_asked_about(tmp_path: Path, text: str, mes
     assert message in refused(tmp_path, text, UserError).message
 
 
+def test_weak_candidates_are_offered_as_flags(tmp_path: Path) -> None:
+    log = "client,date,article_id,prix\n1,2017-01-01,7,1.5\n2,2017-01-02,8,2.5\n"
+    assert refused(tmp_path, log, SchemaError).hint == "add --action article_id"
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

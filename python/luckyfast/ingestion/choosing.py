@@ -10,7 +10,14 @@ from luckyfast.errors import SchemaError
 from luckyfast.ingestion.layout import missing_column
 from luckyfast.ingestion.lookup import TableSample
 from luckyfast.ingestion.plan import Roles, TimeFormat
-from luckyfast.ingestion.roles import ColumnSample, choose_role, is_order_name, rank_candidates, show_samples
+from luckyfast.ingestion.roles import (
+    ColumnSample,
+    choose_role,
+    is_order_name,
+    rank_candidates,
+    show_samples,
+    suggest_flags,
+)
 from luckyfast.ingestion.times import (
     AmbiguousTimeError,
     check_time_format,
@@ -66,10 +73,12 @@ class _Log:
         chosen = choose_role(role, self.columns, taken=self.taken)
         if chosen is None:
             free = [column for column in self.columns if column.name not in self.taken]
+            weak = rank_candidates(role, free)
+            flags = suggest_flags(role, weak) if weak else f"name it: --{role} COLUMN"
             raise SchemaError(
                 f"no column of {self.where} looks like the {role} ({what}); "
                 f"it has {', '.join(show_samples(column) for column in free)}",
-                hint=hint or f"name it: --{role} COLUMN",
+                hint=hint or flags,
             )
         self.taken.append(chosen.name)
         self.reasons[role] = chosen.reason

@@ -12,7 +12,7 @@ from itertools import groupby
 from luckyfast.errors import SchemaError
 from luckyfast.ingestion.times import AmbiguousTimeError, find_time_format, is_time_of_day
 
-__all__ = ["Candidate", "ColumnSample", "choose_role", "name_score", "rank_candidates", "show_samples"]
+__all__ = ["Candidate", "ColumnSample", "choose_role", "name_score", "rank_candidates", "show_samples", "suggest_flags"]
 
 MIN_SCORE = 4.0
 MIN_LEAD = 2.0
@@ -131,9 +131,14 @@ def choose_role(role: str, columns: Sequence[ColumnSample], *, taken: Sequence[s
         shown = ", ".join(show_samples(column) for r in rivals for column in columns if column.name == r.name)
         raise SchemaError(
             f"more than one column could be the {role}: {shown}",
-            hint="add " + " or ".join(f"--{role} {_quote_flag(candidate.name)}" for candidate in rivals),
+            hint=suggest_flags(role, rivals),
         )
     return ranked[0]
+
+
+def suggest_flags(role: str, candidates: Sequence[Candidate]) -> str:
+    """The flags of which one settles a role."""
+    return "add " + " or ".join(f"--{role} {_quote_flag(candidate.name)}" for candidate in candidates[:4])
 
 
 def name_score(role: str, name: str) -> tuple[float, str]:
