@@ -39,12 +39,11 @@ NB_MODULE(_engine, m) {
         [](Bytes data, size_t start, size_t stop, bool at_eof, bool first_unclosed, int delimiter, int quote, int level) {
             check_range(data, start, stop);
             nb::gil_scoped_release release;
-            const Boundary b = find_boundary(data.data(), start, stop, at_eof, first_unclosed, make_dialect(delimiter, quote),
-                                             scan_kernels(level));
-            return std::make_tuple(b.stop, b.in_quote);
+            return find_boundary(data.data(), start, stop, at_eof, first_unclosed, make_dialect(delimiter, quote),
+                                 scan_kernels(level));
         },
         "data"_a, "start"_a, "stop"_a, "at_eof"_a, "first_unclosed"_a, "delimiter"_a, "quote"_a, "level"_a = -1,
-        "Position behind the last complete record in data[start:stop], and whether the rest is open because of a quote.");
+        "Position behind the last complete record in data[start:stop].");
 
     m.def(
         "scan",

@@ -75,28 +75,24 @@ const ScanKernels& scan_kernels(int level) noexcept {
     return portable_kernels;
 }
 
-Boundary find_boundary(const uint8_t* data, size_t start, size_t stop, bool at_eof, bool first_unclosed, Dialect dialect,
-                       const ScanKernels& kernels) noexcept {
-    Boundary boundary{first_unclosed ? first_line_stop(data, start, stop) : start, false};
+size_t find_boundary(const uint8_t* data, size_t start, size_t stop, bool at_eof, bool first_unclosed, Dialect dialect,
+                     const ScanKernels& kernels) noexcept {
+    size_t boundary = first_unclosed ? first_line_stop(data, start, stop) : start;
     if (!dialect.has_quote) {
-        size_t last = stop;
-        while (last > boundary.stop && data[last - 1] != '\n') --last;
-        boundary.stop = last;
-        return boundary;
+        while (stop > boundary && data[stop - 1] != '\n') --stop;
+        return stop;
     }
     ScanIndex index;
-    while (boundary.stop < stop) {
+    while (boundary < stop) {
         ScanState state;
-        state.at = index.last_line_end = boundary.stop;
+        state.at = index.last_line_end = boundary;
         const bool clean = kernels.measure(data, stop, dialect, state, index);
-        boundary.stop = index.last_line_end;
-        boundary.in_quote = state.in_quote != 0;
-        if (clean && (!at_eof || boundary.stop == stop)) break;
+        boundary = index.last_line_end;
+        if (clean && (!at_eof || boundary == stop)) break;
+        // behind a wrong quote, and where a quote is still open at the end of the file, one record goes by the book
         size_t record_stop;
-        const RecordEnd end = scan_record(data, boundary.stop, stop, at_eof, dialect, nullptr, record_stop);
-        if (end == RecordEnd::incomplete) break;
-        boundary.stop = record_stop;
-        boundary.in_quote = false;
+        if (scan_record(data, boundary, stop, at_eof, dialect, nullptr, record_stop) == RecordEnd::incomplete) break;
+        boundary = record_stop;
     }
     return boundary;
 }

@@ -56,15 +56,10 @@ extern const ScanKernels avx2_kernels;
 extern const ScanKernels avx512_kernels;
 #endif
 
-struct Boundary {
-    size_t stop = 0;        // behind the last complete record
-    bool in_quote = false;  // the record that begins there is open because of a quote
-};
-
-// The last record boundary in [start, stop). At the end of a file the caller has added a line end if there was none.
-// `first_unclosed`: the first line is known to open a quote by mistake.
-Boundary find_boundary(const uint8_t* data, size_t start, size_t stop, bool at_eof, bool first_unclosed, Dialect dialect,
-                       const ScanKernels& kernels = scan_kernels()) noexcept;
+// Position behind the last complete record in [start, stop). At the end of a file the caller has added a line end if
+// there was none. `first_unclosed`: the first line is known to open a quote by mistake.
+size_t find_boundary(const uint8_t* data, size_t start, size_t stop, bool at_eof, bool first_unclosed, Dialect dialect,
+                     const ScanKernels& kernels = scan_kernels()) noexcept;
 
 // Indexes [start, stop), which must end where `find_boundary` says; `index` has room for stop - start + slack values.
 void scan(const uint8_t* data, size_t start, size_t stop, bool first_unclosed, Dialect dialect, ScanIndex& index,

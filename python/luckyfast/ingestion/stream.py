@@ -83,6 +83,10 @@ class SourceReader:
             self._at_eof = True
             raise
 
+    def close(self) -> None:
+        """Close the source before its end."""
+        self._stack.close()
+
     def _open(self) -> BinaryIO:
         stream = self._stack.enter_context(open_source(self._plan.source))
         left = self._plan.dialect.header_stop

@@ -1,0 +1,227 @@
+"""Fragments of the same customers, from any number of runs, to histories: visits in time order, distinct actions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__ = ["group_visits", "number_customers", "place_fragments", "take_names"]
+
+
+@njit(cache=True, nogil=True)
+def is_less(names, starts, a, b):  # type: ignore[no-untyped-def]
+    """Whether name `a` comes before name `b` by bytes."""
+    i, j = starts[a], starts[b]
+    i_stop, j_stop = starts[a + 1], starts[b + 1]
+    while i < i_stop and j < j_stop:
+        if names[i] != names[j]:
+            return names[i] < names[j]
+        i += 1
+        j += 1
+    return i == i_stop and j < j_stop
+
+
+@njit(cache=True, nogil=True)
+def number_customers(order, hashes, names, starts, place, distinct):  # type: ignore[no-untyped-def]
+    """Give equal names one place, places in the order of (hash, bytes); returns their number.
+
+    Args:
+        order: int64, entries by hash; entries of equal hash get sorted by name.
+        hashes: uint64 per entry.
+        names: uint8; entry `i` is `names[starts[i]:starts[i + 1]]` (int64).
+        place: uint32 per entry, written.
+        distinct: int64, an entry for each place, written.
+    """
+    n_distinct = 0
+    i = 0
+    while i < len(order):
+        stop = i + 1
+        while stop < len(order) and hashes[order[stop]] == hashes[order[i]]:
+            entry = order[stop]
+            at = stop
+            while at > i and is_less(names, starts, entry, order[at - 1]):
+                order[at] = order[at - 1]
+                at -= 1
+            order[at] = entry
+            stop += 1
+        for at in range(i, stop):
+            if at == i or is_less(names, starts, order[at - 1], order[at]):
+                distinct[n_distinct] = order[at]
+                n_distinct += 1
+            place[order[at]] = n_distinct - 1
+        i = stop
+    return n_distinct
+
+
+@njit(cache=True, nogil=True)
+def place_fragments(customer, n_actions, place, starts, order, first_action):  # type: ignore[no-untyped-def]
+    """Counting sort of fragments by their customer's place; `starts` is int64[n_places + 2], zeroed.
+
+    Afterwards order[starts[p]:starts[p + 1]] are the fragments of place `p`, in the order in which they came.
+    """
+    first = 0
+    for i in range(len(customer)):
+        starts[place[customer[i]] + np.int64(2)] += 1
+        first_action[i] = first
+        first += n_actions[i]
+    for p in range(2, len(starts)):
+        starts[p] += starts[p - 1]
+    for i in range(len(customer)):
+        p = place[customer[i]] + np.int64(1)
+        order[starts[p]] = i
+        starts[p] += 1
+
+
+@njit(cache=True, nogil=True)
+def sort_visits(time, key, n, index, spare):  # type: ignore[no-untyped-def]
+    """Merge sort of 0:n by (time, key) into `index`; stretches already in order cost one comparison."""
+    for i in range(n):
+        index[i] = i
+    width = 8
+    for low in range(0, n, width):
+        for i in range(low + 1, min(low + width, n)):
+            at = i
+            while at > low:
+                p = index[at - 1]
+                if time[p] < time[i] or (time[p] == time[i] and key[p] <= key[i]):
+                    break
+                index[at] = p
+                at -= 1
+            index[at] = i
+    while width < n:
+        for low in range(0, n - width, 2 * width):
+            middle, high = low + width, min(low + 2 * width, n)
+            a, b = index[middle - 1], index[middle]
+            if time[a] < time[b] or (time[a] == time[b] and key[a] <= key[b]):
+                continue
+            for i in range(low, middle):
+                spare[i] = index[i]
+            left, right, out = low, middle, low
+            while left < middle and right < high:
+                a, b = spare[left], index[right]
+                if time[a] < time[b] or (time[a] == time[b] and key[a] <= key[b]):
+                    index[out] = a
+                    left += 1
+                else:
+                    index[out] = b
+                    right += 1
+                out += 1
+            while left < middle:
+                index[out] = spare[left]
+                left += 1
+                out += 1
+        width *= 2
+
+
+@njit(cache=True, nogil=True)
+def sort_ids(ids, n):  # type: ignore[no-untyped-def]
+    """Shell sort of ids[:n] (insertion sort for the few actions that most visits have)."""
+    gap = 1
+    while gap * 3 + 1 < n and n > 12:
+        gap = gap * 3 + 1
+    while gap > 0:
+        for i in range(gap, n):
+            value = ids[i]
+            at = i
+            while at >= gap and ids[at - gap] > value:
+                ids[at] = ids[at - gap]
+                at -= gap
+            ids[at] = value
+        gap //= 3
+
+
+@njit(cache=True, nogil=True)
+def group_visits(  # type: ignore[no-untyped-def]
+    starts, order, time, key, first_action, n_actions, actions, ranks, n_visits, n_customer_pairs, visits, pairs
+):
+    """Write the histories of all places; returns the numbers of visits and of pairs.
+
+    Args:
+        starts, order: from `place_fragments`.
+        time, key, first_action, n_actions: of each fragment.
+        actions: ids of the run, `ranks` their final ids.
+        n_visits, n_customer_pairs: int64 per place, written.
+        visits: (time int64, key uint64, number of pairs int64), with room for as many visits as fragments.
+        pairs: (action int32, count int32), with room for all actions.
+    """
+    visit_time, visit_key, visit_pairs = visits
+    pair_action, pair_count = pairs
+    most = 0
+    for p in range(len(n_visits)):
+        most = max(most, starts[p + 1] - starts[p])
+    table_size = 4
+    while table_size < 2 * most:
+        table_size *= 2
+    table = np.zeros(table_size, np.int32)
+    own_time, own_key = np.empty(most, np.int64), np.empty(most, np.uint64)
+    head, tail, chain = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
+    index, spare = np.empty(most, np.int64), np.empty(most, np.int64)
+    n_of_action = np.zeros(len(ranks) + 1, np.int32)
+    ids = np.empty(min(len(ranks), len(actions)) + 1, np.int32)
+
+    n_all_visits = 0
+    n_all_pairs = 0
+    for p in range(len(n_visits)):
+        first, n = starts[p], starts[p + 1] - starts[p]
+        # fragments of one key become one visit; keys are hashes already, so their low bits are the slot
+        size = 4
+        while size < 2 * n:
+            size *= 2
+        mask = np.uint64(size - 1)
+        table[:size] = 0
+        n_own = 0
+        for i in range(n):
+            fragment = order[first + i]
+            k, t = key[fragment], time[fragment]
+            chain[i] = -1
+            slot = k & mask
+            while table[slot] != 0 and own_key[table[slot] - 1] != k:
+                slot = (slot + np.uint64(1)) & mask
+            if table[slot] == 0:
+                own_key[n_own], own_time[n_own] = k, t
+                head[n_own] = tail[n_own] = i
+                n_own += 1
+                table[slot] = n_own
+            else:
+                v = table[slot] - 1
+                own_time[v] = min(own_time[v], t)
+                chain[tail[v]] = i
+                tail[v] = i
+        sort_visits(own_time, own_key, n_own, index, spare)
+        first_pair = n_all_pairs
+        for i in range(n_own):
+            v = index[i]
+            n_distinct = 0
+            at = head[v]
+            while at >= 0:
+                fragment = order[first + at]
+                begin = first_action[fragment]
+                for k in range(begin, begin + n_actions[fragment]):
+                    action = ranks[actions[k]]
+                    if n_of_action[action] == 0:
+                        ids[n_distinct] = action
+                        n_distinct += 1
+                    n_of_action[action] += 1
+                at = chain[at]
+            sort_ids(ids, n_distinct)
+            for k in range(n_distinct):
+                pair_action[n_all_pairs + k] = ids[k]
+                pair_count[n_all_pairs + k] = n_of_action[ids[k]]
+                n_of_action[ids[k]] = 0
+            visit_time[n_all_visits], visit_key[n_all_visits] = own_time[v], own_key[v]
+            visit_pairs[n_all_visits] = n_distinct
+            n_all_visits += 1
+            n_all_pairs += n_distinct
+        n_visits[p] = n_own
+        n_customer_pairs[p] = n_all_pairs - first_pair
+    return n_all_visits, n_all_pairs
+
+
+@njit(cache=True, nogil=True)
+def take_names(names, starts, order, out):  # type: ignore[no-untyped-def]
+    """The names in order, one after another."""
+    at = 0
+    for i in range(len(order)):
+        for k in range(starts[order[i]], starts[order[i] + 1]):
+            out[at] = names[k]
+            at += 1

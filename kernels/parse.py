@@ -1,0 +1,764 @@
+"""Rows to events: only the needed fields are looked at, each row is accepted or rejected with a reason.
+
+PERF: receipts come in runs, so customer, time and visit are first compared with those of the last accepted row, raw
+bytes against raw bytes; only what changed is unquoted, hashed, looked up or parsed. Bytes are read eight at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["Layout", "Names", "Rejects", "Store", "count_lines", "intern_names", "parse_rows", "rehash_names"]
+
+# Reasons, in the order in which they are looked for; see `luckyfast.ingestion.rejects`.
+UNCLOSED_QUOTE, FIELD_COUNT, MISSING_CUSTOMER, MISSING_TIME, BAD_TIME = 0, 1, 2, 3, 4
+MISSING_ACTION, UNMATCHED_LOOKUP, BAD_ENCODING = 5, 6, 7
+
+# Why `parse_rows` stopped.
+DONE, STORE_FULL, CUSTOMERS_FULL, ACTIONS_FULL, REJECTS_FULL, SCRATCH_FULL = 0, 1, 2, 3, 4, 5
+
+# Places in Layout.numbers.
+DELIMITER, QUOTE, N_FIELDS, TIME_KIND, UNIT_US, DATE_SEPARATOR, HAS_LOOKUP, N_NUMBERS = 0, 1, 2, 3, 4, 5, 6, 7
+ISO, EPOCH, YMD, DMY, MDY, ORDER = 0, 1, 2, 3, 4, 5
+
+# Places in Store.state.
+N_FRAGMENTS, N_ACTIONS, N_EVENTS, MIN_TIME, MAX_TIME, STATUS, N_STATE = 0, 1, 2, 3, 4, 5, 6
+
+UNCLOSED = 0x80000000
+US = 1_000_000
+
+
+class Names(NamedTuple):
+    """Distinct byte strings with dense ids, compared by their bytes.
+
+    `table` (uint64, a power of two long) holds `tag << 32 | id + 1`; name `i` is `arena[stops[i]:stops[i + 1]]`;
+    `state` is [number of names].
+    """
+
+    table: Any
+    stops: Any
+    arena: Any
+    state: Any
+
+
+class Layout(NamedTuple):
+    """Where the roles lie in a file's rows, and what means null.
+
+    `columns[starts[r]:starts[r + 1]]` are the columns of role `r` (customer, time, action, visit); null literal `i` is
+    `null_bytes[null_stops[i]:null_stops[i + 1]]`, those of role `r` are `null_starts[r]:null_starts[r + 1]`.
+    """
+
+    numbers: Any
+    columns: Any
+    starts: Any
+    null_bytes: Any
+    null_stops: Any
+    null_starts: Any
+
+
+class Store(NamedTuple):
+    """Accepted rows as fragments: consecutive rows of one customer and one visit key."""
+
+    customer: Any  # uint32, local id
+    n_actions: Any  # uint32
+    time: Any  # int64, the smallest of its rows
+    key: Any  # uint64
+    actions: Any  # uint32, local ids of all fragments in order
+    action_counts: Any  # int64 per local action id
+    hashes: Any  # uint64 per local customer id
+    state: Any  # int64[N_STATE]
+
+
+class Rejects(NamedTuple):
+    """Rejected rows: `start`, `stop` (int64, in the block), `reason` (uint8); `state` is [rejects, empty lines]."""
+
+    start: Any
+    stop: Any
+    reason: Any
+    state: Any
+
+
+def _loader(n_bits: int) -> Any:
+    """Unaligned little-endian loads without a bounds or sign check."""
+
+    @intrinsic
+    def load(typing_context: Any, array: Any, index: Any) -> Any:
+        signature = types.uint64(array, index)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            index_type = signature.args[1]
+            offset = context.cast(builder, arguments[1], index_type, types.intp)
+            word = ir.IntType(n_bits)
+            pointer = builder.bitcast(cgutils.gep(builder, data, offset), word.as_pointer())
+            value = builder.load(pointer, align=1)
+            return value if n_bits == 64 else builder.zext(value, ir.IntType(64))
+
+        return signature, generate
+
+    return load
+
+
+byte_at = _loader(8)
+load_u32 = _loader(32)
+load_u64 = _loader(64)
+
+
+@njit(cache=True, nogil=True)
+def is_equal(a, i, b, j, size):  # type: ignore[no-untyped-def]
+    """Whether two stretches of bytes are equal; overlapping loads cover every length without a byte loop."""
+    if size >= 8:
+        at = 0
+        while at + 8 < size:
+            if load_u64(a, i + at) != load_u64(b, j + at):
+                return False
+            at += 8
+        return load_u64(a, i + size - 8) == load_u64(b, j + size - 8)
+    if size >= 4:
+        if load_u32(a, i) != load_u32(b, j):
+            return False
+        return load_u32(a, i + size - 4) == load_u32(b, j + size - 4)
+    for at in range(size):
+        if byte_at(a, i + at) != byte_at(b, j + at):
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def table_hash(data, start, size):  # type: ignore[no-untyped-def]
+    """A hash for tables in memory only: eight bytes a step."""
+    x = np.uint64(0x9E3779B97F4A7C15) ^ (np.uint64(size) * np.uint64(0xFF51AFD7ED558CCD))
+    k = np.uint64(0x9FB21C651E98DF25)
+    if size >= 8:
+        at = 0
+        while at + 8 < size:
+            x = (x ^ load_u64(data, start + at)) * k
+            x ^= x >> np.uint64(32)
+            at += 8
+        x = (x ^ load_u64(data, start + size - 8)) * k
+    elif size >= 4:
+        x = (x ^ (load_u32(data, start) | (load_u32(data, start + size - 4) << np.uint64(32)))) * k
+    else:
+        for at in range(size):
+            x = (x ^ byte_at(data, start + at)) * k
+    x ^= x >> np.uint64(32)
+    x *= np.uint64(0xD6E8FEB86659FD93)
+    return x ^ (x >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True)
+def finalise(x):  # type: ignore[no-untyped-def]
+    """splitmix64's finaliser."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def name_hash(data, start, size):  # type: ignore[no-untyped-def]
+    """FNV-1a and splitmix64's finaliser: the order of customers and the visit keys of a dataset are defined by it."""
+    x = np.uint64(0xCBF29CE484222325)
+    for at in range(size):
+        x = (x ^ byte_at(data, start + at)) * np.uint64(0x100000001B3)
+    return finalise(x)
+
+
+@njit(cache=True, nogil=True)
+def time_hash(time):  # type: ignore[no-untyped-def]
+    """`name_hash` of a time as eight little-endian bytes."""
+    x = np.uint64(0xCBF29CE484222325)
+    word = np.uint64(time)
+    for shift in range(8):
+        x = (x ^ ((word >> np.uint64(8 * shift)) & np.uint64(0xFF))) * np.uint64(0x100000001B3)
+    return finalise(x)
+
+
+@njit(cache=True, nogil=True)
+def find_name(data, start, size, hash_, names):  # type: ignore[no-untyped-def]
+    """The id of a name, or -1."""
+    mask = np.uint64(len(names.table) - 1)
+    slot = hash_ & mask
+    tag = hash_ >> np.uint64(32)
+    while True:
+        entry = names.table[slot]
+        if entry == np.uint64(0):
+            return -1
+        if entry >> np.uint64(32) == tag:
+            found = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
+            at = names.stops[found]
+            if names.stops[found + 1] - at == size and is_equal(data, start, names.arena, at, size):
+                return found
+        slot = (slot + np.uint64(1)) & mask
+
+
+@njit(cache=True, nogil=True)
+def has_room(names, size):  # type: ignore[no-untyped-def]
+    """Whether one more name of this size fits; the table stays at most half full."""
+    n = names.state[0]
+    return (n + 1) * 2 <= len(names.table) and n + 2 <= len(names.stops) and names.stops[n] + size <= len(names.arena)
+
+
+@njit(cache=True, nogil=True)
+def add_name(data, start, size, hash_, names):  # type: ignore[no-untyped-def]
+    """Give a name that `find_name` did not find the next id."""
+    n = names.state[0]
+    at = names.stops[n]
+    for k in range(size):
+        names.arena[at + k] = data[start + k]
+    names.stops[n + 1] = at + size
+    mask = np.uint64(len(names.table) - 1)
+    slot = hash_ & mask
+    while names.table[slot] != np.uint64(0):
+        slot = (slot + np.uint64(1)) & mask
+    names.table[slot] = (hash_ >> np.uint64(32)) << np.uint64(32) | np.uint64(n + 1)
+    names.state[0] = n + 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def rehash_names(names):  # type: ignore[no-untyped-def]
+    """Fill an empty table from the names there are."""
+    mask = np.uint64(len(names.table) - 1)
+    for i in range(names.state[0]):
+        hash_ = table_hash(names.arena, names.stops[i], names.stops[i + 1] - names.stops[i])
+        slot = hash_ & mask
+        while names.table[slot] != np.uint64(0):
+            slot = (slot + np.uint64(1)) & mask
+        names.table[slot] = (hash_ >> np.uint64(32)) << np.uint64(32) | np.uint64(i + 1)
+
+
+@njit(cache=True, nogil=True)
+def intern_names(data, starts, names, ids):  # type: ignore[no-untyped-def]
+    """Ids of many names, those of `data[starts[i]:starts[i + 1]]`; `names` must have room for all."""
+    for i in range(len(ids)):
+        start, size = starts[i], starts[i + 1] - starts[i]
+        hash_ = table_hash(data, start, size)
+        found = find_name(data, start, size, hash_, names)
+        ids[i] = add_name(data, start, size, hash_, names) if found < 0 else found
+
+
+@njit(cache=True, nogil=True)
+def is_utf8(data, start, size):  # type: ignore[no-untyped-def]
+    """The table of well-formed byte sequences in the Unicode standard (section 3.9, table 3-7)."""
+    at = start
+    stop = start + size
+    while at < stop:
+        if at + 8 <= stop and load_u64(data, at) & np.uint64(0x8080808080808080) == np.uint64(0):
+            at += 8
+            continue
+        lead = data[at]
+        if lead < 0x80:
+            at += 1
+            continue
+        low, high = 0x80, 0xBF
+        if 0xC2 <= lead <= 0xDF:
+            length = 2
+        elif 0xE0 <= lead <= 0xEF:
+            length = 3
+            low = 0xA0 if lead == 0xE0 else low
+            high = 0x9F if lead == 0xED else high
+        elif 0xF0 <= lead <= 0xF4:
+            length = 4
+            low = 0x90 if lead == 0xF0 else low
+            high = 0x8F if lead == 0xF4 else high
+        else:
+            return False
+        if at + length > stop or data[at + 1] < low or data[at + 1] > high:
+            return False
+        for k in range(at + 2, at + length):
+            if data[k] & 0xC0 != 0x80:
+                return False
+        at += length
+    return True
+
+
+@njit(cache=True, nogil=True)
+def two_digits(data, at):  # type: ignore[no-untyped-def]
+    """The number in two bytes, or a large number if they are not both digits."""
+    a = np.int64(byte_at(data, at)) - 48
+    b = np.int64(byte_at(data, at + 1)) - 48
+    if a < 0 or a > 9 or b < 0 or b > 9:
+        return 10_000
+    return a * 10 + b
+
+
+@njit(cache=True, nogil=True)
+def count_digits(data, at, stop, most):  # type: ignore[no-untyped-def]
+    """How many digits follow, at most so many."""
+    n = 0
+    while n < most and at + n < stop and 48 <= data[at + n] <= 57:
+        n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def date_to_us(year, month, day):  # type: ignore[no-untyped-def]
+    """Microseconds since 1970-01-01 of a date, or -1 for a date that does not exist (with False).
+
+    H. Hinnant, "chrono-compatible low-level date algorithms".
+    """
+    if year < 1 or year > 9999 or month < 1 or month > 12 or day < 1 or day > 31:
+        return False, 0
+    if day > 28:
+        leap = (year % 4 == 0 and year % 100 != 0) or year % 400 == 0
+        longest = 31
+        if month == 2:
+            longest = 29 if leap else 28
+        elif month == 4 or month == 6 or month == 9 or month == 11:
+            longest = 30
+        if day > longest:
+            return False, 0
+    y = year - (1 if month <= 2 else 0)
+    era = y // 400
+    year_of_era = y - era * 400
+    day_of_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + day - 1
+    day_of_era = year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year
+    return True, (era * 146097 + day_of_era - 719468) * 86400 * US
+
+
+@njit(cache=True, nogil=True)
+def parse_clock(data, at, stop, least_hour_digits):  # type: ignore[no-untyped-def]
+    """HH:MM[:SS[.f]] from `at`: where it ends (-1: it is none) and the microseconds, finer digits cut off."""
+    if at + 5 <= stop and data[at + 2] == 58:
+        hour = two_digits(data, at)
+        at += 2
+    elif least_hour_digits == 1 and at + 4 <= stop and data[at + 1] == 58 and 48 <= data[at] <= 57:
+        hour = np.int64(data[at]) - 48
+        at += 1
+    else:
+        return -1, 0
+    if at + 3 > stop:
+        return -1, 0
+    minute = two_digits(data, at + 1)
+    at += 3
+    second = 0
+    fraction = 0
+    if at < stop and data[at] == 58:
+        if at + 3 > stop:
+            return -1, 0
+        second = two_digits(data, at + 1)
+        at += 3
+        if at < stop and data[at] == 46:
+            at += 1
+            n = 0
+            while at < stop and 48 <= data[at] <= 57:
+                if n < 6:
+                    fraction = fraction * 10 + np.int64(data[at]) - 48
+                n += 1
+                at += 1
+            if n == 0:
+                return -1, 0
+            while n < 6:
+                fraction *= 10
+                n += 1
+    if hour > 23 or minute > 59 or second > 59:
+        return -1, 0
+    return at, (hour * 3600 + minute * 60 + second) * US + fraction
+
+
+@njit(cache=True, nogil=True)
+def parse_iso(data, at, stop):  # type: ignore[no-untyped-def]
+    """YYYY-MM-DD[T ]HH:MM[:SS[.f]][Z|+HH:MM], or the date alone."""
+    if stop - at < 10 or data[at + 4] != 45 or data[at + 7] != 45:
+        return False, 0
+    year = two_digits(data, at) * 100 + two_digits(data, at + 2)
+    good, time = date_to_us(year, two_digits(data, at + 5), two_digits(data, at + 8))
+    if not good or stop - at == 10:
+        return good, time
+    if data[at + 10] != 32 and data[at + 10] != 84:
+        return False, 0
+    at, clock = parse_clock(data, at + 11, stop, 2)
+    if at < 0:
+        return False, 0
+    time += clock
+    if at < stop:
+        if data[at] == 90:
+            at += 1
+        elif (data[at] == 43 or data[at] == 45) and stop - at == 6 and data[at + 3] == 58:
+            hour, minute = two_digits(data, at + 1), two_digits(data, at + 4)
+            if hour > 23 or minute > 59:
+                return False, 0
+            offset = (hour * 60 + minute) * 60 * US
+            time += -offset if data[at] == 43 else offset
+            at += 6
+    return at == stop, time
+
+
+@njit(cache=True, nogil=True)
+def parse_date(data, at, stop, kind, separator):  # type: ignore[no-untyped-def]
+    """YYYYMMDD, or day, month and year with a separator; then perhaps a space and a time of day."""
+    if kind == YMD:
+        if stop - at < 8:
+            return False, 0
+        year = two_digits(data, at) * 100 + two_digits(data, at + 2)
+        month, day = two_digits(data, at + 4), two_digits(data, at + 6)
+        at += 8
+    else:
+        parts = (0, 0)
+        for k in range(2):
+            n = count_digits(data, at, stop, 2)
+            if n == 0 or at + n >= stop or data[at + n] != separator:
+                return False, 0
+            value = two_digits(data, at) if n == 2 else np.int64(data[at]) - 48
+            parts = (value, 0) if k == 0 else (parts[0], value)
+            at += n + 1
+        if stop - at < 4:
+            return False, 0
+        year = two_digits(data, at) * 100 + two_digits(data, at + 2)
+        day, month = parts if kind == DMY else (parts[1], parts[0])
+        at += 4
+    good, time = date_to_us(year, month, day)
+    if not good or at == stop:
+        return good, time
+    if data[at] != 32:
+        return False, 0
+    at, clock = parse_clock(data, at + 1, stop, 1)
+    return at == stop, time + clock
+
+
+@njit(cache=True, nogil=True)
+def parse_integer(data, at, stop):  # type: ignore[no-untyped-def]
+    """An integer of up to 64 bits with sign."""
+    negative = at < stop and data[at] == 45
+    if negative:
+        at += 1
+    n = stop - at
+    if n == 0 or n > 19 or count_digits(data, at, stop, 19) != n:
+        return False, 0
+    value = np.uint64(0)
+    for k in range(at, stop):
+        value = value * np.uint64(10) + np.uint64(data[k] - 48)
+    if value > np.uint64(0x7FFFFFFFFFFFFFFF):
+        return False, 0
+    return True, -np.int64(value) if negative else np.int64(value)
+
+
+@njit(cache=True, nogil=True)
+def parse_time(data, start, size, numbers):  # type: ignore[no-untyped-def]
+    """Whether a field has the run's form of time, and its microseconds since the epoch (or order number)."""
+    kind = numbers[TIME_KIND]
+    if kind == ISO:
+        return parse_iso(data, start, start + size)
+    if kind == ORDER or kind == EPOCH:
+        good, value = parse_integer(data, start, start + size)
+        unit = numbers[UNIT_US]
+        if not good or kind == ORDER or unit == 1:
+            return good, value
+        if unit == 0:
+            return True, value // 1000
+        bound = np.int64(0x7FFFFFFFFFFFFFFF) // unit
+        return -bound <= value <= bound, value * unit
+    return parse_date(data, start, start + size, kind, numbers[DATE_SEPARATOR])
+
+
+@njit(cache=True, nogil=True)
+def unquote(data, start, size, quote, is_plain, top):  # type: ignore[no-untyped-def]
+    """A field without its quotes: start, size, and the new top of the scratch bytes if it had to be rewritten."""
+    if size == 0 or np.int64(data[start]) != quote:
+        return start, size, top
+    if is_plain and size >= 2 and np.int64(data[start + size - 1]) == quote:
+        return start + 1, size - 2, top
+    out = top
+    inside = True
+    at = start + 1
+    while at < start + size:
+        byte = data[at]
+        if inside and np.int64(byte) == quote:
+            if at + 1 < start + size and np.int64(data[at + 1]) == quote:
+                data[out] = byte
+                out += 1
+                at += 1
+            else:
+                inside = False
+        else:
+            data[out] = byte
+            out += 1
+        at += 1
+    return top, out - top, out
+
+
+@njit(cache=True, nogil=True)
+def is_null(data, start, size, role, layout):  # type: ignore[no-untyped-def]
+    """Whether a value is empty or one of the role's null literals."""
+    if size == 0:
+        return True
+    for i in range(layout.null_starts[role], layout.null_starts[role + 1]):
+        at = layout.null_stops[i]
+        if layout.null_stops[i + 1] - at == size and is_equal(data, start, layout.null_bytes, at, size):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def field(data, separators, first, row_start, column, n_fields):  # type: ignore[no-untyped-def]
+    """Start and size of a raw field; the last one loses the carriage return of its line end."""
+    start = row_start if column == 0 else np.int64(separators[first + column - 1]) + 1
+    stop = np.int64(separators[first + column])
+    if column == n_fields - 1 and stop > start and data[stop - 1] == 13:
+        stop -= 1
+    return start, stop - start
+
+
+@njit(cache=True, nogil=True)
+def join_fields(data, separators, first, row_start, role, layout, is_plain, top):  # type: ignore[no-untyped-def]
+    """The columns of a role as one value in the scratch bytes: start, size (0: a part is missing), new top."""
+    n_fields = layout.numbers[N_FIELDS]
+    quote = layout.numbers[QUOTE]
+    n_columns = layout.starts[role + 1] - layout.starts[role]
+    start = top
+    for i in range(n_columns):
+        column = layout.columns[layout.starts[role] + i]
+        at, size = field(data, separators, first, row_start, column, n_fields)
+        if i > 0:
+            data[top] = 32 if role == 1 else 31
+            top += 1
+        at, size, rewritten = unquote(data, at, size, quote, is_plain, top)
+        if is_null(data, at, size, role, layout):
+            return start, 0, start
+        if rewritten == top:
+            for k in range(size):
+                data[top + k] = data[at + k]
+        top += size
+    return start, top - start, top
+
+
+@njit(cache=True, nogil=True)
+def count_lines(data, start, starts, lines):  # type: ignore[no-untyped-def]
+    """How many line ends lie in data[start:starts[i]], for ascending `starts`."""
+    n = 0
+    at = start
+    for i in range(len(starts)):
+        while at < starts[i]:
+            n += data[at] == 10
+            at += 1
+        lines[i] = n
+
+
+@njit(cache=True, nogil=True)
+def parse_rows(  # type: ignore[no-untyped-def]
+    data, scratch, separators, row_stops, row_start, rows, is_plain, layout, customers, actions, lookup, lookup_actions,
+    store, rejects
+):
+    """Parse rows[0]:rows[1] of an indexed block; returns the row where it stopped (and Store.state[STATUS] why).
+
+    Args:
+        data: uint8, the block, and from `scratch` on room for values that must be rewritten.
+        scratch: where that room begins.
+        separators: uint32, positions of delimiters and line ends.
+        row_stops: uint32 per row, the number of separators up to its line end, with the UNCLOSED bit.
+        row_start: position of row rows[0].
+        rows: (first, stop).
+        is_plain: quoted fields need no more than their two quotes taken off.
+        layout: a `Layout`.
+        customers: `Names`, local ids, extended.
+        actions: `Names`, local ids, extended.
+        lookup: `Names`, the keys of the dimension table (empty without a lookup).
+        lookup_actions: int64 per key: the local action id, or -1 where the table has none.
+        store: a `Store`, extended.
+        rejects: `Rejects`, extended.
+    """
+    numbers, columns, starts = layout.numbers, layout.columns, layout.starts
+    n_fields, quote = numbers[N_FIELDS], numbers[QUOTE]
+    has_lookup = numbers[HAS_LOOKUP] != 0
+    customer_column, time_column, action_column = columns[starts[0]], columns[starts[1]], columns[starts[2]]
+    joins_customer, joins_time, joins_action = (
+        starts[1] - starts[0] > 1,
+        starts[2] - starts[1] > 1,
+        starts[3] - starts[2] > 1,
+    )
+    n_visit_columns = starts[4] - starts[3]
+    visit_column = columns[starts[3]] if n_visit_columns > 0 else 0
+    state = store.state
+    n_fragments, n_actions = state[N_FRAGMENTS], state[N_ACTIONS]
+    n_rejects = rejects.state[0]
+    min_time, max_time = state[MIN_TIME], state[MAX_TIME]
+    n_events = state[N_EVENTS]
+    row = np.int64(rows[0])
+    first = 0 if row == 0 else np.int64(row_stops[row - 1] & np.uint32(0x7FFFFFFF))
+    next_start = row_start
+    status = DONE
+
+    # the last accepted row
+    last_customer_at, last_customer_size, last_customer = 0, -1, -1
+    last_time_at, last_time_size, last_time = 0, -1, 0
+    last_visit_at, last_visit_size = 0, -1
+    last_key = np.uint64(0)
+    has_fragment = False
+
+    while row < rows[1]:
+        row_start = next_start
+        flagged = np.int64(row_stops[row])
+        stop = flagged & 0x7FFFFFFF
+        line_end = np.int64(separators[stop - 1])
+        next_start = line_end + 1
+        reason = -1
+        if flagged != first + n_fields:
+            if flagged >= UNCLOSED:
+                reason = UNCLOSED_QUOTE
+            elif line_end == row_start or (line_end == row_start + 1 and data[row_start] == 13):
+                # an empty line is no row
+                first = stop
+                row += 1
+                rejects.state[1] += 1
+                continue
+            else:
+                reason = FIELD_COUNT
+        else:
+            if n_fragments == len(store.key) or n_actions == len(store.actions):
+                status = STORE_FULL
+                break
+            top = scratch
+            if 4 * (line_end - row_start) + 64 > len(data) - scratch:
+                status = SCRATCH_FULL
+                break
+
+            # customer
+            if joins_customer:
+                at, size, top = join_fields(data, separators, first, row_start, 0, layout, is_plain, top)
+            else:
+                at, size = field(data, separators, first, row_start, customer_column, n_fields)
+            raw_customer, raw_customer_size = at, size
+            customer = last_customer
+            customer_hash = np.uint64(0)
+            same_customer = size == last_customer_size and is_equal(data, at, data, last_customer_at, size)
+            if not same_customer:
+                if not joins_customer:
+                    at, size, top = unquote(data, at, size, quote, is_plain, top)
+                if is_null(data, at, size, 0, layout):
+                    reason = MISSING_CUSTOMER
+                else:
+                    customer_hash = table_hash(data, at, size)
+                    customer = find_name(data, at, size, customer_hash, customers)
+            customer_at, customer_size = at, size
+
+            # time
+            raw_time, raw_time_size, time, same_time = 0, 0, last_time, True
+            if reason < 0:
+                if joins_time:
+                    at, size, top = join_fields(data, separators, first, row_start, 1, layout, is_plain, top)
+                else:
+                    at, size = field(data, separators, first, row_start, time_column, n_fields)
+                raw_time, raw_time_size = at, size
+                same_time = size == last_time_size and is_equal(data, at, data, last_time_at, size)
+                if not same_time:
+                    if not joins_time:
+                        at, size, top = unquote(data, at, size, quote, is_plain, top)
+                    if is_null(data, at, size, 1, layout):
+                        reason = MISSING_TIME
+                    else:
+                        good, time = parse_time(data, at, size, numbers)
+                        if not good:
+                            reason = BAD_TIME
+
+            # action
+            action = np.int64(-1)
+            action_hash = np.uint64(0)
+            if reason < 0:
+                if joins_action:
+                    at, size, top = join_fields(data, separators, first, row_start, 2, layout, is_plain, top)
+                else:
+                    at, size = field(data, separators, first, row_start, action_column, n_fields)
+                    at, size, top = unquote(data, at, size, quote, is_plain, top)
+                if is_null(data, at, size, 2, layout):
+                    reason = MISSING_ACTION
+                else:
+                    action_hash = table_hash(data, at, size)
+                    if has_lookup:
+                        entry = find_name(data, at, size, action_hash, lookup)
+                        if entry < 0:
+                            reason = UNMATCHED_LOOKUP
+                        else:
+                            action = lookup_actions[entry]
+                            if action < 0:
+                                reason = MISSING_ACTION
+                    else:
+                        action = find_name(data, at, size, action_hash, actions)
+                        if action < 0 and not is_utf8(data, at, size):
+                            reason = BAD_ENCODING
+            if reason < 0 and customer < 0 and not is_utf8(data, customer_at, customer_size):
+                reason = BAD_ENCODING
+
+        if reason >= 0:
+            if n_rejects == len(rejects.start):
+                status = REJECTS_FULL
+                break
+            rejects.start[n_rejects] = row_start
+            rejects.stop[n_rejects] = line_end
+            rejects.reason[n_rejects] = reason
+            n_rejects += 1
+            first = stop
+            row += 1
+            continue
+
+        # nothing of a rejected row is kept, so names are added only now
+        if customer < 0:
+            if not has_room(customers, customer_size) or customers.state[0] >= len(store.hashes):
+                status = CUSTOMERS_FULL
+                break
+        if action < 0:
+            if not has_room(actions, size) or actions.state[0] >= len(store.action_counts):
+                status = ACTIONS_FULL
+                break
+            action = add_name(data, at, size, action_hash, actions)
+        if customer < 0:
+            customer = add_name(data, customer_at, customer_size, customer_hash, customers)
+            store.hashes[customer] = name_hash(data, customer_at, customer_size)
+
+        # visit
+        key = last_key
+        if n_visit_columns == 0:
+            if not same_time:
+                key = time_hash(time)
+        else:
+            if n_visit_columns > 1:
+                at, size, top = join_fields(data, separators, first, row_start, 3, layout, is_plain, top)
+            else:
+                at, size = field(data, separators, first, row_start, visit_column, n_fields)
+            if size != last_visit_size or not is_equal(data, at, data, last_visit_at, size):
+                raw_visit, raw_visit_size = at, size
+                if n_visit_columns == 1:
+                    at, size, top = unquote(data, at, size, quote, is_plain, top)
+                if is_null(data, at, size, 3, layout):
+                    # without a visit id a row stands for itself and its time
+                    key = time_hash(time)
+                    last_visit_size = -1
+                else:
+                    key = name_hash(data, at, size)
+                    # a joined value lies in the scratch bytes, which the next row writes over
+                    last_visit_at, last_visit_size = raw_visit, raw_visit_size if n_visit_columns == 1 else -1
+
+        if has_fragment and customer == last_customer and key == last_key:
+            store.n_actions[n_fragments - 1] += np.uint32(1)
+            if time < store.time[n_fragments - 1]:
+                store.time[n_fragments - 1] = time
+        else:
+            store.customer[n_fragments] = customer
+            store.n_actions[n_fragments] = 1
+            store.time[n_fragments] = time
+            store.key[n_fragments] = key
+            n_fragments += 1
+            has_fragment = True
+        store.actions[n_actions] = action
+        n_actions += 1
+        store.action_counts[action] += 1
+        n_events += 1
+        min_time = min(min_time, time)
+        max_time = max(max_time, time)
+        if not same_customer:
+            last_customer_at, last_customer_size = raw_customer, -1 if joins_customer else raw_customer_size
+        if not same_time:
+            last_time_at, last_time_size = raw_time, -1 if joins_time else raw_time_size
+        last_customer, last_time, last_key = customer, time, key
+        first = stop
+        row += 1
+
+    state[N_FRAGMENTS], state[N_ACTIONS], state[N_EVENTS] = n_fragments, n_actions, n_events
+    state[MIN_TIME], state[MAX_TIME], state[STATUS] = min_time, max_time, status
+    rejects.state[0] = n_rejects
+    return row

@@ -1,0 +1,152 @@
+"""What a dataset says of itself: counts that add up, and whether the order of rows inside visits is fake."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luckyfast import __version__, _engine
+from luckyfast.errors import ConservationError
+from luckyfast.ingestion.stream import SourceReader, new_buffer
+
+if TYPE_CHECKING:
+    from luckyfast.ingestion.merge import Shard
+    from luckyfast.ingestion.plan import FilePlan, IngestPlan
+
+__all__ = ["check_conservation", "make_manifest", "measure_order", "write_vocabulary"]
+
+_ORDER_SAMPLE_BYTES = 1 << 18
+_MIN_VISITS = 30
+
+
+def make_manifest(
+    plan: IngestPlan,
+    counts: Mapping[str, int],
+    rejects_by_reason: Mapping[str, int],
+    time_range: tuple[int, int],
+    sources: Sequence[Mapping[str, Any]],
+    shards: Sequence[Shard],
+    order_leak: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest; everything in it follows from the raw files and the plan alone."""
+    roles = plan.roles
+    return {
+        "format": "luckyfast-dataset",
+        "format_version": 1,
+        "complete": True,
+        "counts": dict(counts),
+        "rejects_by_reason": dict(rejects_by_reason),
+        "time": {"kind": time_kind(plan), "min": time_range[0], "max": time_range[1]},
+        "roles": {
+            "customer": list(roles.customer),
+            "time": list(roles.time),
+            "action": list(roles.action),
+            "visit": list(roles.visit) if roles.visit else None,
+        },
+        "sources": [dict(source) for source in sources],
+        "shards": [vars(shard) for shard in shards],
+        "order_leak": dict(order_leak),
+        "luckyfast_version": __version__,
+    }
+
+
+def time_kind(plan: IngestPlan) -> str:
+    """`order` where the times are only numbers in order, else `clock`."""
+    return "order" if plan.time_format.kind == "order" else "clock"
+
+
+def check_conservation(counts: Mapping[str, int], shards: Sequence[Shard], n_vocabulary_events: int) -> None:
+    """Assert that every row read is accounted for, in the counts, the shards and the vocabulary.
+
+    Raises:
+        ConservationError: rows were lost or invented.
+    """
+    accounted = counts["events"] + counts["duplicates_removed"] + counts["filtered"] + counts["rejected"]
+    in_shards = sum(shard.events for shard in shards)
+    if counts["rows_read"] != accounted or counts["events"] != in_shards or in_shards != n_vocabulary_events:
+        raise ConservationError(
+            f"{counts['rows_read']} rows were read, {accounted} are accounted for, of {counts['events']} events "
+            f"{in_shards} are in the shards and {n_vocabulary_events} in the vocabulary"
+        )
+
+
+def write_vocabulary(texts: Sequence[bytes], n_events: Sequence[int], path: Path) -> None:
+    """Write the actions; row i is action id i, row 0 stands for unknown."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shown = [text.decode().replace("\x1f", " / ") for text in texts]
+    table = pa.table({"action": pa.array(["<unknown>", *shown]), "n_events": pa.array([0, *n_events], pa.int64())})
+    pq.write_table(table, path)
+
+
+def measure_order(file: FilePlan) -> dict[str, Any]:
+    """Whether rows inside visits are visibly sorted by some column, in the first 256 KiB of a source.
+
+    A visit of n rows is sorted by chance once in n! times (more often with equal values). If visits are sorted far more
+    often, the order inside visits is the till's and says nothing about the customer: predicting the next row would be
+    predicting the sort.
+
+    Returns:
+        share_sorted of the most sorted column, the column, the share expected by chance, and whether that is suspicious.
+    """
+    dialect = file.dialect
+    reader = SourceReader(0, file, _ORDER_SAMPLE_BYTES)
+    block = reader.read(new_buffer(_ORDER_SAMPLE_BYTES))
+    if block is not None:
+        reader.close()
+    visits = _sample_visits(file, block) if block is not None and block.stop else []
+    best = {"share_sorted": 0.0, "column": None, "share_by_chance": 0.0, "suspicious": False}
+    taken = {*file.customer, *file.time, *(file.visit or ())}
+    for column, name in enumerate(dialect.header):
+        if column in taken:
+            continue
+        n_sorted, expected, n = 0, 0.0, 0
+        for rows in visits:
+            values = [row[column] for row in rows]
+            if len(set(values)) < 2 or len(values) < 3:
+                continue
+            keys: list[Any] = [(len(v), v) for v in values] if all(v.isdigit() for v in values) else values
+            n += 1
+            n_sorted += all(a <= b for a, b in zip(keys, keys[1:], strict=False))
+            ways = math.factorial(len(values)) // math.prod(math.factorial(k) for k in Counter(values).values())
+            expected += 1 / ways
+        if n >= _MIN_VISITS and n_sorted / n > best["share_sorted"]:  # type: ignore[operator]
+            share, chance = n_sorted / n, expected / n
+            suspicious = share > 0.5 and share > 3 * chance
+            best = {
+                "share_sorted": round(share, 4),
+                "column": name,
+                "share_by_chance": round(chance, 4),
+                "suspicious": suspicious,
+            }
+    return best
+
+
+def _sample_visits(file: FilePlan, block: Any) -> list[list[list[bytes]]]:
+    dialect = file.dialect
+    room = block.stop + _engine.SLACK
+    separators, row_stops = np.empty(room, np.uint32), np.empty(room, np.uint32)
+    quote = -1 if dialect.quote is None else dialect.quote
+    n_rows, _, _ = _engine.scan(block.buffer, 0, block.stop, block.first_unclosed, dialect.delimiter, quote, separators, row_stops)
+    data = block.buffer[: block.stop].tobytes()
+    stops = row_stops[:n_rows].tolist()
+    positions = separators[: stops[-1] & 0x7FFFFFFF if n_rows else 0].tolist()
+    by_visit: dict[tuple[bytes, ...], list[list[bytes]]] = {}
+    columns = (*file.customer, *(file.visit or file.time))
+    first = start = 0
+    for stop in stops:
+        if stop == first + len(dialect.header):
+            fields = []
+            for position in positions[first:stop]:
+                fields.append(data[start:position])
+                start = position + 1
+            by_visit.setdefault(tuple(fields[column] for column in columns), []).append(fields)
+        first = stop & 0x7FFFFFFF
+        start = positions[first - 1] + 1
+    return list(by_visit.values())

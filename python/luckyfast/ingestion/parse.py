@@ -1,0 +1,278 @@
+"""One worker: blocks in, accepted rows in its store, rejected rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luckyfast import _engine
+from luckyfast.errors import BudgetError
+from luckyfast.ingestion.rejects import REASONS, BlockReport, Reject
+from luckyfast.ingestion.stream import new_buffer
+from luckyfast.kernels import parse as kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup
+    from luckyfast.ingestion.stream import Block
+
+__all__ = ["ROLES", "LookupTable", "Parser", "make_layout"]
+
+ROLES = ("customer", "time", "action", "visit")
+_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order")
+_REJECTS_AT_ONCE = 4096
+_FIRST_NAMES = 1 << 12
+_FIRST_FRAGMENTS = 1 << 15
+
+
+def _make_names(n_names: int = _FIRST_NAMES, n_bytes: int = 0) -> kernel.Names:
+    size = 1 << max(4, (2 * n_names + 1).bit_length())
+    return kernel.Names(
+        np.zeros(size, np.uint64),
+        np.zeros(n_names + 2, np.int64),
+        np.zeros(n_bytes or 16 * n_names, np.uint8),
+        np.zeros(1, np.int64),
+    )
+
+
+def _grow_names(names: kernel.Names) -> kernel.Names:
+    """Twice the room for whatever is short."""
+    n = int(names.state[0])
+    table, stops, arena = names.table, names.stops, names.arena
+    if n + 3 > len(stops):
+        stops = np.concatenate([stops, np.zeros(len(stops), np.int64)])
+    if 2 * (n + 1) > len(table):
+        grown = kernel.Names(np.zeros(2 * len(table), np.uint64), stops, arena, names.state)
+        kernel.rehash_names(grown)
+        return grown
+    if stops is names.stops:
+        arena = np.concatenate([arena, np.zeros(len(arena), np.uint8)])
+    return kernel.Names(table, stops, arena, names.state)
+
+
+class LookupTable:
+    """The dimension table as the kernel wants it: keys, and for each the id of its action.
+
+    Args:
+        lookup: the table of the plan, or None.
+    """
+
+    def __init__(self, lookup: Lookup | None) -> None:
+        n_keys = len(lookup.values) if lookup else 0
+        self.keys = _make_names(max(n_keys, 4), max(len(lookup.key_bytes), 16) if lookup else 16)
+        self.texts: list[bytes] = []
+        self.actions = np.full(max(n_keys, 1), -1, np.int64)
+        if lookup is None:
+            return
+        ids = np.zeros(n_keys, np.int64)
+        kernel.intern_names(np.array(lookup.key_bytes), np.array(lookup.key_start), self.keys, ids)
+        known: dict[str, int] = {}
+        # of a key that comes twice the first counts
+        for i in range(n_keys - 1, -1, -1):
+            value = lookup.values[i]
+            self.actions[ids[i]] = known.setdefault(value, len(known)) if value else -1
+        self.texts = [text.encode() for text in known]
+
+
+def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
+    """What the kernel must know of one file."""
+    dialect, form = file.dialect, plan.time_format
+    numbers = np.zeros(kernel.N_NUMBERS, np.int64)
+    numbers[kernel.DELIMITER] = dialect.delimiter
+    numbers[kernel.QUOTE] = -1 if dialect.quote is None else dialect.quote
+    numbers[kernel.N_FIELDS] = len(dialect.header)
+    numbers[kernel.TIME_KIND] = _TIME_KINDS.index(form.kind)
+    numbers[kernel.UNIT_US] = form.unit_us
+    numbers[kernel.DATE_SEPARATOR] = form.date_separator or 0
+    numbers[kernel.HAS_LOOKUP] = plan.lookup is not None
+    columns = [tuple(getattr(file, role) or ()) for role in ROLES]
+    literals = [tuple(plan.nulls.get(role, ())) for role in ROLES]
+    flat = [literal for role in literals for literal in role]
+    return kernel.Layout(
+        numbers,
+        np.array([*(column for role in columns for column in role), 0], np.int64),
+        _starts([len(role) for role in columns]),
+        np.frombuffer(b"".join(flat) + bytes(16), np.uint8).copy(),
+        _starts([len(literal) for literal in flat]),
+        _starts([len(role) for role in literals]),
+    )
+
+
+def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+
+
+class Parser:
+    """One worker's parser and its store.
+
+    Args:
+        lookup: the dimension table of the run.
+        block_bytes: size of most blocks.
+        store_bytes: how much the store may take before it must be emptied.
+    """
+
+    def __init__(self, lookup: LookupTable, block_bytes: int, store_bytes: int) -> None:
+        self.buffer = new_buffer(block_bytes)
+        self.lookup = lookup
+        self._store_bytes = store_bytes
+        self._index = (np.zeros(0, np.uint32), np.zeros(0, np.uint32))
+        self.customers = _make_names()
+        self.actions = _make_names(max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts)))
+        if lookup.texts:
+            data = np.frombuffer(b"".join(lookup.texts), np.uint8).copy()
+            ids = np.zeros(len(lookup.texts), np.int64)
+            kernel.intern_names(data, _starts([len(text) for text in lookup.texts]), self.actions, ids)
+        self.store = kernel.Store(
+            np.zeros(_FIRST_FRAGMENTS, np.uint32),
+            np.zeros(_FIRST_FRAGMENTS, np.uint32),
+            np.zeros(_FIRST_FRAGMENTS, np.int64),
+            np.zeros(_FIRST_FRAGMENTS, np.uint64),
+            np.zeros(4 * _FIRST_FRAGMENTS, np.uint32),
+            np.zeros(len(self.actions.stops), np.int64),
+            np.zeros(_FIRST_NAMES, np.uint64),
+            np.zeros(kernel.N_STATE, np.int64),
+        )
+        self.store.state[kernel.MIN_TIME] = np.iinfo(np.int64).max
+        self.store.state[kernel.MAX_TIME] = np.iinfo(np.int64).min
+        self._rejects = kernel.Rejects(
+            np.zeros(_REJECTS_AT_ONCE, np.int64),
+            np.zeros(_REJECTS_AT_ONCE, np.int64),
+            np.zeros(_REJECTS_AT_ONCE, np.uint8),
+            np.zeros(2, np.int64),
+        )
+
+    @property
+    def n_fragments(self) -> int:
+        """Fragments in the store."""
+        return int(self.store.state[kernel.N_FRAGMENTS])
+
+    @property
+    def n_events(self) -> int:
+        """Rows accepted so far, stores that were emptied included."""
+        return int(self.store.state[kernel.N_EVENTS])
+
+    def parse(self, block: Block, layout: kernel.Layout, spill: Any) -> BlockReport:
+        """Parse a block.
+
+        Args:
+            block: complete records.
+            layout: of the block's source.
+            spill: called when the store is full; must empty it.
+
+        Returns:
+            How many rows and lines there were, and the rejected ones.
+        """
+        report = BlockReport(block.source, block.sequence, block.n_bytes)
+        if block.long_row is not None:
+            report.n_rows = report.n_lines = 1
+            report.rejects.append(Reject(block.offset, 0, REASONS.index("too_long"), block.long_row))
+            return report
+        room = block.stop + _engine.SLACK
+        if len(self._index[0]) < room:
+            self._index = (np.empty(room, np.uint32), np.empty(room, np.uint32))
+        separators, row_stops = self._index
+        numbers = layout.numbers
+        n_rows, report.n_lines, has_escapes = _engine.scan(
+            block.buffer, 0, block.stop, block.first_unclosed, int(numbers[kernel.DELIMITER]), int(numbers[kernel.QUOTE]),
+            separators, row_stops,
+        )  # fmt: skip
+        data = block.buffer
+        self._rejects.state[:] = 0
+        row = row_start = 0
+        n_lines = [0]
+        while True:
+            row = kernel.parse_rows(
+                data, block.scratch, separators, row_stops, row_start, (row, n_rows), not has_escapes, layout, self.customers,
+                self.actions, self.lookup.keys, self.lookup.actions, self.store, self._rejects,
+            )  # fmt: skip
+            if row == n_rows:
+                break
+            row_start = 0 if row == 0 else int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
+            status = self.store.state[kernel.STATUS]
+            if status == kernel.REJECTS_FULL:
+                self._drain(block, n_lines, report)
+            elif status == kernel.SCRATCH_FULL:
+                data = np.concatenate([data, np.zeros(len(data), np.uint8)])
+            else:
+                self._make_room(status, spill)
+        report.n_rows = n_rows - int(self._rejects.state[1])
+        self._drain(block, n_lines, report)
+        return report
+
+    def _drain(self, block: Block, n_lines: list[int], report: BlockReport) -> None:
+        n = int(self._rejects.state[0])
+        if n == 0:
+            return
+        starts, stops, reasons = self._rejects.start[:n], self._rejects.stop[:n], self._rejects.reason[:n].tolist()
+        lines = np.zeros(n, np.int64)
+        counted, at = n_lines[0], n_lines[1] if len(n_lines) > 1 else 0
+        kernel.count_lines(block.buffer, at, starts, lines)
+        for start, stop, line, reason in zip(starts.tolist(), stops.tolist(), lines.tolist(), reasons, strict=True):
+            raw = block.buffer[start:stop].tobytes()
+            report.rejects.append(Reject(block.offset + start, counted + line, reason, raw))
+        n_lines[:] = [counted + int(lines[-1]), int(starts[-1])]
+        self._rejects.state[0] = 0
+
+    def _make_room(self, status: int, spill: Any) -> None:
+        store = self.store
+        if status == kernel.ACTIONS_FULL:
+            self.actions = _grow_names(self.actions)
+            if len(store.action_counts) <= len(self.actions.stops):
+                self.store = store._replace(action_counts=_doubled(store.action_counts))
+            if self._n_bytes(self.actions) > self._store_bytes:
+                raise BudgetError(
+                    f"more than {int(self.actions.state[0]):,} different actions do not fit into the memory given",
+                    hint="is this the right --action column? otherwise give more --memory",
+                )
+            return
+        grows_fragments = status == kernel.STORE_FULL and self.n_fragments == len(store.key)
+        grown = (
+            [store.customer, store.n_actions, store.time, store.key]
+            if grows_fragments
+            else [store.actions]
+            if status == kernel.STORE_FULL
+            else [store.hashes, *self.customers[:3]]
+        )
+        # the largest array and its copy stand side by side for a moment
+        needed = self._n_bytes(store) + self._n_bytes(self.customers) + 2 * sum(array.nbytes for array in grown)
+        if needed > self._store_bytes and self.n_fragments > 0:
+            spill()
+        elif grows_fragments:
+            self.store = store._replace(
+                customer=_doubled(store.customer),
+                n_actions=_doubled(store.n_actions),
+                time=_doubled(store.time),
+                key=_doubled(store.key),
+            )
+        elif status == kernel.STORE_FULL:
+            self.store = store._replace(actions=_doubled(store.actions))
+        else:
+            if self.customers.state[0] >= len(store.hashes):
+                self.store = store._replace(hashes=_doubled(store.hashes))
+            self.customers = _grow_names(self.customers)
+
+    @staticmethod
+    def _n_bytes(arrays: Sequence[Any]) -> int:
+        return sum(array.nbytes for array in arrays)
+
+    def empty(self) -> None:
+        """Forget customers, fragments and their actions, and keep the room."""
+        self.customers.table[:] = 0
+        self.customers.state[0] = 0
+        self.store.state[kernel.N_FRAGMENTS] = 0
+        self.store.state[kernel.N_ACTIONS] = 0
+
+    def release(self) -> None:
+        """Give all room back; counts and times stay."""
+        nothing = np.zeros(0, np.uint32)
+        self.store = self.store._replace(customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing)
+        self.customers = _make_names(1)
+        self.buffer = np.zeros(0, np.uint8)
+        self._index = (nothing, nothing)
+
+
+def _doubled(array: Any) -> Any:
+    return np.concatenate([array, np.zeros_like(array)])

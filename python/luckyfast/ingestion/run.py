@@ -1,0 +1,381 @@
+"""Carry out an ingest plan: every source through scan, parse, partition and merge into a dataset folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from luckyfast import _engine
+from luckyfast.errors import BudgetError, InputError, OutputExistsError
+from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
+from luckyfast.ingestion.merge import ShardWriter, merge_all, plan_merge
+from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
+from luckyfast.ingestion.partition import N_BUCKETS, Run, Vocabulary, cut_store
+from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Source, TimeFormat
+from luckyfast.ingestion.rejects import RejectLog, write_rejects
+from luckyfast.ingestion.schema import format_schema
+from luckyfast.ingestion.stream import Block, Feed
+from luckyfast.kernels import parse as parse_kernel
+from luckyfast.progress import NullProgress
+
+if TYPE_CHECKING:
+    from luckyfast.progress import Progress
+
+__all__ = ["IngestSummary", "run_plan"]
+
+BLOCK_BYTES = 1 << 21
+_MIN_BLOCK_BYTES = 1 << 18
+_WORKER_BYTES = 10 << 20
+_RESERVE_BYTES = 48 << 20
+_MIN_STORE_BYTES = 12 << 20
+_MERGE_TARGET_BYTES = 8 << 20
+_ROWS_BEFORE_JUDGING = 20_000
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What a run did.
+
+    Attributes:
+        path: the dataset folder.
+        counts: as in the manifest.
+        rejects_by_reason: reason to number of rows.
+        reject_examples: reason to the first few rejects as (source, line, raw bytes).
+        time_kind: "clock" or "order".
+        time_range: smallest and largest time, µs since the epoch or order numbers.
+        top_actions: the most frequent actions with their events.
+        order_leak: as in the manifest.
+        roles: role to its columns and why they were taken.
+        elapsed_s: seconds.
+        bytes_read: decompressed bytes.
+        peak_rss_bytes: the most memory that the process has had so far.
+        n_spilled_runs: how often a worker's store went to disk.
+    """
+
+    path: Path
+    counts: dict[str, int]
+    rejects_by_reason: dict[str, int]
+    reject_examples: dict[str, list[tuple[str, int, bytes]]]
+    time_kind: str
+    time_range: tuple[int, int]
+    top_actions: list[tuple[str, int]]
+    order_leak: dict[str, Any]
+    roles: dict[str, tuple[tuple[str, ...] | None, str]]
+    elapsed_s: float
+    bytes_read: int
+    peak_rss_bytes: int
+    n_spilled_runs: int
+
+
+@dataclass(frozen=True)
+class _Budget:
+    n_workers: int
+    block_bytes: int
+    store_bytes: int
+    merge_bytes: int
+
+
+def run_plan(plan: IngestPlan, *, progress: Progress | None = None) -> IngestSummary:
+    """Read all sources and write the dataset.
+
+    Args:
+        plan: from `make_plan`.
+        progress: told about bytes read and customers merged.
+
+    Returns:
+        The summary.
+
+    Raises:
+        OutputExistsError: the output folder is there already.
+        InputError: a source cannot be read, too many rows are rejected, or the disk is full.
+        BudgetError: the work cannot be done in `plan.memory_bytes`.
+        ConservationError: rows were lost, which is a defect of luckyfast.
+    """
+    progress = progress or NullProgress()
+    started = time.monotonic()
+    out = plan.out
+    if os.path.lexists(out):
+        raise OutputExistsError(f"{out} exists already", hint="choose another output folder, or remove it first")
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    with _folders(partial, plan.temp) as temp:
+        return _Run(plan, partial, temp, progress, started).carry_out()
+
+
+@contextmanager
+def _folders(partial: Path, temp: Path | None) -> Iterator[Path]:
+    """The folder being written and one for what is spilled; both are gone afterwards unless the first was renamed."""
+    spills = partial / "spills"
+    try:
+        (partial / "shards").mkdir(parents=True)
+        (partial / "rejects").mkdir()
+        if temp is None:
+            spills.mkdir()
+        else:
+            temp.mkdir(parents=True, exist_ok=True)
+            spills = Path(tempfile.mkdtemp(prefix="luckyfast-", dir=temp))
+        yield spills
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InputError(
+                f"the disk is full (writing {error.filename or partial.parent})",
+                hint="free some space, or choose other places with OUT and --temp",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise InputError(
+                f"cannot write {error.filename or partial.parent}: {error.strerror}", hint="choose another output folder"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(spills, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Run:
+    """One run of ingest, in its steps."""
+
+    def __init__(self, plan: IngestPlan, partial: Path, temp: Path, progress: Progress, started: float) -> None:
+        self.plan = plan
+        self.partial = partial
+        self.temp = temp
+        self.progress = progress
+        self.started = started
+        self.log = RejectLog(len(plan.files), temp)
+        self.vocabulary = Vocabulary()
+        self.lookup = LookupTable(plan.lookup)
+        self.runs: list[Run] = []
+        self.n_spilled = 0
+        self.lock = threading.Lock()
+        self.failures: list[BaseException] = []
+
+    def carry_out(self) -> IngestSummary:
+        plan = self.plan
+        # before memory is divided: a compiler takes memory too
+        _load_kernels()
+        budget = self._divide_memory()
+        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin)
+        parsers = self._parse_all(feed, budget)
+        self._check_rejects(final=True)
+        self._gather_runs(parsers)
+        n_events = sum(parser.n_events for parser in parsers)
+        times = (
+            min(int(parser.store.state[parse_kernel.MIN_TIME]) for parser in parsers),
+            max(int(parser.store.state[parse_kernel.MAX_TIME]) for parser in parsers),
+        )
+        del parsers
+        if n_events == 0:
+            raise InputError("no row could be read as an event", hint="see luckyfast ingest --help for the role flags")
+        texts, action_events, ranks = self.vocabulary.rank()
+        writer = self._merge(budget, ranks)
+        counts = {
+            "rows_read": self.log.n_rows,
+            "events": n_events,
+            "duplicates_removed": 0,
+            "filtered": 0,
+            "rejected": self.log.n_rejected,
+            "customers": sum(shard.customers for shard in writer.shards),
+            "visits": sum(shard.visits for shard in writer.shards),
+            "actions": len(texts),
+        }
+        check_conservation(counts, writer.shards, sum(action_events))
+        return self._write(counts, times, texts, action_events, writer)
+
+    def _divide_memory(self) -> _Budget:
+        """Give each worker its blocks and its store, from what the process does not hold already."""
+        plan = self.plan
+        used = max(_rss_bytes(), 0)
+        left = plan.memory_bytes - used - _RESERVE_BYTES
+        for n_workers in range(max(1, plan.n_workers), 0, -1):
+            share = left // n_workers - _WORKER_BYTES
+            # to cut a store takes as much again as its largest column and an order
+            store_bytes = int(share / 1.8)
+            if store_bytes >= _MIN_STORE_BYTES or (n_workers == 1 and store_bytes >= _MIN_STORE_BYTES // 2):
+                block = BLOCK_BYTES if store_bytes >= 2 * _MIN_STORE_BYTES else _MIN_BLOCK_BYTES * 2
+                return _Budget(n_workers, block, store_bytes, max(left, 0))
+        needed = used + _RESERVE_BYTES + _WORKER_BYTES + _MIN_STORE_BYTES
+        raise BudgetError(
+            f"{plan.memory_bytes >> 20} MiB of memory are too little: {used >> 20} MiB are taken before the first row",
+            hint=f"give at least --memory {(needed >> 20) + 8}MiB",
+        )
+
+    def _parse_all(self, feed: Feed, budget: _Budget) -> list[Parser]:
+        plan = self.plan
+        total = float(sum(file.source.size_bytes for file in plan.files))
+        plain = all(file.source.compression == "none" for file in plan.files)
+        self.progress.start("read", total if plain else None, "B")
+        layouts = [make_layout(file, plan) for file in plan.files]
+        parsers = [Parser(self.lookup, budget.block_bytes, budget.store_bytes) for _ in range(budget.n_workers)]
+
+        def work(parser: Parser) -> None:
+            try:
+                while (block := feed.next(parser.buffer)) is not None:
+                    parser.buffer = block.buffer
+                    self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
+            except BaseException as error:  # noqa: BLE001  carried to the main thread
+                self.failures.append(error)
+                feed.stop()
+
+        threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
+        for thread in threads:
+            thread.start()
+        try:
+            n_bytes = 0
+            while any(thread.is_alive() for thread in threads):
+                for thread in threads:
+                    thread.join(0.05)
+                self.progress.advance(self.log.n_bytes - n_bytes)
+                n_bytes = self.log.n_bytes
+                self._check_rejects(final=False)
+        finally:
+            feed.stop()
+            for thread in threads:
+                thread.join()
+        if self.failures:
+            raise self.failures[0]
+        self.progress.finish()
+        return parsers
+
+    def _spill(self, parser: Parser) -> None:
+        with self.lock:
+            path = self.temp / f"run-{self.n_spilled:06d}"
+            self.n_spilled += 1
+        run = cut_store(parser, self.vocabulary.publish(parser), path)
+        with self.lock:
+            self.runs.append(run)
+
+    def _gather_runs(self, parsers: list[Parser]) -> None:
+        for parser in parsers:
+            if parser.n_fragments == 0:
+                self.vocabulary.publish(parser)
+            elif self.n_spilled:
+                self._spill(parser)
+            else:
+                self.runs.append(cut_store(parser, self.vocabulary.publish(parser)))
+            parser.release()
+
+    def _merge(self, budget: _Budget, ranks: Any) -> ShardWriter:
+        n_ahead = budget.n_workers + 1
+        held = 0 if self.n_spilled else sum(int(run.bucket_bytes().sum()) for run in self.runs)
+        left = max(budget.merge_bytes - held, 0)
+        stretches = plan_merge(self.runs, left // (n_ahead + 1), _MERGE_TARGET_BYTES)
+        writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
+        self.progress.start("merge", float(len(stretches)), "parts")
+        with ThreadPoolExecutor(budget.n_workers) as pool:
+            try:
+                for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead):
+                    writer.push(histories)
+                    self.progress.advance(1)
+                writer.close()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                writer.abort()
+                raise
+        self.progress.finish()
+        return writer
+
+    def _check_rejects(self, *, final: bool) -> None:
+        """Stop where more rows are rejected than allowed; before the end only when that is all but certain."""
+        log, plan = self.log, self.plan
+        n_rows, n_rejected = log.n_rows, log.n_rejected
+        if final:
+            expected = n_rows
+        else:
+            if n_rows < _ROWS_BEFORE_JUDGING or any(file.source.compression != "none" for file in plan.files):
+                return
+            total = sum(file.source.size_bytes for file in plan.files)
+            expected = int(1.5 * n_rows * max(1.0, total / max(log.n_bytes, 1)))
+        if n_rejected <= plan.max_reject * expected:
+            return
+        ranked = ", ".join(f"{reason} {n:,}" for reason, n in sorted(log.by_reason.items(), key=lambda item: (-item[1], item[0])))
+        example = next(((i, r) for i, r in log), None) if final else None
+        shown = ""
+        if example is not None:
+            index, reject = example
+            shown = f"; the first is line {reject.line} of {plan.files[index].source.path.name}: {reject.raw[:80]!r}"
+        raise InputError(
+            f"{n_rejected:,} of {n_rows:,} rows ({100 * n_rejected / max(n_rows, 1):.1f} %) were rejected: {ranked}{shown}",
+            hint=f"check the role flags, or allow it with --max-reject {min(1.0, 1.1 * n_rejected / max(n_rows, 1)):.2f}",
+        )
+
+    def _write(
+        self, counts: dict[str, int], times: tuple[int, int], texts: list[bytes], action_events: list[int], writer: ShardWriter
+    ) -> IngestSummary:
+        plan, partial = self.plan, self.partial
+        names = [str(file.source.path) for file in plan.files]
+        write_vocabulary(texts, action_events, partial / "vocabulary.parquet")
+        examples = write_rejects(self.log, names, partial / "rejects" / "part-00000.parquet")
+        (partial / "schema.toml").write_text(format_schema(plan))
+        order_leak = measure_order(plan.files[0])
+        sources = []
+        for i, file in enumerate(plan.files):
+            rows, rejected = self.log.source_counts(i)
+            sources.append({"path": names[i], "bytes": file.source.size_bytes, "rows": rows, "rejected": rejected})
+        by_reason = dict(sorted(self.log.by_reason.items()))
+        manifest = make_manifest(plan, counts, by_reason, times, sources, writer.shards, order_leak)
+        shutil.rmtree(partial / "spills", ignore_errors=True)
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        if os.path.lexists(plan.out):
+            raise OutputExistsError(f"{plan.out} has appeared meanwhile", hint="choose another output folder")
+        partial.rename(plan.out)
+        order = sorted(range(len(texts)), key=lambda i: (-action_events[i], texts[i]))[:10]
+        return IngestSummary(
+            path=plan.out,
+            counts=counts,
+            rejects_by_reason=by_reason,
+            reject_examples=examples,
+            time_kind=time_kind(plan),
+            time_range=times,
+            top_actions=[(texts[i].decode().replace("\x1f", " / "), action_events[i]) for i in order],
+            order_leak=order_leak,
+            roles={role: (getattr(plan.roles, role), plan.reasons.get(role, "")) for role in ("customer", "time", "action", "visit")},
+            elapsed_s=time.monotonic() - self.started,
+            bytes_read=self.log.n_bytes,
+            peak_rss_bytes=_peak_rss_bytes(),
+            n_spilled_runs=self.n_spilled,
+        )
+
+
+def _load_kernels() -> None:
+    """Run every kernel once, so that all are loaded (or compiled, the first time) on one thread."""
+    rows = np.frombuffer(b"a,1,x,v\nb,2,x,w\na,?,x,v\n", np.uint8)
+    dialect = Dialect(ord(","), None, False, ("customer", "time", "action", "visit"), 0)
+    source = Source(Path(), "none", len(rows))
+    file = FilePlan(source, dialect, (0,), (1,), (2,), (3,))
+    roles = Roles(("customer",), ("time",), ("action",), ("visit",))
+    plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {})
+    parser = Parser(LookupTable(None), len(rows), 1 << 20)
+    parser.buffer[: len(rows)] = rows
+    block = Block(0, 0, 0, parser.buffer, len(rows), len(rows) + _engine.SLACK, False, None, len(rows))
+    parser.parse(block, make_layout(file, plan), parser.empty)
+    vocabulary = Vocabulary()
+    run = cut_store(parser, vocabulary.publish(parser))
+    for _ in merge_all(None, [run], vocabulary.rank()[2], [(0, N_BUCKETS)], 0):
+        pass
+
+
+def _rss_bytes() -> int:
+    """Memory of this process now (its peak where the system does not say)."""
+    try:
+        fields = Path("/proc/self/statm").read_text().split()
+    except OSError:
+        return _peak_rss_bytes()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak_rss_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
