@@ -150,5 +150,5 @@ class TableWriter:
 
 
 def _short(value: Any) -> Any:
-    """The same value with no more digits than a float32 has."""
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+    """The same value with no more digits than tell one float32 from another."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value

@@ -88,7 +88,8 @@ class Calendar:
         has_earlier = history.has_earlier()
         earlier = graph.concat(1, times.slice(1, 0, 1), times.slice(1, 0, -1))
         gap = (times - earlier).cast(np.float64) / constants.time_scale
-        columns = [gap.log1p(), (100.0 * gap).log1p() / 5.0, has_earlier.cast(np.float64)]
+        n_earlier = graph.op("Expand", history.position.cast(np.float64), times.shape())
+        columns = [gap.log1p(), (100.0 * gap).log1p() / 5.0, has_earlier.cast(np.float64), n_earlier.log1p() / 3.0]
         reached = graph.stack(*[gap >= edge for edge in GAP_EDGES]).cast(np.int64).sum(2)
         contexts = [graph.where(has_earlier, reached + 1, 0)]
         if constants.clock:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import doctest
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tiny_model import ACTIONS, CALIBRATION, make_dataset, make_trained
+
+from luckyfast import export, inference
+from luckyfast.calibration import Calibration
+from luckyfast.dataset import Dataset, Histories
+from luckyfast.errors import ModelError
+from luckyfast.export import export_onnx
+from luckyfast.inference import Packed, Predictor, pack
+from luckyfast.windows import Labels
+
+Arch = Literal["mlp", "lstm", "lstm-embed"]
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("clock") / "data")
+
+
+@pytest.fixture(scope="module")
+def order(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("order") / "data", clock=False)
+
+
+def pack_targets(histories: Histories, targets: NDArray[np.int64]) -> Packed:
+    owners = np.searchsorted(histories.visit_start, targets, side="right") - 1
+    return pack(
+        histories.visit_start[owners].astype(np.int64),
+        targets,
+        histories.visit_time,
+        histories.action_start,
+        histories.actions.astype(np.int64),
+        histories.visit_time[targets],
+    )
+
+
+def both_ways(dataset: Dataset, folder: Path, arch: Arch, habit: bool) -> list[tuple[Pair, Pair]]:
+    """Chances of every visit of a dataset, first visits included: by PyTorch and by ONNX Runtime."""
+    trained, _ = make_trained(dataset, arch=arch, habit=habit)
+    predictor = Predictor(export_onnx(trained, CALIBRATION, folder / "m.onnx", vocabulary=dataset.vocabulary))
+    pairs = []
+    for histories in dataset.batches():
+        targets = np.arange(histories.n_visits)
+        scores = np.concatenate([block for _, block in trained.score(histories, targets)])
+        size = Labels.of(histories, targets, trained.constants.known).mean_size
+        torch_way = CALIBRATION.in_visit(scores, size), CALIBRATION.next_action(scores)
+        pairs.append((torch_way, predictor.run(pack_targets(histories, targets))))
+    return pairs
+
+
+@pytest.mark.parametrize("kind", ["clock", "order"])
+@pytest.mark.parametrize("habit", [True, False])
+@pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
+def test_onnx_runtime_and_pytorch_agree(
+    tmp_path: Path, arch: Arch, habit: bool, kind: str, request: pytest.FixtureRequest
+) -> None:
+    for torch_way, onnx_way in both_ways(request.getfixturevalue(kind), tmp_path, arch, habit):
+        for expected, found in zip(torch_way, onnx_way, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+            # Agreement would mean little if all visits had the same chances.
+            assert np.ptp(expected, axis=0).max() > 0.05
+
+
+def test_small_chances_keep_their_digits(clock: Dataset, tmp_path: Path) -> None:
+    trained, _ = make_trained(clock)
+    rare = Calibration(1.0, 1.0, -20.0, 0.0)
+    predictor = Predictor(export_onnx(trained, rare, tmp_path / "m.onnx", vocabulary=clock.vocabulary))
+    histories = next(clock.batches())
+    in_visit, next_action = predictor.run(pack_targets(histories, np.array([5])))
+    np.testing.assert_allclose(in_visit, next_action * np.exp(-20.0), rtol=1e-5, atol=1e-16)
+
+
+def test_padding_and_company_change_nothing(clock: Dataset, tmp_path: Path) -> None:
+    trained, _ = make_trained(clock, arch="lstm-embed")
+    predictor = Predictor(export_onnx(trained, CALIBRATION, tmp_path / "m.onnx", vocabulary=clock.vocabulary))
+    histories = next(clock.batches())
+    targets = np.arange(0, histories.n_visits, 7)
+    together, _ = predictor.run(pack_targets(histories, targets))
+    for row, target in enumerate(targets):
+        alone, _ = predictor.run(pack_targets(histories, np.array([target])))
+        np.testing.assert_allclose(alone[0], together[row], rtol=0, atol=1e-6)
+
+
+def test_the_file_tells_what_it_is(clock: Dataset, tmp_path: Path) -> None:
+    trained, _ = make_trained(clock)
+    predictor = Predictor(export_onnx(trained, CALIBRATION, tmp_path / "m.onnx", vocabulary=clock.vocabulary))
+    assert predictor.vocabulary == clock.vocabulary
+    assert set(ACTIONS) <= set(predictor.vocabulary)
+    assert (predictor.time_kind, predictor.time_scale) == ("clock", trained.constants.time_scale)
+    model = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.version for entry in model.opset_import} == {18}
+    assert [value.name for value in model.graph.output] == ["in_visit", "next_action"]
+
+
+def test_another_vocabulary_is_refused(clock: Dataset, tmp_path: Path) -> None:
+    trained, _ = make_trained(clock)
+    with pytest.raises(ValueError, match="the vocabulary 1"):
+        export_onnx(trained, CALIBRATION, tmp_path / "m.onnx", vocabulary=["<unknown>"])
+
+
+def test_bad_files_say_what_to_do(tmp_path: Path, clock: Dataset) -> None:
+    with pytest.raises(ModelError, match="no exported model"):
+        Predictor(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no model at all")
+    with pytest.raises(ModelError, match="damaged"):
+        Predictor(tmp_path / "bad.onnx")
+    trained, _ = make_trained(clock)
+    file = export_onnx(trained, CALIBRATION, tmp_path / "old.onnx", vocabulary=clock.vocabulary)
+    model = onnx.load(file)
+    next(entry for entry in model.metadata_props if entry.key == "format_version").value = "0"
+    onnx.save(model, file)
+    with pytest.raises(ModelError, match="has format luckyfast-onnx 0"):
+        Predictor(file)
+
+
+@given(st.lists(st.lists(st.sets(st.integers(0, 5), max_size=4), max_size=5), max_size=6), st.data())
+def test_pack_equals_its_naive_twin(customers: list[list[set[int]]], data: st.DataObject) -> None:
+    visits = [sorted(visit) for customer in customers for visit in customer]
+    starts = np.cumsum([0, *(len(customer) for customer in customers)])
+    first = [data.draw(st.integers(int(start), int(stop))) for start, stop in pairwise(starts)]
+    packed = pack(
+        np.array(first, np.int64),
+        starts[1:].astype(np.int64),
+        np.arange(100, 100 + len(visits)),
+        np.cumsum([0, *map(len, visits)]).astype(np.int32),
+        np.array([action for visit in visits for action in visit], np.int64),
+        np.zeros(len(customers), np.int64),
+    )
+    for row, (start, stop) in enumerate(zip(first, starts[1:], strict=True)):
+        assert packed.n_visits[row] == stop - start
+        assert packed.times[row, : stop - start].tolist() == list(range(100 + start, 100 + stop))
+        expected = [(action, v) for v, visit in enumerate(visits[start:stop]) for action in visit if action]
+        real = packed.visits[row] >= 0
+        found = zip(packed.actions[row, real].tolist(), packed.visits[row, real].tolist(), strict=True)
+        assert list(found) == expected
+        assert not packed.actions[row, ~real].any()
+
+
+def test_examples(clock: Dataset, tmp_path: Path) -> None:
+    trained, _ = make_trained(clock)
+    names = {"trained": trained, "Calibration": Calibration, "folder": tmp_path, "dataset": clock}
+    for module in (export, inference):
+        found = doctest.testmod(module, extraglobs=names)
+        assert (found.failed, found.attempted > 0) == (0, True)

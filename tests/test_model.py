@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import doctest
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from naive_ingest import write_dataset
+from tiny_model import ACTIONS, CALIBRATION, DAY, make_dataset, make_model, make_trained
+
+import luckyfast
+from luckyfast import model as model_module
+from luckyfast import moments
+from luckyfast.dataset import Dataset
+from luckyfast.errors import InputError, ModelError
+from luckyfast.model import Model, load
+from luckyfast.moments import Moment, parse_moment
+
+History = list[tuple[Moment, str | list[str]]]
+HISTORY: History = [("1970-01-02", ["MILK", "TEA"]), ("1970-01-09T10:30", ["MILK"]), ("1970-01-12", "BEER")]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("dataset") / "data")
+
+
+@pytest.fixture(scope="module")
+def model(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(make_model(tmp_path_factory.mktemp("model") / "model", dataset))
+
+
+def test_one_history_equals_what_pytorch_says(model: Model, dataset: Dataset) -> None:
+    trained, _ = make_trained(dataset)
+    histories = next(dataset.batches())
+    names = dataset.vocabulary
+    for customer in range(histories.n_customers):
+        start, stop = histories.visit_start[customer : customer + 2].tolist()
+        (_, scores), *_ = trained.score(histories, np.array([stop - 1]))
+        visits = []
+        for visit in range(start, stop - 1):
+            pairs = slice(*histories.action_start[visit : visit + 2].tolist())
+            visits.append((int(histories.visit_time[visit]), [names[action] for action in histories.actions[pairs]]))
+        size = np.array([np.mean([len(actions) for _, actions in visits]) if visits else 0.0])
+        found = model.predict_proba(visits, at=int(histories.visit_time[stop - 1]))
+        np.testing.assert_allclose(found, CALIBRATION.in_visit(scores, size)[0, 1:], rtol=0, atol=1e-5)
+
+
+def test_order_repeats_and_forms_of_time_do_not_matter(model: Model) -> None:
+    expected = model.predict_proba(HISTORY, at="1970-01-15")
+    zone = timezone(timedelta(hours=2))
+    same: History = [
+        (11 * DAY, ["BEER", "BEER"]),
+        (datetime(1970, 1, 9, 12, 30, tzinfo=zone), ["MILK"]),
+        (datetime(1970, 1, 2), ["TEA", "MILK"]),
+    ]
+    np.testing.assert_array_equal(model.predict_proba(same, at=datetime(1970, 1, 15, tzinfo=UTC)), expected)
+    assert not np.array_equal(model.predict_proba(HISTORY[:2], at="1970-01-15"), expected)
+
+
+def test_visits_at_or_after_the_moment_are_not_looked_at(model: Model) -> None:
+    until = model.predict_proba(HISTORY[:2], at="1970-01-12")
+    np.testing.assert_array_equal(model.predict_proba(HISTORY, at="1970-01-12"), until)
+
+
+def test_without_a_moment_the_usual_pace_is_taken(model: Model) -> None:
+    at = 11 * DAY + int(np.median([7.4375 * DAY, 2.5625 * DAY]))
+    np.testing.assert_array_equal(model.predict_proba(HISTORY), model.predict_proba(HISTORY, at=at))
+    later = DAY + round(model.config["constants"]["time_scale"])
+    np.testing.assert_allclose(model.predict_proba(HISTORY[:1]), model.predict_proba(HISTORY[:1], at=later), atol=1e-6)
+
+
+def test_unknown_names_are_left_out_with_a_warning(model: Model) -> None:
+    known = model.predict_proba([("1970-01-02", ["MILK"]), ("1970-01-05", [])], at="1970-01-09")
+    with pytest.warns(UserWarning, match="2 action names are not in the vocabulary"):
+        found = model.predict_proba([("1970-01-02", ["MILK", "ZEBRA"]), ("1970-01-05", "YAK")], at="1970-01-09")
+    np.testing.assert_array_equal(found, known)
+
+
+def test_an_empty_history_is_a_cold_start(model: Model) -> None:
+    chances = model.predict_proba([], at="1970-01-09")
+    assert chances.shape == (len(ACTIONS),)
+    assert ((chances > 0) & (chances < 1)).all()
+    np.testing.assert_array_equal(
+        model.predict_proba(HISTORY, at="1970-01-01"), model.predict_proba([], at="1970-01-01")
+    )
+    with pytest.raises(ModelError, match="empty history"):
+        model.predict_proba([])
+
+
+def test_top_names_the_best_first(model: Model) -> None:
+    chances = model.predict_proba(HISTORY)
+    top = model.top(HISTORY, k=len(ACTIONS) + 5)
+    assert sorted(name for name, _ in top) == sorted(ACTIONS)
+    assert [chance for _, chance in top] == sorted(chances.tolist(), reverse=True)
+    assert all(chance == chances[model.actions.index(name)] for name, chance in top)
+    assert model.top(HISTORY, k=2) == top[:2]
+
+
+@pytest.mark.parametrize(
+    ("history", "kind", "message"),
+    [
+        ([("tomorrow", ["MILK"])], InputError, "not a moment"),
+        ([("1970-01-02", 5)], ModelError, "no pair of a time and actions"),
+        ([("1970-01-02", [5])], ModelError, "no action name"),
+        (["MILK"], ModelError, "no pair"),
+    ],
+)
+def test_other_forms_are_refused(model: Model, history: list[object], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        model.predict_proba(history)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="k must be positive"):
+        model.top(HISTORY, k=0)
+
+
+def test_order_numbers_are_moments_where_there_is_no_clock() -> None:
+    assert parse_moment("12", "order") == parse_moment(12, "order") == parse_moment(np.int64(12), "order") == 12
+    with pytest.raises(InputError, match="not an order number"):
+        parse_moment("1970-01-01", "order")
+    assert parse_moment("1969-12-31T23:59:59.999999", "clock") == -1
+
+
+def test_evaluate_measures_the_folder_again(model: Model, dataset: Dataset, tmp_path: Path) -> None:
+    result = model.evaluate()
+    assert result.n_visits > 0
+    assert result.figures == model.evaluate(dataset.path).figures
+    stranger = write_dataset([("c", time, "AARDVARK", None) for time in range(9)], tmp_path / "stranger")
+    with pytest.raises(ModelError, match="another vocabulary"):
+        model.evaluate(stranger)
+
+
+def test_bad_folders_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model folder"):
+        load(tmp_path / "none")
+    with pytest.raises(ModelError, match=r"it has no config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"format": "luckyfast-model", "format_version": 99}))
+    with pytest.raises(ModelError, match="model format 99"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match="damaged"):
+        load(tmp_path)
+
+
+def test_predicting_loads_neither_torch_nor_numba(model: Model) -> None:
+    code = (
+        "import sys, luckyfast\n"
+        f"model = luckyfast.load({str(model.path)!r})\n"
+        "model.top([('1970-01-02', ['MILK'])])\n"
+        "print(sorted({'torch', 'numba', 'pyarrow', 'onnx', 'nevergrad'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_examples(model: Model, dataset: Dataset) -> None:
+    names = {"luckyfast": luckyfast, "model": model, "model_folder": model.path, "dataset_path": dataset.path}
+    for module in (model_module, moments):
+        found = doctest.testmod(module, extraglobs=names)
+        assert (found.failed, found.attempted > 0) == (0, True)
