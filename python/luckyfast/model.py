@@ -133,7 +133,8 @@ class Model:
             raise ModelError(f"k must be positive, not {k}", hint="ask for at least one action")
         chances, next_action = self._predict(history, at)
         best = np.argsort(-next_action, kind="stable")[:k]
-        return [(self.actions[index], float(chances[index])) for index in best]
+        names = self.actions
+        return [(names[index], float(chances[index])) for index in best]
 
     def evaluate(self, dataset: str | Path | None = None) -> Result:
         """Measure the model again on the test visits of a dataset (this loads PyTorch).
