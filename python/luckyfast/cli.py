@@ -118,6 +118,7 @@ def _add_ingest(commands: Any) -> None:
     form.add_argument("--columns", type=_columns, metavar="NAMES", help="column names of files without a header")
     form.add_argument("--delimiter", metavar="CHAR", help="one character, or tab")
     form.add_argument("--quote", metavar="CHAR", help='one character, or none when " is data')
+    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files (utf-8)")
     form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, order, ...")
     form.add_argument(
         "--null",
@@ -151,6 +152,7 @@ def _run_ingest(options: argparse.Namespace) -> int:
         on=options.on,
         delimiter=options.delimiter,
         quote=options.quote,
+        encoding=options.encoding,
         columns=options.columns,
         null=options.null,
         time_format=options.time_format,
@@ -184,7 +186,9 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("--budget", metavar="TIME", help="wall time of the whole command: 90s, 20m, 8h, 2d")
     parser.add_argument("--out", metavar="MODEL", help="folder of the model to write (default: model-ARCH)")
     parser.add_argument("--overwrite", action="store_true", help="replace MODEL if it exists")
-    parser.add_argument("--no-habit", dest="habit", action="store_false", help="the plain network: no habits, no cadence")
+    parser.add_argument(
+        "--no-habit", dest="habit", action="store_false", help="the plain network: no habits, no cadence"
+    )
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all of this process)")
     network = parser.add_argument_group("settings (good defaults when not given)")

@@ -42,9 +42,16 @@ class RichProgress:
 
     def start(self, stage: str, total: float | None, unit: str) -> None:
         """Begin a stage; ends the one before it."""
-        from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
         from rich.progress import Progress as RichBars
-        from rich.progress import TimeRemainingColumn, TransferSpeedColumn
 
         self.finish()
         amount = (
@@ -138,7 +145,12 @@ def print_error(message: str, hint: str | None) -> None:
 
 
 def print_table(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, emphasis: int | None = None
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    text: Sequence[int] = (0,),
+    emphasis: int | None = None,
 ) -> None:
     """Print a table on standard output: rich where it is a terminal, aligned plain text elsewhere.
 
@@ -146,7 +158,7 @@ def print_table(
         title: what the table shows.
         header: column names.
         rows: cells as text.
-        left: how many leading columns are left-aligned; the others are numbers.
+        text: which columns hold text and are left-aligned; the others are numbers.
         emphasis: index of a row to set in bold.
     """
     if sys.stdout.isatty():
@@ -155,7 +167,7 @@ def print_table(
 
         table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
         for index, name in enumerate(header):
-            table.add_column(name, justify="left" if index < left else "right", overflow="fold")
+            table.add_column(name, justify="left" if index in text else "right", overflow="fold")
         for index, row in enumerate(rows):
             table.add_row(*(Text(cell) for cell in row), style="bold" if index == emphasis else None)
         console(stderr=False).print(table)
@@ -164,7 +176,7 @@ def print_table(
     print(title)
     for row in (header, *rows):
         cells = (
-            cell.ljust(width) if index < left else cell.rjust(width)
+            cell.ljust(width) if index in text else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         print("  ".join(cells).rstrip())
