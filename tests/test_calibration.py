@@ -26,10 +26,12 @@ def test_the_curve_is_recovered() -> None:
     rng = np.random.default_rng(0)
     log_p = -np.sort(rng.exponential(size=(20_000, 10)) * 2, axis=1)
     log_size = np.broadcast_to(np.log1p(rng.integers(1, 12, (20_000, 1))), log_p.shape)
-    features = np.stack((log_p, np.ones_like(log_p), log_size), axis=2)
-    chances = 1 - np.exp(-np.exp(features @ [1.3, -1.4, 0.6]))
+    features = np.stack((log_p, np.ones_like(log_p), log_size, np.maximum(log_p + 2.5, 0)), axis=2)
+    chances = 1 - np.exp(-np.exp(features @ [1.3, -1.4, 0.6, -0.4]))
     outcomes = (rng.random(chances.shape) < chances).astype(np.float64)
-    assert _fit_rate(features, outcomes) == pytest.approx((1.3, -1.4, 0.6), abs=0.1)
+    fitted = 1 - np.exp(-np.exp(features @ _fit_rate(features, outcomes)))
+    assert np.abs(fitted - chances).max() < 0.02
+    assert np.abs(fitted - chances).mean() < 0.002
 
 
 def test_chances_come_true() -> None:
@@ -61,7 +63,7 @@ def test_the_temperature_minimises_the_loss() -> None:
 
 def test_probabilities_are_probabilities() -> None:
     scores = np.array([[-np.inf, 800.0, 0.0], [-np.inf, -800.0, -900.0], [0.0, 0.0, 0.0]], np.float32)
-    for calibration in (Calibration(), Calibration(0.2, 3.0, -2.0, 0.0)):
+    for calibration in (Calibration(), Calibration(0.2, 3.0, -2.0, 0.0, -2.9)):
         p = calibration.next_action(scores)
         chance = calibration.in_visit(scores, np.array([0.0, 5.0, 1e6]))
         assert p.dtype == chance.dtype == np.float32
@@ -71,7 +73,7 @@ def test_probabilities_are_probabilities() -> None:
 
 
 def test_json_round_trip() -> None:
-    calibration = Calibration(0.9, 1.3, -0.2, 0.8)
+    calibration = Calibration(0.9, 1.3, -0.2, 0.8, 0.1)
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
 
 
@@ -98,3 +100,14 @@ def test_a_visit_of_unknown_actions_costs_the_unknown_share() -> None:
     log_next = np.log(np.array([[0.1, 0.9], [0.5, 0.5]], np.float32))
     labels = Labels(np.array([0, 1, 3]), np.array([0, 0, 1], np.int32), np.ones(2))
     np.testing.assert_allclose(mean_by_visit(log_next, labels), np.log([0.1, 0.5]), rtol=1e-6)
+
+
+def test_a_more_probable_action_never_gets_the_smaller_chance() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(3000, 20)).astype(np.float32) * 3
+    worst = scores.argmin(axis=1)
+    labels = Labels(np.arange(3001), worst.astype(np.int32), rng.integers(1, 9, 3000).astype(np.float64))
+    fitted = Calibration.fit([(scores, labels)])
+    chances = fitted.in_visit(scores, labels.mean_size)
+    order = np.argsort(scores, axis=1)
+    assert (np.diff(np.take_along_axis(chances, order, axis=1), axis=1) >= 0).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ __all__ = ["Calibration", "calibrate", "log_softmax", "mean_by_visit"]
 SAMPLE_VALUES = 2**24
 N_CANDIDATES = 10
 FLOOR = 30.0
+KNEE = -2.5
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,11 @@ class Calibration:
     """The map from scores to two probabilities: of the next single action, and of an action being in the next visit.
 
     With ``p = softmax(scores / temperature)`` for the next action, the chance that an action is in the next visit is
-    ``1 - exp(-rate)`` with ``log rate = slope * log p + intercept + size_weight * log(1 + mean_size)``, where
-    ``mean_size`` is the mean number of distinct actions in the customer's earlier visits. The first is temperature
-    scaling (Guo et al., 2017). The second is the chance of at least one event of a Poisson process; it fits better than
-    a logistic curve, and its defaults, an expected number of ``p * (1 + mean_size)``, are not far off before any fit.
+    ``1 - exp(-rate)`` with ``log rate = slope * log p + bend * max(log p + 2.5, 0) + intercept + size_weight *
+    log(1 + mean_size)``, where ``mean_size`` is the mean number of distinct actions in the customer's earlier visits.
+    The first is temperature scaling (Guo et al., 2017). The second is the chance of at least one event of a Poisson
+    process; it fits better than a logistic curve, and its defaults, an expected number of ``p * (1 + mean_size)``, are
+    not far off before any fit. The bend is for actions so probable that the visit is likely to hold little else.
 
     Example:
         >>> scores = np.log(np.array([[0.1, 0.6, 0.3]], np.float32))
@@ -39,6 +41,7 @@ class Calibration:
     slope: float = 1.0
     intercept: float = 0.0
     size_weight: float = 1.0
+    bend: float = 0.0
 
     @classmethod
     def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Calibration:
@@ -65,8 +68,7 @@ class Calibration:
         if not any(len(labels.actions) for _, labels in sample):
             return cls()
         temperature = _fit_temperature(sample)
-        slope, intercept, size_weight = _fit_rate(*_candidates(sample, temperature))
-        return cls(temperature, slope, intercept, size_weight)
+        return cls(temperature, *_fit_rate(*_candidates(sample, temperature)))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -98,17 +100,19 @@ class Calibration:
     def chance(self, log_next: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
         """Chance of being in the next visit, from the log probability of being the next action (shapes broadcast)."""
         size = (self.size_weight * np.log1p(mean_size) + self.intercept).astype(np.float32)
-        chances: NDArray[np.float32] = -np.expm1(-np.exp(np.float32(self.slope) * log_next + size))
+        log_rate = np.float32(self.slope) * log_next + size
+        log_rate += np.float32(self.bend) * np.maximum(log_next - np.float32(KNEE), np.float32(0.0))
+        chances: NDArray[np.float32] = -np.expm1(-np.exp(log_rate))
         return chances
 
     def to_dict(self) -> dict[str, float]:
-        """The four numbers by name, for JSON."""
+        """The five numbers by name, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Read what :meth:`to_dict` gave."""
-        return cls(**{name: float(values[name]) for name in ("temperature", "slope", "intercept", "size_weight")})
+        return cls(**{field.name: float(values[field.name]) for field in fields(cls)})
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
@@ -185,7 +189,7 @@ def _fit_temperature(sample: list[tuple[NDArray[np.float32], Labels]]) -> float:
 def _candidates(
     sample: list[tuple[NDArray[np.float32], Labels]], temperature: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Log p, 1 and log size of each visit's most probable actions, most probable first, and whether they came."""
+    """Features of each visit's most probable actions, most probable first, and whether they came."""
     features, outcomes = [], []
     for scores, labels in sample:
         log_next = log_softmax(scores * np.float32(1.0 / temperature))
@@ -197,22 +201,22 @@ def _candidates(
         came[np.repeat(np.arange(n_rows), np.diff(labels.start)), labels.actions] = True
         log_p = np.take_along_axis(log_next, best, axis=1).astype(np.float64)
         log_size = np.broadcast_to(np.log1p(labels.mean_size)[:, None], log_p.shape)
-        features.append(np.stack((log_p, np.ones_like(log_p), log_size), axis=2))
+        features.append(np.stack((log_p, np.ones_like(log_p), log_size, np.maximum(log_p - KNEE, 0.0)), axis=2))
         outcomes.append(np.take_along_axis(came, best, axis=1).astype(np.float64))
     return np.concatenate(features), np.concatenate(outcomes)
 
 
-def _fit_rate(features: NDArray[np.float64], outcomes: NDArray[np.float64]) -> tuple[float, float, float]:
+def _fit_rate(features: NDArray[np.float64], outcomes: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Fisher scoring for ``chance = 1 - exp(-exp(features @ weights))``, with a slight pull to the default weights.
 
     Args:
-        features: float64 [n_visits, n_candidates, 3].
+        features: float64 [n_visits, n_candidates, 4]: log p, 1, log of size, log p above the knee.
         outcomes: float64 [n_visits, n_candidates], 0 or 1.
     """
     importance = np.tile(1.0 / np.arange(1, outcomes.shape[1] + 1), len(outcomes))
-    features, outcomes = features.reshape(-1, 3), outcomes.ravel()
-    prior = np.array([1.0, 0.0, 1.0])
-    strength = 1e-5 * len(outcomes)
+    features, outcomes = features.reshape(-1, 4), outcomes.ravel()
+    prior = np.array([1.0, 0.0, 1.0, 0.0])
+    strength = 1e-6 * len(outcomes)
     weights = prior.copy()
     for _ in range(50):
         rate = np.exp(np.clip(features @ weights, -30.0, 5.0))
@@ -220,9 +224,12 @@ def _fit_rate(features: NDArray[np.float64], outcomes: NDArray[np.float64]) -> t
         slopes = rate * np.exp(-rate)
         precision = importance * slopes / (chances * (1.0 - chances))
         gradient = features.T @ (precision * (chances - outcomes)) + strength * (weights - prior)
-        information = (features * (precision * slopes)[:, None]).T @ features + strength * np.eye(3)
+        information = (features * (precision * slopes)[:, None]).T @ features + strength * np.eye(4)
         step = np.linalg.solve(information, gradient)
         weights = weights - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
         if float(np.abs(step).max()) < 1e-7:
             break
-    return float(weights[0]), float(weights[1]), float(weights[2])
+    slope, intercept, size_weight, bend = (float(weight) for weight in weights)
+    # A more probable action never gets the smaller chance.
+    slope = max(slope, 0.05)
+    return slope, intercept, size_weight, max(bend, 0.05 - slope)
