@@ -84,30 +84,51 @@ class Rejects(NamedTuple):
     state: Any
 
 
-def _loader(n_bits: int) -> Any:
-    """Unaligned little-endian loads without a bounds or sign check."""
+# PERF: helpers take the addresses of arrays, not arrays: Numba counts references around each call that is given an array,
+# which cost half of the parser's time. An address is only taken from an argument of the kernel, which outlives the call.
+@intrinsic
+def address(typing_context: Any, array: Any) -> Any:
+    """Where an array's data lie."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.int64(array), generate
+
+
+def _loader(n_bits: int, result: Any) -> Any:
+    """Unaligned little-endian loads from a base address and an offset in bytes."""
 
     @intrinsic
-    def load(typing_context: Any, array: Any, index: Any) -> Any:
-        signature = types.uint64(array, index)
-
+    def load(typing_context: Any, base: Any, offset: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-            index_type = signature.args[1]
-            offset = context.cast(builder, arguments[1], index_type, types.intp)
             word = ir.IntType(n_bits)
-            pointer = builder.bitcast(cgutils.gep(builder, data, offset), word.as_pointer())
-            value = builder.load(pointer, align=1)
+            place = builder.add(arguments[0], arguments[1])
+            value = builder.load(builder.inttoptr(place, word.as_pointer()), align=1)
             return value if n_bits == 64 else builder.zext(value, ir.IntType(64))
 
-        return signature, generate
+        return result(types.int64, types.int64), generate
 
     return load
 
 
-byte_at = _loader(8)
-load_u32 = _loader(32)
-load_u64 = _loader(64)
+@intrinsic
+def put(typing_context: Any, base: Any, offset: Any, byte: Any) -> Any:
+    """Store one byte."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(builder.add(arguments[0], arguments[1]), ir.IntType(8).as_pointer())
+        builder.store(builder.trunc(arguments[2], ir.IntType(8)), place)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, types.int64), generate
+
+
+byte_at = _loader(8, types.int64)
+load_i64 = _loader(64, types.int64)
+load_u32 = _loader(32, types.uint64)
+load_u64 = _loader(64, types.uint64)
 
 
 @njit(cache=True, nogil=True)
@@ -146,7 +167,7 @@ def table_hash(data, start, size):  # type: ignore[no-untyped-def]
         x = (x ^ (load_u32(data, start) | (load_u32(data, start + size - 4) << np.uint64(32)))) * k
     else:
         for at in range(size):
-            x = (x ^ byte_at(data, start + at)) * k
+            x = (x ^ np.uint64(byte_at(data, start + at))) * k
     x ^= x >> np.uint64(32)
     x *= np.uint64(0xD6E8FEB86659FD93)
     return x ^ (x >> np.uint64(32))
@@ -165,7 +186,7 @@ def name_hash(data, start, size):  # type: ignore[no-untyped-def]
     """FNV-1a and splitmix64's finaliser: the order of customers and the visit keys of a dataset are defined by it."""
     x = np.uint64(0xCBF29CE484222325)
     for at in range(size):
-        x = (x ^ byte_at(data, start + at)) * np.uint64(0x100000001B3)
+        x = (x ^ np.uint64(byte_at(data, start + at))) * np.uint64(0x100000001B3)
     return finalise(x)
 
 
@@ -180,37 +201,52 @@ def time_hash(time):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def open_names(names):  # type: ignore[no-untyped-def]
+    """The addresses and sizes of a `Names`: table, its mask, stops, their number, arena, its bytes, state."""
+    return (
+        address(names.table),
+        len(names.table) - 1,
+        address(names.stops),
+        len(names.stops),
+        address(names.arena),
+        len(names.arena),
+        address(names.state),
+    )
+
+
+@njit(cache=True, nogil=True)
 def find_name(data, start, size, hash_, names):  # type: ignore[no-untyped-def]
-    """The id of a name, or -1."""
-    mask = np.uint64(len(names.table) - 1)
-    slot = hash_ & mask
+    """The id of a name, or -1; `names` from `open_names`."""
+    table, mask, stops, _, arena, _, _ = names
+    slot = np.int64(hash_ & np.uint64(mask))
     tag = hash_ >> np.uint64(32)
     while True:
-        entry = names.table[slot]
+        entry = load_u64(table, 8 * slot)
         if entry == np.uint64(0):
             return -1
         if entry >> np.uint64(32) == tag:
             found = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-            at = names.stops[found]
-            if names.stops[found + 1] - at == size and is_equal(data, start, names.arena, at, size):
+            at = load_i64(stops, 8 * found)
+            if load_i64(stops, 8 * found + 8) - at == size and is_equal(data, start, arena, at, size):
                 return found
-        slot = (slot + np.uint64(1)) & mask
+        slot = (slot + 1) & mask
 
 
 @njit(cache=True, nogil=True)
 def has_room(names, size):  # type: ignore[no-untyped-def]
     """Whether one more name of this size fits; the table stays at most half full."""
-    n = names.state[0]
-    return (n + 1) * 2 <= len(names.table) and n + 2 <= len(names.stops) and names.stops[n] + size <= len(names.arena)
+    _, mask, stops, n_stops, _, n_bytes, state = names
+    n = load_i64(state, 0)
+    return (n + 1) * 2 <= mask + 1 and n + 2 <= n_stops and load_i64(stops, 8 * n) + size <= n_bytes
 
 
 @njit(cache=True, nogil=True)
 def add_name(data, start, size, hash_, names):  # type: ignore[no-untyped-def]
-    """Give a name that `find_name` did not find the next id."""
+    """Give a name that `find_name` did not find the next id; `names` is a `Names`."""
     n = names.state[0]
     at = names.stops[n]
     for k in range(size):
-        names.arena[at + k] = data[start + k]
+        names.arena[at + k] = byte_at(data, start + k)
     names.stops[n + 1] = at + size
     mask = np.uint64(len(names.table) - 1)
     slot = hash_ & mask
@@ -226,7 +262,7 @@ def rehash_names(names):  # type: ignore[no-untyped-def]
     """Fill an empty table from the names there are."""
     mask = np.uint64(len(names.table) - 1)
     for i in range(names.state[0]):
-        hash_ = table_hash(names.arena, names.stops[i], names.stops[i + 1] - names.stops[i])
+        hash_ = table_hash(address(names.arena), names.stops[i], names.stops[i + 1] - names.stops[i])
         slot = hash_ & mask
         while names.table[slot] != np.uint64(0):
             slot = (slot + np.uint64(1)) & mask
@@ -236,11 +272,13 @@ def rehash_names(names):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def intern_names(data, starts, names, ids):  # type: ignore[no-untyped-def]
     """Ids of many names, those of `data[starts[i]:starts[i + 1]]`; `names` must have room for all."""
+    opened = open_names(names)
+    at = address(data)
     for i in range(len(ids)):
         start, size = starts[i], starts[i + 1] - starts[i]
-        hash_ = table_hash(data, start, size)
-        found = find_name(data, start, size, hash_, names)
-        ids[i] = add_name(data, start, size, hash_, names) if found < 0 else found
+        hash_ = table_hash(at, start, size)
+        found = find_name(at, start, size, hash_, opened)
+        ids[i] = add_name(at, start, size, hash_, names) if found < 0 else found
 
 
 @njit(cache=True, nogil=True)
@@ -252,7 +290,7 @@ def is_utf8(data, start, size):  # type: ignore[no-untyped-def]
         if at + 8 <= stop and load_u64(data, at) & np.uint64(0x8080808080808080) == np.uint64(0):
             at += 8
             continue
-        lead = data[at]
+        lead = byte_at(data, at)
         if lead < 0x80:
             at += 1
             continue
@@ -269,10 +307,10 @@ def is_utf8(data, start, size):  # type: ignore[no-untyped-def]
             high = 0x8F if lead == 0xF4 else high
         else:
             return False
-        if at + length > stop or data[at + 1] < low or data[at + 1] > high:
+        if at + length > stop or byte_at(data, at + 1) < low or byte_at(data, at + 1) > high:
             return False
         for k in range(at + 2, at + length):
-            if data[k] & 0xC0 != 0x80:
+            if byte_at(data, k) & 0xC0 != 0x80:
                 return False
         at += length
     return True
@@ -281,8 +319,8 @@ def is_utf8(data, start, size):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def two_digits(data, at):  # type: ignore[no-untyped-def]
     """The number in two bytes, or a large number if they are not both digits."""
-    a = np.int64(byte_at(data, at)) - 48
-    b = np.int64(byte_at(data, at + 1)) - 48
+    a = byte_at(data, at) - 48
+    b = byte_at(data, at + 1) - 48
     if a < 0 or a > 9 or b < 0 or b > 9:
         return 10_000
     return a * 10 + b
@@ -292,7 +330,7 @@ def two_digits(data, at):  # type: ignore[no-untyped-def]
 def count_digits(data, at, stop, most):  # type: ignore[no-untyped-def]
     """How many digits follow, at most so many."""
     n = 0
-    while n < most and at + n < stop and 48 <= data[at + n] <= 57:
+    while n < most and at + n < stop and 48 <= byte_at(data, at + n) <= 57:
         n += 1
     return n
 
@@ -325,11 +363,11 @@ def date_to_us(year, month, day):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def parse_clock(data, at, stop, least_hour_digits):  # type: ignore[no-untyped-def]
     """HH:MM[:SS[.f]] from `at`: where it ends (-1: it is none) and the microseconds, finer digits cut off."""
-    if at + 5 <= stop and data[at + 2] == 58:
+    if at + 5 <= stop and byte_at(data, at + 2) == 58:
         hour = two_digits(data, at)
         at += 2
-    elif least_hour_digits == 1 and at + 4 <= stop and data[at + 1] == 58 and 48 <= data[at] <= 57:
-        hour = np.int64(data[at]) - 48
+    elif least_hour_digits == 1 and at + 4 <= stop and byte_at(data, at + 1) == 58 and 48 <= byte_at(data, at) <= 57:
+        hour = byte_at(data, at) - 48
         at += 1
     else:
         return -1, 0
@@ -339,17 +377,17 @@ def parse_clock(data, at, stop, least_hour_digits):  # type: ignore[no-untyped-d
     at += 3
     second = 0
     fraction = 0
-    if at < stop and data[at] == 58:
+    if at < stop and byte_at(data, at) == 58:
         if at + 3 > stop:
             return -1, 0
         second = two_digits(data, at + 1)
         at += 3
-        if at < stop and data[at] == 46:
+        if at < stop and byte_at(data, at) == 46:
             at += 1
             n = 0
-            while at < stop and 48 <= data[at] <= 57:
+            while at < stop and 48 <= byte_at(data, at) <= 57:
                 if n < 6:
-                    fraction = fraction * 10 + np.int64(data[at]) - 48
+                    fraction = fraction * 10 + byte_at(data, at) - 48
                 n += 1
                 at += 1
             if n == 0:
@@ -365,27 +403,27 @@ def parse_clock(data, at, stop, least_hour_digits):  # type: ignore[no-untyped-d
 @njit(cache=True, nogil=True)
 def parse_iso(data, at, stop):  # type: ignore[no-untyped-def]
     """YYYY-MM-DD[T ]HH:MM[:SS[.f]][Z|+HH:MM], or the date alone."""
-    if stop - at < 10 or data[at + 4] != 45 or data[at + 7] != 45:
+    if stop - at < 10 or byte_at(data, at + 4) != 45 or byte_at(data, at + 7) != 45:
         return False, 0
     year = two_digits(data, at) * 100 + two_digits(data, at + 2)
     good, time = date_to_us(year, two_digits(data, at + 5), two_digits(data, at + 8))
     if not good or stop - at == 10:
         return good, time
-    if data[at + 10] != 32 and data[at + 10] != 84:
+    if byte_at(data, at + 10) != 32 and byte_at(data, at + 10) != 84:
         return False, 0
     at, clock = parse_clock(data, at + 11, stop, 2)
     if at < 0:
         return False, 0
     time += clock
     if at < stop:
-        if data[at] == 90:
+        if byte_at(data, at) == 90:
             at += 1
-        elif (data[at] == 43 or data[at] == 45) and stop - at == 6 and data[at + 3] == 58:
+        elif (byte_at(data, at) == 43 or byte_at(data, at) == 45) and stop - at == 6 and byte_at(data, at + 3) == 58:
             hour, minute = two_digits(data, at + 1), two_digits(data, at + 4)
             if hour > 23 or minute > 59:
                 return False, 0
             offset = (hour * 60 + minute) * 60 * US
-            time += -offset if data[at] == 43 else offset
+            time += -offset if byte_at(data, at) == 43 else offset
             at += 6
     return at == stop, time
 
@@ -403,9 +441,9 @@ def parse_date(data, at, stop, kind, separator):  # type: ignore[no-untyped-def]
         parts = (0, 0)
         for k in range(2):
             n = count_digits(data, at, stop, 2)
-            if n == 0 or at + n >= stop or data[at + n] != separator:
+            if n == 0 or at + n >= stop or byte_at(data, at + n) != separator:
                 return False, 0
-            value = two_digits(data, at) if n == 2 else np.int64(data[at]) - 48
+            value = two_digits(data, at) if n == 2 else byte_at(data, at) - 48
             parts = (value, 0) if k == 0 else (parts[0], value)
             at += n + 1
         if stop - at < 4:
@@ -416,7 +454,7 @@ def parse_date(data, at, stop, kind, separator):  # type: ignore[no-untyped-def]
     good, time = date_to_us(year, month, day)
     if not good or at == stop:
         return good, time
-    if data[at] != 32:
+    if byte_at(data, at) != 32:
         return False, 0
     at, clock = parse_clock(data, at + 1, stop, 1)
     return at == stop, time + clock
@@ -425,7 +463,7 @@ def parse_date(data, at, stop, kind, separator):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def parse_integer(data, at, stop):  # type: ignore[no-untyped-def]
     """An integer of up to 64 bits with sign."""
-    negative = at < stop and data[at] == 45
+    negative = at < stop and byte_at(data, at) == 45
     if negative:
         at += 1
     n = stop - at
@@ -433,64 +471,64 @@ def parse_integer(data, at, stop):  # type: ignore[no-untyped-def]
         return False, 0
     value = np.uint64(0)
     for k in range(at, stop):
-        value = value * np.uint64(10) + np.uint64(data[k] - 48)
+        value = value * np.uint64(10) + np.uint64(byte_at(data, k) - 48)
     if value > np.uint64(0x7FFFFFFFFFFFFFFF):
         return False, 0
     return True, -np.int64(value) if negative else np.int64(value)
 
 
 @njit(cache=True, nogil=True)
-def parse_time(data, start, size, numbers):  # type: ignore[no-untyped-def]
-    """Whether a field has the run's form of time, and its microseconds since the epoch (or order number)."""
-    kind = numbers[TIME_KIND]
+def parse_time(data, start, size, form):  # type: ignore[no-untyped-def]
+    """Whether a field has the form (kind, unit, separator), and its microseconds since the epoch (or order number)."""
+    kind, unit, separator = form
     if kind == ISO:
         return parse_iso(data, start, start + size)
     if kind == ORDER or kind == EPOCH:
         good, value = parse_integer(data, start, start + size)
-        unit = numbers[UNIT_US]
         if not good or kind == ORDER or unit == 1:
             return good, value
         if unit == 0:
             return True, value // 1000
         bound = np.int64(0x7FFFFFFFFFFFFFFF) // unit
         return -bound <= value <= bound, value * unit
-    return parse_date(data, start, start + size, kind, numbers[DATE_SEPARATOR])
+    return parse_date(data, start, start + size, kind, separator)
 
 
 @njit(cache=True, nogil=True)
 def unquote(data, start, size, quote, is_plain, top):  # type: ignore[no-untyped-def]
     """A field without its quotes: start, size, and the new top of the scratch bytes if it had to be rewritten."""
-    if size == 0 or np.int64(data[start]) != quote:
+    if size == 0 or byte_at(data, start) != quote:
         return start, size, top
-    if is_plain and size >= 2 and np.int64(data[start + size - 1]) == quote:
+    if is_plain and size >= 2 and byte_at(data, start + size - 1) == quote:
         return start + 1, size - 2, top
     out = top
     inside = True
     at = start + 1
     while at < start + size:
-        byte = data[at]
-        if inside and np.int64(byte) == quote:
-            if at + 1 < start + size and np.int64(data[at + 1]) == quote:
-                data[out] = byte
+        byte = byte_at(data, at)
+        if inside and byte == quote:
+            if at + 1 < start + size and byte_at(data, at + 1) == quote:
+                put(data, out, byte)
                 out += 1
                 at += 1
             else:
                 inside = False
         else:
-            data[out] = byte
+            put(data, out, byte)
             out += 1
         at += 1
     return top, out - top, out
 
 
 @njit(cache=True, nogil=True)
-def is_null(data, start, size, role, layout):  # type: ignore[no-untyped-def]
-    """Whether a value is empty or one of the role's null literals."""
+def is_null(data, start, size, role, nulls):  # type: ignore[no-untyped-def]
+    """Whether a value is empty or one of the role's null literals; `nulls`: addresses of bytes, stops and starts."""
     if size == 0:
         return True
-    for i in range(layout.null_starts[role], layout.null_starts[role + 1]):
-        at = layout.null_stops[i]
-        if layout.null_stops[i + 1] - at == size and is_equal(data, start, layout.null_bytes, at, size):
+    literals, stops, starts = nulls
+    for i in range(load_i64(starts, 8 * role), load_i64(starts, 8 * role + 8)):
+        at = load_i64(stops, 8 * i)
+        if load_i64(stops, 8 * i + 8) - at == size and is_equal(data, start, literals, at, size):
             return True
     return False
 
@@ -498,32 +536,33 @@ def is_null(data, start, size, role, layout):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def field(data, separators, first, row_start, column, n_fields):  # type: ignore[no-untyped-def]
     """Start and size of a raw field; the last one loses the carriage return of its line end."""
-    start = row_start if column == 0 else np.int64(separators[first + column - 1]) + 1
-    stop = np.int64(separators[first + column])
-    if column == n_fields - 1 and stop > start and data[stop - 1] == 13:
+    start = row_start if column == 0 else np.int64(load_u32(separators, 4 * (first + column - 1))) + 1
+    stop = np.int64(load_u32(separators, 4 * (first + column)))
+    if column == n_fields - 1 and stop > start and byte_at(data, stop - 1) == 13:
         stop -= 1
     return start, stop - start
 
 
 @njit(cache=True, nogil=True)
-def join_fields(data, separators, first, row_start, role, layout, is_plain, top):  # type: ignore[no-untyped-def]
-    """The columns of a role as one value in the scratch bytes: start, size (0: a part is missing), new top."""
-    n_fields = layout.numbers[N_FIELDS]
-    quote = layout.numbers[QUOTE]
-    n_columns = layout.starts[role + 1] - layout.starts[role]
+def join_fields(data, separators, first, row_start, role, columns, n_columns, where, nulls, top):  # type: ignore[no-untyped-def]
+    """The columns of a role as one value in the scratch bytes: start, size (0: a part is missing), new top.
+
+    `columns` is the address of the first one's index, `where` is (number of fields, quote, quotes are plain).
+    """
+    n_fields, quote, is_plain = where
     start = top
     for i in range(n_columns):
-        column = layout.columns[layout.starts[role] + i]
+        column = load_i64(columns, 8 * i)
         at, size = field(data, separators, first, row_start, column, n_fields)
         if i > 0:
-            data[top] = 32 if role == 1 else 31
+            put(data, top, np.int64(32 if role == 1 else 31))
             top += 1
         at, size, rewritten = unquote(data, at, size, quote, is_plain, top)
-        if is_null(data, at, size, role, layout):
+        if is_null(data, at, size, role, nulls):
             return start, 0, start
         if rewritten == top:
             for k in range(size):
-                data[top + k] = data[at + k]
+                put(data, top + k, byte_at(data, at + k))
         top += size
     return start, top - start, top
 
@@ -565,6 +604,14 @@ def parse_rows(  # type: ignore[no-untyped-def]
     """
     numbers, columns, starts = layout.numbers, layout.columns, layout.starts
     n_fields, quote = numbers[N_FIELDS], numbers[QUOTE]
+    where = (n_fields, quote, np.int64(is_plain))
+    form = (numbers[TIME_KIND], numbers[UNIT_US], numbers[DATE_SEPARATOR])
+    nulls = (address(layout.null_bytes), address(layout.null_stops), address(layout.null_starts))
+    column_of = address(columns)
+    bytes_, index, stops_ = address(data), address(separators), address(row_stops)
+    known_customers, known_actions, known_keys = open_names(customers), open_names(actions), open_names(lookup)
+    reject_start, reject_stop, reject_reason, reject_state = rejects
+    owner, size_of, time_of, key_of, action_of, action_counts, hashes, state = store
     has_lookup = numbers[HAS_LOOKUP] != 0
     customer_column, time_column, action_column = columns[starts[0]], columns[starts[1]], columns[starts[2]]
     joins_customer, joins_time, joins_action = (
@@ -574,9 +621,8 @@ def parse_rows(  # type: ignore[no-untyped-def]
     )
     n_visit_columns = starts[4] - starts[3]
     visit_column = columns[starts[3]] if n_visit_columns > 0 else 0
-    state = store.state
     n_fragments, n_actions = state[N_FRAGMENTS], state[N_ACTIONS]
-    n_rejects = rejects.state[0]
+    n_rejects = reject_state[0]
     min_time, max_time = state[MIN_TIME], state[MAX_TIME]
     n_events = state[N_EVENTS]
     row = np.int64(rows[0])
@@ -593,24 +639,24 @@ def parse_rows(  # type: ignore[no-untyped-def]
 
     while row < rows[1]:
         row_start = next_start
-        flagged = np.int64(row_stops[row])
+        flagged = np.int64(load_u32(stops_, 4 * row))
         stop = flagged & 0x7FFFFFFF
-        line_end = np.int64(separators[stop - 1])
+        line_end = np.int64(load_u32(index, 4 * (stop - 1)))
         next_start = line_end + 1
         reason = -1
         if flagged != first + n_fields:
             if flagged >= UNCLOSED:
                 reason = UNCLOSED_QUOTE
-            elif line_end == row_start or (line_end == row_start + 1 and data[row_start] == 13):
+            elif line_end == row_start or (line_end == row_start + 1 and byte_at(bytes_, row_start) == 13):
                 # an empty line is no row
                 first = stop
                 row += 1
-                rejects.state[1] += 1
+                reject_state[1] += 1
                 continue
             else:
                 reason = FIELD_COUNT
         else:
-            if n_fragments == len(store.key) or n_actions == len(store.actions):
+            if n_fragments == len(key_of) or n_actions == len(action_of):
                 status = STORE_FULL
                 break
             top = scratch
@@ -620,39 +666,43 @@ def parse_rows(  # type: ignore[no-untyped-def]
 
             # customer
             if joins_customer:
-                at, size, top = join_fields(data, separators, first, row_start, 0, layout, is_plain, top)
+                at, size, top = join_fields(
+                    bytes_, index, first, row_start, 0, column_of + 8 * starts[0], starts[1] - starts[0], where, nulls, top
+                )
             else:
-                at, size = field(data, separators, first, row_start, customer_column, n_fields)
+                at, size = field(bytes_, index, first, row_start, customer_column, n_fields)
             raw_customer, raw_customer_size = at, size
             customer = last_customer
             customer_hash = np.uint64(0)
-            same_customer = size == last_customer_size and is_equal(data, at, data, last_customer_at, size)
+            same_customer = size == last_customer_size and is_equal(bytes_, at, bytes_, last_customer_at, size)
             if not same_customer:
                 if not joins_customer:
-                    at, size, top = unquote(data, at, size, quote, is_plain, top)
-                if is_null(data, at, size, 0, layout):
+                    at, size, top = unquote(bytes_, at, size, quote, is_plain, top)
+                if is_null(bytes_, at, size, 0, nulls):
                     reason = MISSING_CUSTOMER
                 else:
-                    customer_hash = table_hash(data, at, size)
-                    customer = find_name(data, at, size, customer_hash, customers)
+                    customer_hash = table_hash(bytes_, at, size)
+                    customer = find_name(bytes_, at, size, customer_hash, known_customers)
             customer_at, customer_size = at, size
 
             # time
             raw_time, raw_time_size, time, same_time = 0, 0, last_time, True
             if reason < 0:
                 if joins_time:
-                    at, size, top = join_fields(data, separators, first, row_start, 1, layout, is_plain, top)
+                    at, size, top = join_fields(
+                    bytes_, index, first, row_start, 1, column_of + 8 * starts[1], starts[2] - starts[1], where, nulls, top
+                )
                 else:
-                    at, size = field(data, separators, first, row_start, time_column, n_fields)
+                    at, size = field(bytes_, index, first, row_start, time_column, n_fields)
                 raw_time, raw_time_size = at, size
-                same_time = size == last_time_size and is_equal(data, at, data, last_time_at, size)
+                same_time = size == last_time_size and is_equal(bytes_, at, bytes_, last_time_at, size)
                 if not same_time:
                     if not joins_time:
-                        at, size, top = unquote(data, at, size, quote, is_plain, top)
-                    if is_null(data, at, size, 1, layout):
+                        at, size, top = unquote(bytes_, at, size, quote, is_plain, top)
+                    if is_null(bytes_, at, size, 1, nulls):
                         reason = MISSING_TIME
                     else:
-                        good, time = parse_time(data, at, size, numbers)
+                        good, time = parse_time(bytes_, at, size, form)
                         if not good:
                             reason = BAD_TIME
 
@@ -661,16 +711,18 @@ def parse_rows(  # type: ignore[no-untyped-def]
             action_hash = np.uint64(0)
             if reason < 0:
                 if joins_action:
-                    at, size, top = join_fields(data, separators, first, row_start, 2, layout, is_plain, top)
+                    at, size, top = join_fields(
+                    bytes_, index, first, row_start, 2, column_of + 8 * starts[2], starts[3] - starts[2], where, nulls, top
+                )
                 else:
-                    at, size = field(data, separators, first, row_start, action_column, n_fields)
-                    at, size, top = unquote(data, at, size, quote, is_plain, top)
-                if is_null(data, at, size, 2, layout):
+                    at, size = field(bytes_, index, first, row_start, action_column, n_fields)
+                    at, size, top = unquote(bytes_, at, size, quote, is_plain, top)
+                if is_null(bytes_, at, size, 2, nulls):
                     reason = MISSING_ACTION
                 else:
-                    action_hash = table_hash(data, at, size)
+                    action_hash = table_hash(bytes_, at, size)
                     if has_lookup:
-                        entry = find_name(data, at, size, action_hash, lookup)
+                        entry = find_name(bytes_, at, size, action_hash, known_keys)
                         if entry < 0:
                             reason = UNMATCHED_LOOKUP
                         else:
@@ -678,19 +730,19 @@ def parse_rows(  # type: ignore[no-untyped-def]
                             if action < 0:
                                 reason = MISSING_ACTION
                     else:
-                        action = find_name(data, at, size, action_hash, actions)
-                        if action < 0 and not is_utf8(data, at, size):
+                        action = find_name(bytes_, at, size, action_hash, known_actions)
+                        if action < 0 and not is_utf8(bytes_, at, size):
                             reason = BAD_ENCODING
-            if reason < 0 and customer < 0 and not is_utf8(data, customer_at, customer_size):
+            if reason < 0 and customer < 0 and not is_utf8(bytes_, customer_at, customer_size):
                 reason = BAD_ENCODING
 
         if reason >= 0:
-            if n_rejects == len(rejects.start):
+            if n_rejects == len(reject_start):
                 status = REJECTS_FULL
                 break
-            rejects.start[n_rejects] = row_start
-            rejects.stop[n_rejects] = line_end
-            rejects.reason[n_rejects] = reason
+            reject_start[n_rejects] = row_start
+            reject_stop[n_rejects] = line_end
+            reject_reason[n_rejects] = reason
             n_rejects += 1
             first = stop
             row += 1
@@ -698,17 +750,17 @@ def parse_rows(  # type: ignore[no-untyped-def]
 
         # nothing of a rejected row is kept, so names are added only now
         if customer < 0:
-            if not has_room(customers, customer_size) or customers.state[0] >= len(store.hashes):
+            if not has_room(known_customers, customer_size) or customers.state[0] >= len(hashes):
                 status = CUSTOMERS_FULL
                 break
         if action < 0:
-            if not has_room(actions, size) or actions.state[0] >= len(store.action_counts):
+            if not has_room(known_actions, size) or actions.state[0] >= len(action_counts):
                 status = ACTIONS_FULL
                 break
-            action = add_name(data, at, size, action_hash, actions)
+            action = add_name(bytes_, at, size, action_hash, actions)
         if customer < 0:
-            customer = add_name(data, customer_at, customer_size, customer_hash, customers)
-            store.hashes[customer] = name_hash(data, customer_at, customer_size)
+            customer = add_name(bytes_, customer_at, customer_size, customer_hash, customers)
+            hashes[customer] = name_hash(bytes_, customer_at, customer_size)
 
         # visit
         key = last_key
@@ -717,36 +769,38 @@ def parse_rows(  # type: ignore[no-untyped-def]
                 key = time_hash(time)
         else:
             if n_visit_columns > 1:
-                at, size, top = join_fields(data, separators, first, row_start, 3, layout, is_plain, top)
+                at, size, top = join_fields(
+                    bytes_, index, first, row_start, 3, column_of + 8 * starts[3], n_visit_columns, where, nulls, top
+                )
             else:
-                at, size = field(data, separators, first, row_start, visit_column, n_fields)
-            if size != last_visit_size or not is_equal(data, at, data, last_visit_at, size):
+                at, size = field(bytes_, index, first, row_start, visit_column, n_fields)
+            if size != last_visit_size or not is_equal(bytes_, at, bytes_, last_visit_at, size):
                 raw_visit, raw_visit_size = at, size
                 if n_visit_columns == 1:
-                    at, size, top = unquote(data, at, size, quote, is_plain, top)
-                if is_null(data, at, size, 3, layout):
+                    at, size, top = unquote(bytes_, at, size, quote, is_plain, top)
+                if is_null(bytes_, at, size, 3, nulls):
                     # without a visit id a row stands for itself and its time
                     key = time_hash(time)
                     last_visit_size = -1
                 else:
-                    key = name_hash(data, at, size)
+                    key = name_hash(bytes_, at, size)
                     # a joined value lies in the scratch bytes, which the next row writes over
                     last_visit_at, last_visit_size = raw_visit, raw_visit_size if n_visit_columns == 1 else -1
 
         if has_fragment and customer == last_customer and key == last_key:
-            store.n_actions[n_fragments - 1] += np.uint32(1)
-            if time < store.time[n_fragments - 1]:
-                store.time[n_fragments - 1] = time
+            size_of[n_fragments - 1] += np.uint32(1)
+            if time < time_of[n_fragments - 1]:
+                time_of[n_fragments - 1] = time
         else:
-            store.customer[n_fragments] = customer
-            store.n_actions[n_fragments] = 1
-            store.time[n_fragments] = time
-            store.key[n_fragments] = key
+            owner[n_fragments] = customer
+            size_of[n_fragments] = 1
+            time_of[n_fragments] = time
+            key_of[n_fragments] = key
             n_fragments += 1
             has_fragment = True
-        store.actions[n_actions] = action
+        action_of[n_actions] = action
         n_actions += 1
-        store.action_counts[action] += 1
+        action_counts[action] += 1
         n_events += 1
         min_time = min(min_time, time)
         max_time = max(max_time, time)
@@ -760,5 +814,5 @@ def parse_rows(  # type: ignore[no-untyped-def]
 
     state[N_FRAGMENTS], state[N_ACTIONS], state[N_EVENTS] = n_fragments, n_actions, n_events
     state[MIN_TIME], state[MAX_TIME], state[STATUS] = min_time, max_time, status
-    rejects.state[0] = n_rejects
+    reject_state[0] = n_rejects
     return row
