@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["READERS", "WRITERS", "Block", "write_with_luckyfast"]
+    from luckyfast.ingestion.plan import IngestPlan
+
+__all__ = ["READERS", "WRITERS", "Block", "plan_log"]
 
 _CUSTOMER, _TIME, _VISIT, _ACTION = (COLUMNS[role] for role in ("customer", "time", "visit", "action"))
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
@@ -38,10 +40,17 @@ class Block:
     counts: npt.NDArray[np.int64]
 
 
+def plan_log(values: Mapping[str, Any], out: Path) -> IngestPlan:
+    """Plan luckyfast's way through the log without carrying it out, for tasks that measure one stage alone."""
+    from luckyfast.ingestion.planning import make_plan
+
+    return make_plan([values["csv"]], out / "dataset", customer=_CUSTOMER, time=_TIME, action=_ACTION, visit=_VISIT)
+
+
 # ---- luckyfast ------------------------------------------------------------------------------------------------------
 
 
-def write_with_luckyfast(values: Mapping[str, Any], out: Path) -> None:
+def _write_with_luckyfast(values: Mapping[str, Any], out: Path) -> None:
     """Ingest as a user would: the roles are named, all else is found out."""
     from luckyfast.ingestion import ingest
 
@@ -250,7 +259,7 @@ def _microseconds(times: pa.Array) -> npt.NDArray[np.int64]:
 
 
 WRITERS: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
-    "luckyfast": write_with_luckyfast,
+    "luckyfast": _write_with_luckyfast,
     "polars": _write_with_polars,
     "duckdb": _write_with_duckdb,
     "pyarrow": _write_with_pyarrow,

@@ -43,9 +43,9 @@ class Run:
 
     Args:
         status: `wrong` is a run that ended well with a result that is not the right one.
-        wall_s: seconds of the work itself, after the system was imported; None when it did not end well.
+        wall_s: seconds of the work itself, after import and warm-up; None when it did not end well.
         cpu_s: user and system seconds of the work, ended children included.
-        process_s: seconds of the whole process, from its start to its end, imports included.
+        start_s: seconds of everything else in the process: interpreter, imports, a small first run, exit.
         peak_rss_bytes: largest resident size of the process tree.
         other_cpu_s: seconds that everything else on the machine was busy meanwhile.
         checksum: of the result.
@@ -56,7 +56,7 @@ class Run:
     status: RunStatus
     wall_s: float | None
     cpu_s: float | None
-    process_s: float
+    start_s: float
     peak_rss_bytes: int
     other_cpu_s: float = 0.0
     checksum: str | None = None
@@ -133,7 +133,7 @@ class BenchReport:
     def foreign_load(self) -> float:
         """Share of the cores that others kept busy during the runs; from a few percent on, times mislead."""
         runs = [run for task in self.tasks for system in task.systems for run in system.runs]
-        elapsed = sum(run.process_s for run in runs) * self.machine["cores"]
+        elapsed = sum(run.start_s + (run.wall_s or 0.0) for run in runs) * self.machine["cores"]
         return sum(run.other_cpu_s for run in runs) / elapsed if elapsed else 0.0
 
     @property
@@ -253,7 +253,7 @@ def _table(task: TaskResult) -> tuple[list[str], list[list[str]]]:
         "time",
         f"x {task.systems[0].name}" if task.systems else "x",
         "CPU",
-        "whole process",
+        "start-up",
         "peak memory",
     ]
     header += [*(["GB/s"] if task.n_bytes else []), *metric_names, "result"]
@@ -265,7 +265,7 @@ def _table(task: TaskResult) -> tuple[list[str], list[list[str]]]:
             _seconds(wall_s),
             f"{ratio:.2f}" if ratio else "",
             _seconds(system.median("cpu_s")),
-            _seconds(system.median("process_s")),
+            _seconds(system.median("start_s")),
             format_size(system.peak_rss_bytes) if system.peak_rss_bytes else "",
         ]
         if task.n_bytes:

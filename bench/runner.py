@@ -132,18 +132,18 @@ class _TaskBench:
         """Let a system fill its caches of compiled code on a small input."""
         if inputs.warm_up is None:
             return None
-        usage, _ = self._call("run", system, inputs.warm_up)
+        usage, _ = self._call("run", system, inputs.warm_up, None)
         return usage.wall_s
 
     def _run_once(self, system: str, inputs: Inputs) -> Run:
         os.sync()  # what the run before left to be written would slow this one
-        usage, result = self._call("run", system, inputs.values)
+        usage, result = self._call("run", system, inputs.values, inputs.warm_up)
         if result is None:
             error = f"ended after {self.timeout_s:.0f} s" if usage.timed_out else _last_words(usage)
             return Run("failed", None, None, usage.wall_s, usage.peak_rss_bytes, usage.other_cpu_s, error=error)
-        checked, verdict = self._call("check", system, inputs.values, keep=True)
+        checked, verdict = self._call("check", system, inputs.values, None)
         peak = max(usage.peak_rss_bytes, result["peak_rss_bytes"])
-        measured = (result["wall_s"], result["cpu_s"], usage.wall_s, peak, usage.other_cpu_s)
+        measured = (result["wall_s"], result["cpu_s"], usage.wall_s - result["wall_s"], peak, usage.other_cpu_s)
         if verdict is None:
             return Run("failed", *measured, error=f"the result cannot be read: {_last_words(checked)}")
         checksum, error = verdict["checksum"], verdict["error"]
@@ -152,15 +152,22 @@ class _TaskBench:
         return Run("wrong" if error else "ok", *measured, checksum, result["metrics"], error)
 
     def _call(
-        self, action: str, system: str, values: Mapping[str, Any], *, keep: bool = False
+        self, action: str, system: str, values: Mapping[str, Any], warm_up: Mapping[str, Any] | None
     ) -> tuple[Usage, dict[str, Any] | None]:
         """Run the worker; None for the result when it did not end well."""
         folder, request, result = (self.scratch / name for name in ("out", "request.json", "result.json"))
-        if not keep:
+        if action == "run":
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-        content = {"task": self.address, "system": system, "values": dict(values), "out": str(folder)}
-        request.write_text(json.dumps(content | {"n_threads": self.settings.n_threads}), encoding="utf-8")
+        content = {
+            "task": self.address,
+            "system": system,
+            "values": dict(values),
+            "warm_up": None if warm_up is None else dict(warm_up),
+            "out": str(folder),
+            "n_threads": values.get("n_threads", self.settings.n_threads),
+        }
+        request.write_text(json.dumps(content), encoding="utf-8")
         result.unlink(missing_ok=True)
         command = [sys.executable, "-m", "luckyfast.bench.worker", action, str(request), str(result)]
         usage = measure(command, log=self.scratch / "stderr.txt", timeout_s=self.timeout_s)

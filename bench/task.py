@@ -18,6 +18,7 @@ __all__ = ["TASKS", "Inputs", "Settings", "Task", "find_task", "is_installed"]
 TASKS: dict[str, str] = {
     "ingest": "luckyfast.bench.tasks.ingest",
     "scan": "luckyfast.bench.tasks.scan",
+    "parse": "luckyfast.bench.tasks.parse",
     "quality": "luckyfast.bench.tasks.quality",
 }
 """Where each task lives; a module there has one object named TASK."""
@@ -45,11 +46,12 @@ class Inputs:
     """What a run of a task starts from: plain JSON values, so that it can be handed to another process.
 
     Args:
-        values: paths (as text), sizes and settings that `Task.run` needs.
+        values: paths (as text), sizes and settings that `Task.run` needs. `n_threads`, if it is there, is the number of
+            cores that a run's process is held to.
         expected: the checksum that every right result has; None where results are not compared.
         n_bytes: raw bytes that a run reads, from which its throughput is told; 0 where that says nothing.
-        warm_up: `values` of a much smaller run that is done once before and not measured, so that compiled kernels
-            are cached; None for no such run.
+        warm_up: `values` of a much smaller run that each process does before the one that is timed, and that is done
+            once before all others so that compiled kernels are cached on disk; None for no such run.
     """
 
     values: Mapping[str, Any]

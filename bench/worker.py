@@ -1,6 +1,8 @@
 """The process in which one run happens: ``python -m luckyfast.bench.worker run|check REQUEST RESULT``.
 
-`run` imports the system, then times the work; `check`, in another process, tells the checksum of what it left.
+`run` imports the system, lets it do the task's small warm-up, and then times the work: what a system needs once in each
+process (loading compiled kernels, starting threads) is start-up and not work. `check`, in another process, tells the
+checksum of what was left.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from importlib import import_module
@@ -34,8 +37,14 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     task = find_task(request["task"])
     for module in task.systems[request["system"]]:
         import_module(module)
+    out = Path(request["out"])
+    if request["warm_up"] is not None:
+        small = out / "warm-up"
+        small.mkdir()
+        task.run(request["system"], request["warm_up"], small)
+        shutil.rmtree(small)
     cpu_before, start = _cpu_s(), time.perf_counter()
-    metrics = task.run(request["system"], request["values"], Path(request["out"]))
+    metrics = task.run(request["system"], request["values"], out)
     wall_s, cpu_s = time.perf_counter() - start, _cpu_s() - cpu_before
     return {"wall_s": wall_s, "cpu_s": cpu_s, "peak_rss_bytes": own_peak_rss(), "metrics": dict(metrics)}
 

@@ -111,6 +111,8 @@ def test_systems_run_in_turn_and_results_are_kept(bench, tmp_path):
     report = bench("right", "wrong", runs=2)
     order = (tmp_path / "bench" / "cache" / "order.txt").read_text().split()
     assert order == ["right", "wrong", "right", "wrong"]
+    warm_ups = (tmp_path / "bench" / "cache" / "warm.txt").read_text().split()
+    assert sorted(warm_ups) == ["right"] * 3 + ["wrong"] * 3  # one before all runs, one in each process
     right, wrong = report.tasks[0].systems
     assert (right.status, len(right.runs), right.metrics) == ("ok", 2, {"digits": 1.0})
     assert right.first_run_s is not None
@@ -136,7 +138,7 @@ def test_wrong_results_have_no_time_in_the_table(bench):
 def test_a_busy_machine_is_told(bench):
     report = bench("right", runs=1)
     (task,), (run,) = report.tasks, report.tasks[0].systems[0].runs
-    for other_cpu_s, told in ((0.0, False), (run.process_s * report.machine["cores"] / 2, True)):
+    for other_cpu_s, told in ((0.0, False), ((run.start_s + run.wall_s) * report.machine["cores"] / 2, True)):
         system = replace(task.systems[0], runs=(replace(run, other_cpu_s=other_cpu_s),))
         text = render_markdown(replace(report, tasks=(replace(task, systems=(system,)),)))
         assert ("other processes kept 50% of the cores busy" in text) == told

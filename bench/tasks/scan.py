@@ -1,33 +1,35 @@
 """The first stage of ingest alone: where every field of a CSV log ends, on one core.
 
-The log of the `ingest` task is read in blocks of 1 MiB, and each block is cut at its last record and indexed: the
-position of every delimiter and line end outside quotes, in an array. `read` only copies the blocks out of the page
-cache: no system that reads the file through `read(2)` can be faster. The instruction sets below the best one show what
-the wide ones give; `numpy` looks for the two bytes and knows nothing of quotes.
+The log of the `ingest` task is read in blocks of 1 MiB that end with a record, as ingest does, and each block is
+indexed: the position of every delimiter and line end outside quotes, in an array. `read` only copies the blocks out of
+the page cache: no system that reads the file through `read(2)` can be faster. The instruction sets below the best one
+show what the wide ones give; `numpy` looks for the two bytes and knows nothing of quotes or records.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..histories import plan_log
 from ..task import Inputs, Settings, Task
 from .ingest import TASK as INGEST
+
+if TYPE_CHECKING:
+    from luckyfast.ingestion.plan import FilePlan
 
 __all__ = ["TASK", "ScanTask"]
 
 _BLOCK = 1 << 20
 _DELIMITER, _QUOTE, _NEWLINE = b',"\n'
 _LEVELS = {"luckyfast": -1, "luckyfast-avx2": 1, "luckyfast-portable": 0}
-
-Bytes = npt.NDArray[np.uint8]
 
 
 class ScanTask:
@@ -36,9 +38,9 @@ class ScanTask:
     name = "scan"
     title = "scan: every field's end in raw receipts (CSV), one core"
     systems: Mapping[str, tuple[str, ...]] = {
-        "luckyfast": ("luckyfast._engine", "numpy"),
-        "luckyfast-avx2": ("luckyfast._engine", "numpy"),
-        "luckyfast-portable": ("luckyfast._engine", "numpy"),
+        "luckyfast": ("luckyfast.ingestion.run",),
+        "luckyfast-avx2": ("luckyfast.ingestion.run",),
+        "luckyfast-portable": ("luckyfast.ingestion.run",),
         "numpy": ("numpy",),
         "read": ("numpy",),
     }
@@ -62,13 +64,11 @@ class ScanTask:
 
     def run(self, system: str, values: Mapping[str, Any], out: Path) -> Mapping[str, float]:
         """Index the log; what is kept of each block's index are its counts."""
-        with Path(values["csv"]).open("rb", buffering=0) as file:
-            if system == "read":
-                result = f"{sum(stop for _, stop in _read_blocks(file, lambda _, stop: stop))} bytes"
-            elif system == "numpy":
-                result = _scan_with_numpy(file)
-            else:
-                result = _scan_with_luckyfast(file, _LEVELS[system])
+        if system in _LEVELS:
+            result = _scan_with_luckyfast(plan_log(values, out).files[0], _LEVELS[system])
+        else:
+            with Path(values["csv"]).open("rb", buffering=0) as file:
+                result = _scan_with_numpy(file) if system == "numpy" else _read(file)
         (out / "result.txt").write_text(result, encoding="utf-8")
         return {}
 
@@ -82,47 +82,42 @@ class ScanTask:
         return str(values["expected"])
 
 
-def _scan_with_luckyfast(file: RawIOBase, level: int) -> str:
+def _scan_with_luckyfast(plan: FilePlan, level: int) -> str:
     from luckyfast import _engine
+    from luckyfast.ingestion.stream import SourceReader, new_buffer
 
     if level > 0 and _engine.kernel_name(level) == _engine.kernel_name(0):
         raise RuntimeError("this processor lacks these instructions")
-    separators, row_stops = (np.empty(2 * _BLOCK + _engine.SLACK, np.uint32) for _ in range(2))
-    n_rows = n_fields = 0
-
-    def find_stop(block: Bytes, stop: int) -> int:
-        return int(_engine.find_boundary(block, 0, stop, False, False, _DELIMITER, _QUOTE, level)[0])
-
-    for block, stop in _read_blocks(file, find_stop):
-        rows, _, _ = _engine.scan(block, 0, stop, False, _DELIMITER, _QUOTE, separators, row_stops, level)
+    reader, buffer = SourceReader(0, plan, _BLOCK), new_buffer(2 * _BLOCK)
+    separators, row_stops = (np.empty(len(buffer), np.uint32) for _ in range(2))
+    n_rows, n_fields = 1, len(plan.dialect.header)  # the reader skips the header
+    while (block := reader.read(buffer)) is not None:
+        rows, _, _ = _engine.scan(
+            block.buffer, 0, block.stop, block.first_unclosed, _DELIMITER, _QUOTE, separators, row_stops, level
+        )
         n_rows += rows
-        n_fields += int(row_stops[rows - 1]) if rows else 0
+        n_fields += int(row_stops[rows - 1])
     return f"{n_rows} rows, {n_fields} fields"
 
 
 def _scan_with_numpy(file: RawIOBase) -> str:
     n_rows = n_fields = 0
-
-    def find_stop(block: Bytes, stop: int) -> int:
-        return block[:stop].tobytes().rfind(b"\n") + 1
-
-    for block, stop in _read_blocks(file, find_stop):
-        line_ends = block[:stop] == _NEWLINE
-        separators = np.flatnonzero(line_ends | (block[:stop] == _DELIMITER))
+    for piece in _read_pieces(file):
+        line_ends = piece == _NEWLINE
         n_rows += len(np.flatnonzero(line_ends))
-        n_fields += len(separators)
+        n_fields += len(np.flatnonzero(line_ends | (piece == _DELIMITER)))
     return f"{n_rows} rows, {n_fields} fields"
 
 
-def _read_blocks(file: RawIOBase, find_stop: Callable[[Bytes, int], int]) -> Iterator[tuple[Bytes, int]]:
-    """Read a file that ends with a line end; yield each block with the end of its last record, and carry the rest."""
-    block = np.empty(2 * _BLOCK, np.uint8)
-    carried = 0
-    while n_read := file.readinto(block.data[carried : carried + _BLOCK]):
-        stop = find_stop(block, carried + n_read)
-        yield block, stop
-        carried += n_read - stop
-        block[:carried] = block[stop : stop + carried].copy()
+def _read(file: RawIOBase) -> str:
+    return f"{sum(len(piece) for piece in _read_pieces(file))} bytes"
+
+
+def _read_pieces(file: RawIOBase) -> Iterator[npt.NDArray[np.uint8]]:
+    """Read a file piece by piece into one and the same array."""
+    buffer = np.empty(_BLOCK, np.uint8)
+    while n_read := file.readinto(buffer.data):
+        yield buffer[:n_read]
 
 
 TASK: Task = ScanTask()
