@@ -39,7 +39,7 @@ class ParseTask:
         "pyarrow": ("pyarrow.csv", "pyarrow.compute"),
         "pandas": ("pandas", "pyarrow.csv"),
     }
-    default_runs = (5, 3)
+    default_runs = (5, 1)
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
         """Take the log of the ingest task; add up the receipts themselves."""

@@ -44,7 +44,7 @@ class ScanTask:
         "numpy": ("numpy",),
         "read": ("numpy",),
     }
-    default_runs = (5, 3)
+    default_runs = (5, 1)
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
         """Take the log of the ingest task; count its rows and fields byte by byte."""
