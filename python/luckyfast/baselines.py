@@ -81,12 +81,16 @@ class Baseline(ABC):
         """Score every action at the given visits, see :class:`luckyfast.windows.Scorer`."""
         n_actions = len(self.popularity)
         first = first_visits(histories, targets)
-        n_rows = max(BLOCK_VALUES // n_actions, 1)
+        n_rows = max(BLOCK_VALUES // self._values_per_row(), 1)
         for start in range(0, len(targets), n_rows):
             block = targets[start : start + n_rows]
             rows = np.empty((len(block), n_actions), np.float32)
             self._fill(histories, first[start : start + n_rows], block, rows)
             yield block, self._log_mixture(rows)
+
+    def _values_per_row(self) -> int:
+        """Numbers held while one target is scored, by which blocks are cut."""
+        return len(self.popularity)
 
     def _log_mixture(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         total = rows.sum(axis=1, keepdims=True) + np.float32(self.prior)
@@ -274,6 +278,10 @@ class TifuKnn(Baseline):
             if n_found == n_wanted:
                 break
         self.sample = np.concatenate(parts)
+
+    def _values_per_row(self) -> int:
+        # Distances, their order (of twice the width) and the chosen neighbours.
+        return len(self.popularity) + 4 * len(self.sample)
 
     def _fill_own(
         self, histories: Histories, first: NDArray[np.int64], targets: NDArray[np.int64], rows: NDArray[np.float32]
