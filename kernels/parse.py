@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["Layout", "Names", "Rejects", "Store", "count_lines", "intern_names", "parse_rows", "rehash_names"]
+__all__ = ["Layout", "Names", "Rejects", "Store", "count_lines", "intern_names", "parse_rows", "rehash_names", "take_rows"]
 
 # Reasons, in the order in which they are looked for; see `luckyfast.ingestion.rejects`.
 UNCLOSED_QUOTE, FIELD_COUNT, MISSING_CUSTOMER, MISSING_TIME, BAD_TIME = 0, 1, 2, 3, 4
@@ -37,8 +36,8 @@ US = 1_000_000
 class Names(NamedTuple):
     """Distinct byte strings with dense ids, compared by their bytes.
 
-    `table` (uint64, a power of two long) holds `tag << 32 | id + 1`; name `i` is `arena[stops[i]:stops[i + 1]]`;
-    `state` is [number of names].
+    `table` (uint64, a power of two long) holds `tag << 32 | id + 1`; name `i` is `arena[stops[i]:stops[i + 1]]`, and the
+    last 8 bytes of `arena` are never used; `state` is [number of names].
     """
 
     table: Any
@@ -76,16 +75,17 @@ class Store(NamedTuple):
 
 
 class Rejects(NamedTuple):
-    """Rejected rows: `start`, `stop` (int64, in the block), `reason` (uint8); `state` is [rejects, empty lines]."""
+    """Rejected rows: number and place in the block (int64), reason (uint8); `state` is [rejects, empty lines]."""
 
+    row: Any
     start: Any
     stop: Any
     reason: Any
     state: Any
 
 
-# PERF: helpers take the addresses of arrays, not arrays: Numba counts references around each call that is given an array,
-# which cost half of the parser's time. An address is only taken from an argument of the kernel, which outlives the call.
+# PERF: helpers take the addresses of arrays, not arrays: Numba counts references around each call that is given an
+# array, which cost half of the parser's time. Addresses are only taken of arguments of the kernel, which outlive it.
 @intrinsic
 def address(typing_context: Any, array: Any) -> Any:
     """Where an array's data lie."""
@@ -131,43 +131,66 @@ load_u32 = _loader(32, types.uint64)
 load_u64 = _loader(64, types.uint64)
 
 
+# PERF: most fields have up to 32 bytes. Four overlapping loads cover 8 to 32 of them and one masked load fewer than 8,
+# without a loop whose number of steps no branch predictor can guess. All bytes compared have 8 readable bytes behind them.
+@njit(cache=True, nogil=True)
+def low_bytes(data, at, size):  # type: ignore[no-untyped-def]
+    """The first bytes, fewer than 8, as one integer."""
+    return load_u64(data, at) & ((np.uint64(1) << np.uint64(8 * size)) - np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def is_equal_long(a, i, b, j, size):  # type: ignore[no-untyped-def]
+    """Whether two stretches of more than 8 bytes are equal."""
+    at = 0
+    while at + 8 < size:
+        if load_u64(a, i + at) != load_u64(b, j + at):
+            return False
+        at += 8
+    return load_u64(a, i + size - 8) == load_u64(b, j + size - 8)
+
+
 @njit(cache=True, nogil=True)
 def is_equal(a, i, b, j, size):  # type: ignore[no-untyped-def]
-    """Whether two stretches of bytes are equal; overlapping loads cover every length without a byte loop."""
-    if size >= 8:
-        at = 0
-        while at + 8 < size:
-            if load_u64(a, i + at) != load_u64(b, j + at):
-                return False
-            at += 8
-        return load_u64(a, i + size - 8) == load_u64(b, j + size - 8)
-    if size >= 4:
-        if load_u32(a, i) != load_u32(b, j):
-            return False
-        return load_u32(a, i + size - 4) == load_u32(b, j + size - 4)
-    for at in range(size):
-        if byte_at(a, i + at) != byte_at(b, j + at):
-            return False
-    return True
+    """Whether two stretches of bytes are equal."""
+    if size < 8:
+        return low_bytes(a, i, size) == low_bytes(b, j, size)
+    if size > 32:
+        return is_equal_long(a, i, b, j, size)
+    second, third = min(np.int64(8), size - 8), max(np.int64(0), size - 16)
+    return (
+        (load_u64(a, i) ^ load_u64(b, j))
+        | (load_u64(a, i + second) ^ load_u64(b, j + second))
+        | (load_u64(a, i + third) ^ load_u64(b, j + third))
+        | (load_u64(a, i + size - 8) ^ load_u64(b, j + size - 8))
+    ) == np.uint64(0)
+
+
+@njit(cache=True, nogil=True)
+def hash_long(data, start, size):  # type: ignore[no-untyped-def]
+    """What `table_hash` mixes of more than 32 bytes."""
+    x = np.uint64(0)
+    at = 0
+    while at + 8 < size:
+        x = (x ^ load_u64(data, start + at)) * np.uint64(0x9FB21C651E98DF25)
+        x ^= x >> np.uint64(32)
+        at += 8
+    return x ^ load_u64(data, start + size - 8)
 
 
 @njit(cache=True, nogil=True)
 def table_hash(data, start, size):  # type: ignore[no-untyped-def]
-    """A hash for tables in memory only: eight bytes a step."""
-    x = np.uint64(0x9E3779B97F4A7C15) ^ (np.uint64(size) * np.uint64(0xFF51AFD7ED558CCD))
-    k = np.uint64(0x9FB21C651E98DF25)
-    if size >= 8:
-        at = 0
-        while at + 8 < size:
-            x = (x ^ load_u64(data, start + at)) * k
-            x ^= x >> np.uint64(32)
-            at += 8
-        x = (x ^ load_u64(data, start + size - 8)) * k
-    elif size >= 4:
-        x = (x ^ (load_u32(data, start) | (load_u32(data, start + size - 4) << np.uint64(32)))) * k
+    """A hash for tables in memory only, which compare bytes: fast before fair."""
+    if size < 8:
+        x = low_bytes(data, start, size)
+    elif size > 32:
+        x = hash_long(data, start, size)
     else:
-        for at in range(size):
-            x = (x ^ np.uint64(byte_at(data, start + at))) * k
+        second, third = min(np.int64(8), size - 8), max(np.int64(0), size - 16)
+        x = load_u64(data, start) + load_u64(data, start + second) * np.uint64(0x9FB21C651E98DF25)
+        x ^= load_u64(data, start + third) * np.uint64(0xC2B2AE3D27D4EB4F)
+        x += load_u64(data, start + size - 8) * np.uint64(0x165667B19E3779F9)
+    x = (x ^ np.uint64(size)) * np.uint64(0xFF51AFD7ED558CCD)
     x ^= x >> np.uint64(32)
     x *= np.uint64(0xD6E8FEB86659FD93)
     return x ^ (x >> np.uint64(32))
@@ -209,7 +232,7 @@ def open_names(names):  # type: ignore[no-untyped-def]
         address(names.stops),
         len(names.stops),
         address(names.arena),
-        len(names.arena),
+        len(names.arena) - 8,
         address(names.state),
     )
 
@@ -568,15 +591,24 @@ def join_fields(data, separators, first, row_start, role, columns, n_columns, wh
 
 
 @njit(cache=True, nogil=True)
-def count_lines(data, start, starts, lines):  # type: ignore[no-untyped-def]
-    """How many line ends lie in data[start:starts[i]], for ascending `starts`."""
-    n = 0
-    at = start
+def count_lines(data, starts, lines):  # type: ignore[no-untyped-def]
+    """How many line ends lie before each of the ascending `starts`."""
+    n = at = 0
     for i in range(len(starts)):
         while at < starts[i]:
             n += data[at] == 10
             at += 1
         lines[i] = n
+
+
+@njit(cache=True, nogil=True)
+def take_rows(data, starts, stops, out):  # type: ignore[no-untyped-def]
+    """The bytes of some rows, one after another."""
+    at = 0
+    for i in range(len(starts)):
+        for k in range(starts[i], stops[i]):
+            out[at] = data[k]
+            at += 1
 
 
 @njit(cache=True, nogil=True)
@@ -610,7 +642,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     column_of = address(columns)
     bytes_, index, stops_ = address(data), address(separators), address(row_stops)
     known_customers, known_actions, known_keys = open_names(customers), open_names(actions), open_names(lookup)
-    reject_start, reject_stop, reject_reason, reject_state = rejects
+    reject_row, reject_start, reject_stop, reject_reason, reject_state = rejects
     owner, size_of, time_of, key_of, action_of, action_counts, hashes, state = store
     has_lookup = numbers[HAS_LOOKUP] != 0
     customer_column, time_column, action_column = columns[starts[0]], columns[starts[1]], columns[starts[2]]
@@ -740,6 +772,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
             if n_rejects == len(reject_start):
                 status = REJECTS_FULL
                 break
+            reject_row[n_rejects] = row
             reject_start[n_rejects] = row_start
             reject_stop[n_rejects] = line_end
             reject_reason[n_rejects] = reason

@@ -9,7 +9,7 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError
-from luckyfast.ingestion.rejects import REASONS, BlockReport, Reject
+from luckyfast.ingestion.rejects import BlockReport, Rejects
 from luckyfast.ingestion.stream import new_buffer
 from luckyfast.kernels import parse as kernel
 
@@ -33,7 +33,7 @@ def _make_names(n_names: int = _FIRST_NAMES, n_bytes: int = 0) -> kernel.Names:
     return kernel.Names(
         np.zeros(size, np.uint64),
         np.zeros(n_names + 2, np.int64),
-        np.zeros(n_bytes or 16 * n_names, np.uint8),
+        np.zeros((n_bytes or 16 * n_names) + 8, np.uint8),
         np.zeros(1, np.int64),
     )
 
@@ -68,7 +68,7 @@ class LookupTable:
         if lookup is None:
             return
         ids = np.zeros(n_keys, np.int64)
-        kernel.intern_names(np.array(lookup.key_bytes), np.array(lookup.key_start), self.keys, ids)
+        kernel.intern_names(np.append(lookup.key_bytes, np.zeros(8, np.uint8)), np.array(lookup.key_start), self.keys, ids)
         known: dict[str, int] = {}
         # of a key that comes twice the first counts
         for i in range(n_keys - 1, -1, -1):
@@ -122,7 +122,7 @@ class Parser:
         self.customers = _make_names()
         self.actions = _make_names(max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts)))
         if lookup.texts:
-            data = np.frombuffer(b"".join(lookup.texts), np.uint8).copy()
+            data = np.frombuffer(b"".join(lookup.texts) + bytes(8), np.uint8).copy()
             ids = np.zeros(len(lookup.texts), np.int64)
             kernel.intern_names(data, _starts([len(text) for text in lookup.texts]), self.actions, ids)
         self.store = kernel.Store(
@@ -138,8 +138,7 @@ class Parser:
         self.store.state[kernel.MIN_TIME] = np.iinfo(np.int64).max
         self.store.state[kernel.MAX_TIME] = np.iinfo(np.int64).min
         self._rejects = kernel.Rejects(
-            np.zeros(_REJECTS_AT_ONCE, np.int64),
-            np.zeros(_REJECTS_AT_ONCE, np.int64),
+            *(np.zeros(_REJECTS_AT_ONCE, np.int64) for _ in range(3)),
             np.zeros(_REJECTS_AT_ONCE, np.uint8),
             np.zeros(2, np.int64),
         )
@@ -168,7 +167,7 @@ class Parser:
         report = BlockReport(block.source, block.sequence, block.n_bytes)
         if block.long_row is not None:
             report.n_rows = report.n_lines = 1
-            report.rejects.append(Reject(block.offset, 0, REASONS.index("too_long"), block.long_row))
+            report.rejects.append(Rejects.of_long_row(block.offset, block.long_row))
             return report
         room = block.stop + _engine.SLACK
         if len(self._index[0]) < room:
@@ -182,7 +181,7 @@ class Parser:
         data = block.buffer
         self._rejects.state[:] = 0
         row = row_start = 0
-        n_lines = [0]
+        line_per_row = report.n_lines == n_rows
         while True:
             row = kernel.parse_rows(
                 data, block.scratch, separators, row_stops, row_start, (row, n_rows), not has_escapes, layout, self.customers,
@@ -193,27 +192,26 @@ class Parser:
             row_start = 0 if row == 0 else int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
             status = self.store.state[kernel.STATUS]
             if status == kernel.REJECTS_FULL:
-                self._drain(block, n_lines, report)
+                self._drain(block, report, line_per_row)
             elif status == kernel.SCRATCH_FULL:
                 data = np.concatenate([data, np.zeros(len(data), np.uint8)])
             else:
                 self._make_room(status, spill)
         report.n_rows = n_rows - int(self._rejects.state[1])
-        self._drain(block, n_lines, report)
+        self._drain(block, report, line_per_row)
         return report
 
-    def _drain(self, block: Block, n_lines: list[int], report: BlockReport) -> None:
+    def _drain(self, block: Block, report: BlockReport, line_per_row: bool) -> None:
         n = int(self._rejects.state[0])
         if n == 0:
             return
-        starts, stops, reasons = self._rejects.start[:n], self._rejects.stop[:n], self._rejects.reason[:n].tolist()
-        lines = np.zeros(n, np.int64)
-        counted, at = n_lines[0], n_lines[1] if len(n_lines) > 1 else 0
-        kernel.count_lines(block.buffer, at, starts, lines)
-        for start, stop, line, reason in zip(starts.tolist(), stops.tolist(), lines.tolist(), reasons, strict=True):
-            raw = block.buffer[start:stop].tobytes()
-            report.rejects.append(Reject(block.offset + start, counted + line, reason, raw))
-        n_lines[:] = [counted + int(lines[-1]), int(starts[-1])]
+        rows, starts, stops = self._rejects.row[:n], self._rejects.start[:n], self._rejects.stop[:n]
+        lines = rows.copy()
+        if not line_per_row:
+            kernel.count_lines(block.buffer, starts, lines)
+        raw = np.empty(int((stops - starts).sum()), np.uint8)
+        kernel.take_rows(block.buffer, starts, stops, raw)
+        report.rejects.append(Rejects(block.offset + starts, lines, self._rejects.reason[:n].copy(), stops - starts, raw))
         self._rejects.state[0] = 0
 
     def _make_room(self, status: int, spill: Any) -> None:

@@ -8,9 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["REASONS", "BlockReport", "Reject", "RejectLog", "write_rejects"]
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["REASONS", "BlockReport", "RejectLog", "Rejects", "write_rejects"]
 
 REASONS = (
     "unclosed_quote",
@@ -31,13 +36,32 @@ _GROUP_ROWS = 1 << 16
 _N_EXAMPLES = 3
 
 
-class Reject(NamedTuple):
-    """One rejected row: `line` counts the lines before it, in its block or its source."""
+class Rejects(NamedTuple):
+    """Rejected rows of one source, in order.
 
-    offset: int
-    line: int
-    reason: int
-    raw: bytes
+    `line` counts the lines before the row, in its block or, once logged, in its source; `raw` holds the bytes of all
+    rows, `size` of them each.
+    """
+
+    offset: NDArray[np.int64]
+    line: NDArray[np.int64]
+    reason: NDArray[np.uint8]
+    size: NDArray[np.int64]
+    raw: NDArray[np.uint8]
+
+    @classmethod
+    def of_long_row(cls, offset: int, beginning: bytes) -> Rejects:
+        """The one reject of a row that is too long to be kept whole."""
+        one = (np.array([value], np.int64) for value in (offset, 0, len(beginning)))
+        at, line, size = one
+        reason = np.array([REASONS.index("too_long")], np.uint8)
+        return cls(at, line, reason, size, np.frombuffer(beginning, np.uint8))
+
+    def cut(self, first: int, stop: int) -> Rejects:
+        """The rejects first:stop."""
+        start = int(self.size[:first].sum())
+        raw = self.raw[start : start + int(self.size[first:stop].sum())]
+        return Rejects(self.offset[first:stop], self.line[first:stop], self.reason[first:stop], self.size[first:stop], raw)
 
 
 @dataclass
@@ -49,7 +73,12 @@ class BlockReport:
     n_bytes: int
     n_rows: int = 0
     n_lines: int = 0
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[Rejects] = field(default_factory=list)
+
+    @property
+    def n_rejected(self) -> int:
+        """Rejected rows of the block."""
+        return sum(len(part.offset) for part in self.rejects)
 
 
 @dataclass
@@ -58,7 +87,7 @@ class _SourceLog:
     n_rows: int = 0
     n_rejected: int = 0
     next_sequence: int = 0
-    held: list[Reject] = field(default_factory=list)
+    held: list[Rejects] = field(default_factory=list)
     early: dict[int, BlockReport] = field(default_factory=dict)
     spooled: bool = False
 
@@ -72,14 +101,19 @@ class RejectLog:
     """
 
     def __init__(self, n_sources: int, folder: Path) -> None:
-        self.by_reason: Counter[str] = Counter()
         self.n_rows = 0
         self.n_rejected = 0
         self.n_bytes = 0
+        self._n_of_reason = np.zeros(len(REASONS), np.int64)
         self._folder = folder
         self._sources = [_SourceLog() for _ in range(n_sources)]
         self._n_held = 0
         self._lock = threading.Lock()
+
+    @property
+    def by_reason(self) -> Counter[str]:
+        """Reason to number of rows."""
+        return Counter({reason: n for reason, n in zip(REASONS, self._n_of_reason.tolist(), strict=True) if n})
 
     def begin(self, source: int, n_header_lines: int) -> None:
         """Tell how many lines come before the first block of a source."""
@@ -89,18 +123,19 @@ class RejectLog:
     def add(self, report: BlockReport) -> None:
         """Take in the report of one block."""
         with self._lock:
+            n_rejected = report.n_rejected
             self.n_rows += report.n_rows
-            self.n_rejected += len(report.rejects)
+            self.n_rejected += n_rejected
             self.n_bytes += report.n_bytes
             log = self._sources[report.source]
             log.n_rows += report.n_rows
-            log.n_rejected += len(report.rejects)
+            log.n_rejected += n_rejected
             log.early[report.sequence] = report
             while (ready := log.early.pop(log.next_sequence, None)) is not None:
-                for reject in ready.rejects:
-                    log.held.append(reject._replace(line=log.n_lines + reject.line + 1))
-                    self.by_reason[REASONS[reject.reason]] += 1
-                    self._n_held += len(reject.raw) + 200
+                for part in ready.rejects:
+                    log.held.append(part._replace(line=part.line + (log.n_lines + 1)))
+                    self._n_of_reason += np.bincount(part.reason, minlength=len(REASONS))
+                    self._n_held += sum(column.nbytes for column in part)
                 log.n_lines += ready.n_lines
                 log.next_sequence += 1
             if self._n_held > _HELD_BYTES:
@@ -110,22 +145,22 @@ class RejectLog:
         """Rows and rejected rows of a source."""
         return self._sources[source].n_rows, self._sources[source].n_rejected
 
-    def __iter__(self) -> Iterator[tuple[int, Reject]]:
+    def __iter__(self) -> Iterator[tuple[int, Rejects]]:
         """All rejects, by source and position."""
         for index, log in enumerate(self._sources):
             if log.spooled:
                 with self._path(index).open("rb") as spool:
                     while spool.peek(1):
-                        for reject in pickle.load(spool):
-                            yield index, Reject(*reject)
-            for reject in log.held:
-                yield index, reject
+                        yield index, Rejects(*pickle.load(spool))
+            for part in log.held:
+                yield index, part
 
     def _spool(self) -> None:
         for index, log in enumerate(self._sources):
             if log.held:
                 with self._path(index).open("ab") as spool:
-                    pickle.dump([tuple(reject) for reject in log.held], spool)
+                    for part in log.held:
+                        pickle.dump(tuple(part), spool, protocol=5)
                 log.held.clear()
                 log.spooled = True
         self._n_held = 0
@@ -135,7 +170,7 @@ class RejectLog:
 
 
 def write_rejects(log: RejectLog, names: Sequence[str], path: Path) -> dict[str, list[tuple[str, int, bytes]]]:
-    """Write all rejects as Parquet.
+    """Write all rejects as Parquet, in groups of rows that depend on the rejects alone.
 
     Args:
         log: the collected rejects.
@@ -148,41 +183,53 @@ def write_rejects(log: RejectLog, names: Sequence[str], path: Path) -> dict[str,
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(
-        [
-            pa.field("source", pa.string()),
-            pa.field("byte_offset", pa.int64()),
-            pa.field("line", pa.int64()),
-            pa.field("reason", pa.string()),
-            pa.field("raw", pa.binary()),
-        ]
-    )
+    kinds = {"source": pa.string(), "byte_offset": pa.int64(), "line": pa.int64(), "reason": pa.string(), "raw": pa.binary()}
+    schema = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
     examples: dict[str, list[tuple[str, int, bytes]]] = {}
     with pq.ParquetWriter(path, schema) as writer:
-        group: list[tuple[int, Reject]] = []
-        n_bytes = 0
+        group: list[tuple[int, Rejects]] = []
+        n_rows = n_bytes = 0
 
         def flush() -> None:
-            columns = [
-                [names[source] for source, _ in group],
-                [reject.offset for _, reject in group],
-                [reject.line for _, reject in group],
-                [REASONS[reject.reason] for _, reject in group],
-                [reject.raw for _, reject in group],
-            ]
-            arrays = [pa.array(column, f.type) for column, f in zip(columns, schema, strict=True)]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            nonlocal n_rows, n_bytes
+            tables = [_to_table(names[source], part, schema) for source, part in group]
+            writer.write_table(pa.concat_tables(tables).combine_chunks(), row_group_size=_GROUP_ROWS)
             group.clear()
+            n_rows = n_bytes = 0
 
-        for source, reject in log:
-            seen = examples.setdefault(REASONS[reject.reason], [])
-            if len(seen) < _N_EXAMPLES:
-                seen.append((names[source], reject.line, reject.raw))
-            group.append((source, reject))
-            n_bytes += len(reject.raw)
-            if len(group) >= _GROUP_ROWS or n_bytes >= _GROUP_BYTES:
-                flush()
-                n_bytes = 0
+        for source, rejects in log:
+            _add_examples(examples, names[source], rejects)
+            first, n = 0, len(rejects.offset)
+            while first < n:
+                held = np.cumsum(rejects.size[first:])
+                full = int(np.searchsorted(held, _GROUP_BYTES - n_bytes, side="left")) + 1
+                stop = min(n, first + full, first + _GROUP_ROWS - n_rows)
+                group.append((source, rejects.cut(first, stop)))
+                n_rows += stop - first
+                n_bytes += int(held[stop - first - 1])
+                first = stop
+                if n_rows >= _GROUP_ROWS or n_bytes >= _GROUP_BYTES:
+                    flush()
         if group:
             flush()
     return examples
+
+
+def _to_table(name: str, rejects: Rejects, schema: Any) -> Any:
+    import pyarrow as pa
+
+    n = len(rejects.offset)
+    stops = np.zeros(n + 1, np.int32)
+    np.cumsum(rejects.size, out=stops[1:])
+    raw = pa.Array.from_buffers(pa.binary(), n, [None, pa.py_buffer(stops), pa.py_buffer(np.ascontiguousarray(rejects.raw))])
+    reasons = pa.DictionaryArray.from_arrays(pa.array(rejects.reason.astype(np.int8)), pa.array(REASONS)).cast(pa.string())
+    columns = [pa.repeat(name, n), pa.array(rejects.offset), pa.array(rejects.line), reasons, raw]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _add_examples(examples: dict[str, list[tuple[str, int, bytes]]], name: str, rejects: Rejects) -> None:
+    for reason in np.unique(rejects.reason).tolist():
+        shown = examples.setdefault(REASONS[reason], [])
+        for i in np.flatnonzero(rejects.reason == reason)[: _N_EXAMPLES - len(shown)].tolist():
+            one = rejects.cut(i, i + 1)
+            shown.append((name, int(one.line[0]), one.raw.tobytes()))

@@ -304,8 +304,9 @@ class _Run:
         example = next(((i, r) for i, r in log), None) if final else None
         shown = ""
         if example is not None:
-            index, reject = example
-            shown = f"; the first is line {reject.line} of {plan.files[index].source.path.name}: {reject.raw[:80]!r}"
+            index, rejects = example
+            raw = rejects.cut(0, 1).raw[:80].tobytes()
+            shown = f"; the first is line {rejects.line[0]} of {plan.files[index].source.path.name}: {raw!r}"
         raise InputError(
             f"{n_rejected:,} of {n_rows:,} rows ({100 * n_rejected / max(n_rows, 1):.1f} %) were rejected: {ranked}{shown}",
             hint=f"check the role flags, or allow it with --max-reject {min(1.0, 1.1 * n_rejected / max(n_rows, 1)):.2f}",
