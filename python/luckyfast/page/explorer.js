@@ -66,7 +66,7 @@
         svg.append(shape("rect", { x: bars.left, y: y - 6, width: Math.max(1, (row.chance / most) * (bars.right - bars.left)), height: 12, fill: extra ? "var(--miss)" : color }));
         svg.append(shape("text", { x: bars.left + (row.chance / most) * (bars.right - bars.left) + 6, y: y + 4.5, class: "small" + (hit ? " strong" : " soft") }, chance(row.chance)));
       }
-      if (extra) svg.append(shape("text", { x: width, y: y + 4.5, "text-anchor": "end", class: "small", fill: "var(--miss)" }, narrow ? (row.rank ? `${row.rank}` : "?") : row.rank ? `rank ${row.rank}` : "new action"));
+      if (extra) svg.append(shape("text", { x: width, y: y + 4.5, "text-anchor": "end", class: "small", fill: "var(--miss)" }, narrow ? (row.rank ? `#${row.rank}` : "new") : row.rank ? `rank ${row.rank}` : "new action"));
       else if (hit) svg.append(shape("text", { x: width, y: y + 4.5, "text-anchor": "end", class: "small strong", fill: "var(--hit)" }, narrow ? "✓" : "✓ taken"));
       else svg.append(shape("circle", { cx: width - 5, cy: y, r: 2, fill: "var(--idle)" }));
     });

@@ -110,7 +110,7 @@ function drawHeadline() {
     const value = model.metrics[key];
     if (!value) continue;
     const [number, unit] = figure(key, value.value).split(" ");
-    const other = best(baselines, key);
+    const other = METRICS.get(key).comparable ? best(baselines, key) : null;
     at("headline").append(element("div", {},
       element("span", { class: "name" }, METRICS.get(key).label),
       element("b", {}, number, unit ? element("small", {}, ` ${unit}`) : null),
@@ -204,7 +204,7 @@ function drawSystems() {
   const keys = data.metrics.map((metric) => metric.key).filter((key) => data.systems.some((system) => system.metrics[key]));
   const head = element("tr", {}, element("th", { scope: "col" }, "System"),
     ...keys.map((key) => element("th", { scope: "col", title: METRICS.get(key).meaning }, METRICS.get(key).label + (METRICS.get(key).unit === "%" ? ", %" : ""))));
-  const winners = new Map(keys.map((key) => [key, best(data.systems, key)]));
+  const winners = new Map(keys.filter((key) => METRICS.get(key).comparable).map((key) => [key, best(data.systems, key)]));
   const body = ranked.map((system) => element("tr", { class: system.model ? "model" : "" }, element("th", { scope: "row" }, system.name),
     ...keys.map((key) => {
       const value = system.metrics[key];
@@ -218,6 +218,8 @@ function drawParts() {
   if (data.parts.length === 0) return;
   at("parts").hidden = false;
   at("parts-note").textContent = "Most of what people do next, they have done before. Repeat: actions already in the customer's history. Explore: actions the customer had never taken. The two are counted apart, since a model can be good at one and blind to the other.";
+  const place = new Map(data.systems.map((system) => [system.name, system.metrics["hit@1"]?.value ?? 0]));
+  for (const part of data.parts) part.rows.sort((a, b) => (place.get(b.name) ?? 0) - (place.get(a.name) ?? 0));
   drawPanels(at("parts-plot"), data.parts.map((part) => ({
     key: part.metric, title: `${part.title}: ${METRICS.get(part.metric).label}${part.n ? `, ${plural(part.n, "visit")}` : ""}`,
     rows: part.rows,
