@@ -279,16 +279,19 @@ def _add_bench(commands: Any) -> None:
         "Measure luckyfast beside its peers: time, CPU, peak memory of the process tree, checksum.",
         "examples:\n  luckyfast bench --quick\n  luckyfast bench ingest --runs 5 --systems luckyfast,polars",
     )
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="ingest, quality (default: all)")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help="ingest, scan, parse, quality (default: all)")
     parser.add_argument("--quick", action="store_true", help="small inputs: under 3 minutes")
     parser.add_argument("--systems", type=_columns, metavar="NAMES", help="only these systems")
     parser.add_argument("--runs", type=int, metavar="N", help="runs of each system (default: 3, quick: 1)")
+    parser.add_argument("--scale", type=int, default=1, metavar="N", help="size of the ingest log, times 208 MB (1)")
+    parser.add_argument("--memory", metavar="SIZE", help="limit for the systems that take one")
     parser.add_argument("--out", metavar="DIR", default=".bench", help="folder for results and inputs (.bench)")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def _run_bench(options: argparse.Namespace) -> int:
     from luckyfast.bench.runner import run_bench
+    from luckyfast.config import parse_size
     from luckyfast.summary import print_bench_report
     from luckyfast.terminal import make_progress
 
@@ -297,6 +300,8 @@ def _run_bench(options: argparse.Namespace) -> int:
         quick=options.quick,
         systems=options.systems,
         runs=options.runs,
+        scale=options.scale,
+        memory_bytes=None if options.memory is None else parse_size(options.memory),
         out=Path(options.out),
         progress=make_progress(quiet=options.quiet),
     )
