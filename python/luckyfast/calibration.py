@@ -102,7 +102,8 @@ class Calibration:
         size = (self.size_weight * np.log1p(mean_size) + self.intercept).astype(np.float32)
         log_rate = np.float32(self.slope) * log_next + size
         log_rate += np.float32(self.bend) * np.maximum(log_next - np.float32(KNEE), np.float32(0.0))
-        chances: NDArray[np.float32] = -np.expm1(-np.exp(log_rate))
+        # Beyond e^4 events the chance is 1 in float32; a bound keeps extreme fits of tiny samples from overflowing.
+        chances: NDArray[np.float32] = -np.expm1(-np.exp(np.minimum(log_rate, np.float32(4.0))))
         return chances
 
     def to_dict(self) -> dict[str, float]:

@@ -1,0 +1,175 @@
+"""The commands as a user types them: one clear sentence and a hint for every mistake, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+
+from luckyfast.cli import main
+
+RECEIPTS = "card,when,basket,category\n" + "".join(
+    f"c{customer},2024-0{month}-{day:02d} 10:00:00,b{customer}-{month}-{day},{category}\n"
+    for customer in range(6)
+    for month in range(1, 7)
+    for day in (3, 17)
+    for category in ("MILK", "BREAD" if customer % 2 else "TEA", "EGGS" if month % 2 else "RICE")
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(name: str, content: str | bytes) -> str:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return name
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail with exit code 2, say one error and one hint, and leave nothing behind."""
+    before = sorted(Path.cwd().rglob("*"))
+    code = main(arguments)
+    said = capsys.readouterr()
+    assert code == 2, said.err
+    assert said.out == ""
+    lines = [line for line in said.err.splitlines() if line.startswith(("error:", "hint:"))]
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"], said.err
+    assert "Traceback" not in said.err
+    assert sorted(Path.cwd().rglob("*")) == before
+    return said.err
+
+
+def png() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 200)) + chunk(b"IEND", b"")
+
+
+def test_ingest_summary_as_json_conserves_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS + "c1,2024-07-01 10:00:00,b9\nc1,never,b9,MILK\n,2024-07-01 10:00:00,b9,MILK\n")
+    assert main(["ingest", "raw", "out", "--json", "--quiet"]) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert counts["rows_read"] == 6 * 12 * 3 + 3
+    assert counts["rows_read"] == counts["events"] + counts["rejected"]
+    assert counts["rejected"] == 3
+    assert json.loads(Path("out/manifest.json").read_text())["counts"] == counts
+
+
+def test_a_missing_column_is_named_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    said = fails(["ingest", "raw", "out", "--customer", "household"], capsys)
+    assert "household" in said
+    assert "card" in said
+
+
+def test_an_empty_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("raw").mkdir()
+    assert "raw" in fails(["ingest", "raw", "out"], capsys)
+
+
+def test_a_folder_of_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.png", png())
+    write("raw/b.csv", png())
+    assert "a.png" in fails(["ingest", "raw", "out"], capsys)
+
+
+def test_a_file_with_only_a_header(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", "card,when,basket,category\n")
+    assert "a.csv" in fails(["ingest", "raw", "out"], capsys)
+
+
+def test_a_time_column_that_is_no_time(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    said = fails(["ingest", "raw", "out", "--time", "category"], capsys)
+    assert "category" in said
+    assert "MILK" in said
+
+
+def test_an_output_folder_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    write("out/precious.txt", "keep me")
+    assert "out" in fails(["ingest", "raw", "out"], capsys)
+    assert Path("out/precious.txt").read_text() == "keep me"
+
+
+def test_no_such_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.csv" in fails(["ingest", "nowhere.csv", "out"], capsys)
+
+
+def test_too_many_rejects_stop_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS + "c1,2024-07-01 10:00:00,b9\n" * 30)
+    assert "field_count" in fails(["ingest", "raw", "out"], capsys)
+
+
+@pytest.mark.parametrize("memory", ["12 parsecs", "1MB"])
+def test_memory_that_is_none_or_too_little(memory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    fails(["ingest", "raw", "out", "--memory", memory], capsys)
+
+
+@pytest.mark.parametrize("command", [["fit", "nowhere"], ["fit"], ["predict", "nowhere"]])
+def test_what_is_not_there(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fails(command, capsys)
+
+
+def test_the_dataset_last_written_is_remembered(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    Path("model-mlp").mkdir()
+    capsys.readouterr()
+    assert main(["fit", "--arch", "mlp"]) == 2
+    said = capsys.readouterr().err
+    assert f"using the dataset last written from here: {Path('out').resolve()}" in said
+    assert "model-mlp exists" in said
+
+
+@pytest.mark.parametrize("budget", ["soon", "0s", "2s"])
+def test_budgets_that_cannot_be_kept(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    capsys.readouterr()
+    assert "budget" in fails(["fit", "out", "--budget", budget], capsys) or budget != "2s"
+
+
+def test_from_raw_logs_to_offers(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    assert main(["fit", "out", "--arch", "mlp", "--epochs", "1", "--hidden", "4", "--threads", "1", "--quiet"]) == 0
+    table = capsys.readouterr().out
+    assert "decayed personal frequency" in table
+    assert "hit@1" in table
+    assert main(["predict", "model-mlp", "--top", "2", "--out", "offers.csv", "--quiet"]) == 0
+    assert len(Path("offers.csv").read_text().splitlines()) == 1 + 2 * 6
+    assert Path("model-mlp/report.html").stat().st_size > 10_000
+    assert not list(Path.cwd().glob("*.partial-*"))
+
+
+def test_ctrl_c_leaves_nothing_behind() -> None:
+    """A real process."""
+    Path("data.csv").write_text(RECEIPTS * 20_000)
+    command = [sys.executable, "-m", "luckyfast.cli", "ingest", "data.csv", "out", "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not list(Path.cwd().glob("out.partial-*")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("the run was over before the signal came")
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not list(Path.cwd().glob("out*"))
