@@ -12,6 +12,8 @@ import numpy as np
 
 from luckyfast import __version__, _engine
 from luckyfast.errors import ConservationError
+from luckyfast.ingestion.columns import flat_column, text_column
+from luckyfast.ingestion.plan import PART_SEPARATOR
 from luckyfast.ingestion.stream import SourceReader, new_buffer
 
 if TYPE_CHECKING:
@@ -80,9 +82,10 @@ def write_vocabulary(texts: Sequence[bytes], n_events: Sequence[int], path: Path
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    shown = [text.decode().replace("\x1f", " / ") for text in texts]
-    table = pa.table({"action": pa.array(["<unknown>", *shown]), "n_events": pa.array([0, *n_events], pa.int64())})
-    pq.write_table(table, path)
+    shown = [b"<unknown>", *(text.replace(PART_SEPARATOR, b" / ") for text in texts)]
+    counts = np.array([0, *n_events], np.int64)
+    columns = [text_column(shown), flat_column(counts, pa.int64())]
+    pq.write_table(pa.Table.from_arrays(columns, names=["action", "n_events"]), path)
 
 
 def measure_order(file: FilePlan) -> dict[str, Any]:

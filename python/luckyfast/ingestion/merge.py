@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from luckyfast.errors import BudgetError
+from luckyfast.ingestion.columns import flat_column, offsets, slice_column
 from luckyfast.ingestion.partition import N_BUCKETS, Run
 from luckyfast.kernels import merge as kernel
 
@@ -212,30 +213,22 @@ def _cut(histories: Histories, first: int, stop: int) -> Histories:
     return Histories(*(column[part] for column, part in zip(histories, slices, strict=True)))
 
 
-def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int32]:
-    out = np.zeros(len(sizes) + 1, np.int32)
-    np.cumsum(sizes, out=out[1:])
-    return out
-
-
 def _record_batch(h: Histories, schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa
 
     n, n_visits = len(h.n_visits), len(h.visit_time)
-    by_customer, by_visit = pa.py_buffer(_offsets(h.n_visits)), pa.py_buffer(_offsets(h.n_pairs))
-
-    def flat(kind: Any, values: NDArray[np.generic]) -> pa.Array:
-        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    by_customer, by_visit = pa.py_buffer(offsets(h.n_visits)), pa.py_buffer(offsets(h.n_pairs))
 
     def nested(index: int, values: NDArray[np.generic]) -> pa.Array:
         kind = schema.field(index).type
         inner = kind.value_type
         if not pa.types.is_list(inner):
-            return pa.Array.from_buffers(kind, n, [None, by_customer], children=[flat(inner, values)])
-        visits = pa.Array.from_buffers(inner, n_visits, [None, by_visit], children=[flat(inner.value_type, values)])
+            return pa.Array.from_buffers(kind, n, [None, by_customer], children=[flat_column(values, inner)])
+        flat = flat_column(values, inner.value_type)
+        visits = pa.Array.from_buffers(inner, n_visits, [None, by_visit], children=[flat])
         return pa.Array.from_buffers(kind, n, [None, by_customer], children=[visits])
 
-    names = pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(_offsets(h.name_sizes)), pa.py_buffer(h.names)])
+    names = slice_column(h.names, h.name_sizes, pa.string())
     arrays = [names, nested(1, h.visit_time), nested(2, h.visit_key), nested(3, h.actions), nested(4, h.counts)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from luckyfast.ingestion.columns import flat_column, repeated_column, slice_column
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,9 +32,9 @@ REASONS = (
 )
 """In the order in which they are looked for: a row with several faults is counted under the first."""
 
-_HELD_BYTES = 8 << 20
-_GROUP_BYTES = 8 << 20
-_GROUP_ROWS = 1 << 16
+_HELD_BYTES = 4 << 20
+_GROUP_BYTES = 2 << 20
+_GROUP_ROWS = 1 << 14
 _N_EXAMPLES = 3
 
 
@@ -186,7 +188,7 @@ def write_rejects(log: RejectLog, names: Sequence[str], path: Path) -> dict[str,
     kinds = {"source": pa.string(), "byte_offset": pa.int64(), "line": pa.int64(), "reason": pa.string(), "raw": pa.binary()}
     schema = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
     examples: dict[str, list[tuple[str, int, bytes]]] = {}
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(path, schema, use_dictionary=["source", "reason"]) as writer:
         group: list[tuple[int, Rejects]] = []
         n_rows = n_bytes = 0
 
@@ -218,12 +220,13 @@ def write_rejects(log: RejectLog, names: Sequence[str], path: Path) -> dict[str,
 def _to_table(name: str, rejects: Rejects, schema: Any) -> Any:
     import pyarrow as pa
 
-    n = len(rejects.offset)
-    stops = np.zeros(n + 1, np.int32)
-    np.cumsum(rejects.size, out=stops[1:])
-    raw = pa.Array.from_buffers(pa.binary(), n, [None, pa.py_buffer(stops), pa.py_buffer(np.ascontiguousarray(rejects.raw))])
-    reasons = pa.DictionaryArray.from_arrays(pa.array(rejects.reason.astype(np.int8)), pa.array(REASONS)).cast(pa.string())
-    columns = [pa.repeat(name, n), pa.array(rejects.offset), pa.array(rejects.line), reasons, raw]
+    columns = [
+        repeated_column(np.zeros(len(rejects.offset), np.int8), [name.encode()]),
+        flat_column(rejects.offset, pa.int64()),
+        flat_column(rejects.line, pa.int64()),
+        repeated_column(rejects.reason, [reason.encode() for reason in REASONS]),
+        slice_column(rejects.raw, rejects.size, pa.binary()),
+    ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 

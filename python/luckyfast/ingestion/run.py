@@ -41,7 +41,7 @@ __all__ = ["IngestSummary", "run_plan"]
 BLOCK_BYTES = 1 << 21
 _MIN_BLOCK_BYTES = 1 << 18
 _WORKER_BYTES = 10 << 20
-_RESERVE_BYTES = 48 << 20
+_RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
 _MIN_STORE_BYTES = 12 << 20
 _MERGE_TARGET_BYTES = 8 << 20
 _ROWS_BEFORE_JUDGING = 20_000
@@ -233,10 +233,12 @@ class _Run:
         for thread in threads:
             thread.start()
         try:
+            # the workers do not need it, and its import is long
+            import pyarrow.parquet  # noqa: F401
+
             n_bytes = 0
             while any(thread.is_alive() for thread in threads):
-                for thread in threads:
-                    thread.join(0.05)
+                threads[0].join(0.02)
                 self.progress.advance(self.log.n_bytes - n_bytes)
                 n_bytes = self.log.n_bytes
                 self._check_rejects(final=False)
