@@ -70,7 +70,7 @@ def measure(
         dataset_path: the dataset.
         seed: of the model.
         n_threads: cores that training may use.
-        epochs: passes over the training visits; the model's default if None.
+        epochs: passes over the training visits, and none over validation; the model's defaults if None.
 
     Returns:
         The figures and the CPU seconds.
@@ -91,7 +91,9 @@ def measure(
         from luckyfast.models import ModelConfig
         from luckyfast.training import train
 
-        settings = MODEL_SYSTEMS[system] | {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
+        settings = (
+            MODEL_SYSTEMS[system] | {"seed": seed} | ({} if epochs is None else {"epochs": epochs, "refit_epochs": 0})
+        )
         trained = train(dataset, split, ModelConfig.from_dict(settings), threads=n_threads)
         scorer, calibration = trained, calibrate(trained.blind, dataset, split)
     fitted = time.process_time()
