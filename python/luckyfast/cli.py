@@ -245,7 +245,7 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one the model was trained on")
     parser.add_argument("--at", metavar="TIME", help="prediction moment, ISO 8601 (default: the end of the log)")
     parser.add_argument("--top", type=int, metavar="K", help="only the K most probable actions of each customer")
-    parser.add_argument("--out", metavar="FILE", help=".parquet, .csv or .jsonl (default: predictions.parquet)")
+    parser.add_argument("--out", metavar="FILE", help=".parquet, .csv or .jsonl (default: MODEL/predictions.parquet)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from luckyfast.model import Model
     from luckyfast.windows import Split
 
-__all__ = ["MODEL_FORMAT_VERSION", "fit"]
-
-MODEL_FORMAT_VERSION = 1
+__all__ = ["fit"]
 
 
 def fit(
@@ -82,6 +80,7 @@ def fit(
     from luckyfast.evaluation import evaluate
     from luckyfast.explorer import write_explorer
     from luckyfast.export import export_onnx
+    from luckyfast.inference import MODEL_FORMAT_VERSION
     from luckyfast.model import load
     from luckyfast.models import ModelConfig
     from luckyfast.report import write_report
