@@ -13,7 +13,17 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["Layout", "Names", "Rejects", "Store", "count_lines", "intern_names", "parse_rows", "rehash_names", "take_rows"]
+__all__ = [
+    "Layout",
+    "Names",
+    "Rejects",
+    "Store",
+    "count_lines",
+    "intern_names",
+    "parse_rows",
+    "rehash_names",
+    "take_rows",
+]
 
 # Reasons, in the order in which they are looked for; see `luckyfast.ingestion.rejects`.
 UNCLOSED_QUOTE, FIELD_COUNT, MISSING_CUSTOMER, MISSING_TIME, BAD_TIME = 0, 1, 2, 3, 4
@@ -36,8 +46,8 @@ US = 1_000_000
 class Names(NamedTuple):
     """Distinct byte strings with dense ids, compared by their bytes.
 
-    `table` (uint64, a power of two long) holds `tag << 32 | id + 1`; name `i` is `arena[stops[i]:stops[i + 1]]`, and the
-    last 8 bytes of `arena` are never used; `state` is [number of names].
+    `table` (uint64, a power of two long) holds `tag << 32 | id + 1`; name `i` is `arena[stops[i]:stops[i + 1]]`, and
+    the last 8 bytes of `arena` are never used; `state` is [number of names].
     """
 
     table: Any
@@ -132,7 +142,7 @@ load_u64 = _loader(64, types.uint64)
 
 
 # PERF: most fields have up to 32 bytes. Four overlapping loads cover 8 to 32 of them and one masked load fewer than 8,
-# without a loop whose number of steps no branch predictor can guess. All bytes compared have 8 readable bytes behind them.
+# without a loop whose number of steps no branch predictor can guess. 8 readable bytes must follow whatever is compared.
 @njit(cache=True, nogil=True)
 def low_bytes(data, at, size):  # type: ignore[no-untyped-def]
     """The first bytes, fewer than 8, as one integer."""
@@ -613,8 +623,20 @@ def take_rows(data, starts, stops, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def parse_rows(  # type: ignore[no-untyped-def]
-    data, scratch, separators, row_stops, row_start, rows, is_plain, layout, customers, actions, lookup, lookup_actions,
-    store, rejects
+    data,
+    scratch,
+    separators,
+    row_stops,
+    row_start,
+    rows,
+    is_plain,
+    layout,
+    customers,
+    actions,
+    lookup,
+    lookup_actions,
+    store,
+    rejects,
 ):
     """Parse rows[0]:rows[1] of an indexed block; returns the row where it stopped (and Store.state[STATUS] why).
 
@@ -699,7 +721,16 @@ def parse_rows(  # type: ignore[no-untyped-def]
             # customer
             if joins_customer:
                 at, size, top = join_fields(
-                    bytes_, index, first, row_start, 0, column_of + 8 * starts[0], starts[1] - starts[0], where, nulls, top
+                    bytes_,
+                    index,
+                    first,
+                    row_start,
+                    0,
+                    column_of + 8 * starts[0],
+                    starts[1] - starts[0],
+                    where,
+                    nulls,
+                    top,
                 )
             else:
                 at, size = field(bytes_, index, first, row_start, customer_column, n_fields)
@@ -722,8 +753,17 @@ def parse_rows(  # type: ignore[no-untyped-def]
             if reason < 0:
                 if joins_time:
                     at, size, top = join_fields(
-                    bytes_, index, first, row_start, 1, column_of + 8 * starts[1], starts[2] - starts[1], where, nulls, top
-                )
+                        bytes_,
+                        index,
+                        first,
+                        row_start,
+                        1,
+                        column_of + 8 * starts[1],
+                        starts[2] - starts[1],
+                        where,
+                        nulls,
+                        top,
+                    )
                 else:
                     at, size = field(bytes_, index, first, row_start, time_column, n_fields)
                 raw_time, raw_time_size = at, size
@@ -744,8 +784,17 @@ def parse_rows(  # type: ignore[no-untyped-def]
             if reason < 0:
                 if joins_action:
                     at, size, top = join_fields(
-                    bytes_, index, first, row_start, 2, column_of + 8 * starts[2], starts[3] - starts[2], where, nulls, top
-                )
+                        bytes_,
+                        index,
+                        first,
+                        row_start,
+                        2,
+                        column_of + 8 * starts[2],
+                        starts[3] - starts[2],
+                        where,
+                        nulls,
+                        top,
+                    )
                 else:
                     at, size = field(bytes_, index, first, row_start, action_column, n_fields)
                     at, size, top = unquote(bytes_, at, size, quote, is_plain, top)

@@ -10,7 +10,7 @@ __all__ = ["count_fragments", "gather", "gather_actions", "gather_names", "order
 
 @njit(cache=True, nogil=True)
 def count_fragments(customer, n_actions, rank, fragment_starts, action_starts):  # type: ignore[no-untyped-def]
-    """Where each customer's fragments and actions will begin, customers by rank (both int64[n_customers + 1], zeroed)."""
+    """Where each customer's fragments and actions begin, customers by rank (int64[n_customers + 1], zeroed)."""
     for i in range(len(customer)):
         place = rank[customer[i]] + 1
         fragment_starts[place] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
     predicting the sort.
 
     Returns:
-        share_sorted of the most sorted column, the column, the share expected by chance, and whether that is suspicious.
+        share_sorted of the most sorted column, the column, the share by chance, and whether that is suspicious.
     """
     dialect = file.dialect
     reader = SourceReader(0, file, _ORDER_SAMPLE_BYTES)
@@ -104,7 +105,7 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
     if block is not None:
         reader.close()
     visits = _sample_visits(file, block) if block is not None and block.stop else []
-    best = {"share_sorted": 0.0, "column": None, "share_by_chance": 0.0, "suspicious": False}
+    best: dict[str, Any] = {"share_sorted": 0.0, "column": None, "share_by_chance": 0.0, "suspicious": False}
     taken = {*file.customer, *file.time, *(file.visit or ())}
     for column, name in enumerate(dialect.header):
         if column in taken:
@@ -116,10 +117,10 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
                 continue
             keys: list[Any] = [(len(v), v) for v in values] if all(v.isdigit() for v in values) else values
             n += 1
-            n_sorted += all(a <= b for a, b in zip(keys, keys[1:], strict=False))
+            n_sorted += all(a <= b for a, b in pairwise(keys))
             ways = math.factorial(len(values)) // math.prod(math.factorial(k) for k in Counter(values).values())
             expected += 1 / ways
-        if n >= _MIN_VISITS and n_sorted / n > best["share_sorted"]:  # type: ignore[operator]
+        if n >= _MIN_VISITS and n_sorted / n > best["share_sorted"]:
             share, chance = n_sorted / n, expected / n
             suspicious = share > 0.5 and share > 3 * chance
             best = {
@@ -136,7 +137,9 @@ def _sample_visits(file: FilePlan, block: Any) -> list[list[list[bytes]]]:
     room = block.stop + _engine.SLACK
     separators, row_stops = np.empty(room, np.uint32), np.empty(room, np.uint32)
     quote = -1 if dialect.quote is None else dialect.quote
-    n_rows, _, _ = _engine.scan(block.buffer, 0, block.stop, block.first_unclosed, dialect.delimiter, quote, separators, row_stops)
+    n_rows, _, _ = _engine.scan(
+        block.buffer, 0, block.stop, block.first_unclosed, dialect.delimiter, quote, separators, row_stops
+    )
     data = block.buffer[: block.stop].tobytes()
     stops = row_stops[:n_rows].tolist()
     positions = separators[: stops[-1] & 0x7FFFFFFF if n_rows else 0].tolist()

@@ -105,13 +105,32 @@ def merge_buckets(runs: Sequence[Run], ranks: NDArray[np.int32], first: int, sto
     visits = (np.empty(len(key), np.int64), np.empty(len(key), np.uint64), np.empty(len(key), np.int64))
     pairs = (np.empty(len(actions), np.int32), np.empty(len(actions), np.int32))
     n_all, n_pairs = kernel.group_visits(
-        fragment_starts, fragments, time, key, first_action, n_actions, actions, ranks, n_visits, n_customer_pairs, visits, pairs
+        fragment_starts,
+        fragments,
+        time,
+        key,
+        first_action,
+        n_actions,
+        actions,
+        ranks,
+        n_visits,
+        n_customer_pairs,
+        visits,
+        pairs,
     )
     name_sizes = sizes[distinct]
     in_order = np.empty(int(name_sizes.sum()), np.uint8)
     kernel.take_names(names, starts, distinct, in_order)
     return Histories(
-        name_sizes, in_order, n_visits, n_customer_pairs, *(v[:n_all] for v in visits), *(p[:n_pairs] for p in pairs)
+        name_sizes,
+        in_order,
+        n_visits,
+        n_customer_pairs,
+        visits[0][:n_all],
+        visits[1][:n_all],
+        visits[2][:n_all],
+        pairs[0][:n_pairs],
+        pairs[1][:n_pairs],
     )
 
 
@@ -210,7 +229,8 @@ def _cut(histories: Histories, first: int, stop: int) -> Histories:
     customers, names = slice(first, stop), bounds(histories.name_sizes)
     visits, pairs = bounds(histories.n_visits), bounds(histories.n_customer_pairs)
     slices = (customers, names, customers, customers, visits, visits, visits, pairs, pairs)
-    return Histories(*(column[part] for column, part in zip(histories, slices, strict=True)))
+    columns: tuple[Any, ...] = histories
+    return Histories(*(column[part] for column, part in zip(columns, slices, strict=True)))
 
 
 def _record_batch(h: Histories, schema: pa.Schema) -> pa.RecordBatch:
@@ -236,7 +256,7 @@ def _record_batch(h: Histories, schema: pa.Schema) -> pa.RecordBatch:
 def merge_all(
     pool: Any, runs: Sequence[Run], ranks: NDArray[np.int32], stretches: Sequence[tuple[int, int]], n_ahead: int
 ) -> Iterator[Histories]:
-    """Merge all stretches on a thread pool (None: right here) and give them in order, no more than `n_ahead` of them waiting."""
+    """Merge all stretches on a thread pool (None: right here), in order, no more than `n_ahead` of them waiting."""
     waiting: list[Any] = []
     if pool is None:
         yield from (merge_buckets(runs, ranks, first, stop) for first, stop in stretches)

@@ -24,8 +24,8 @@ __all__ = ["ROLES", "LookupTable", "Parser", "make_layout"]
 ROLES = ("customer", "time", "action", "visit")
 _TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order")
 _REJECTS_AT_ONCE = 4096
-_FIRST_NAMES = 1 << 12
-_FIRST_FRAGMENTS = 1 << 15
+_FIRST_NAMES = 1 << 10
+_FIRST_FRAGMENTS = 1 << 11
 
 
 def _make_names(n_names: int = _FIRST_NAMES, n_bytes: int = 0) -> kernel.Names:
@@ -68,7 +68,9 @@ class LookupTable:
         if lookup is None:
             return
         ids = np.zeros(n_keys, np.int64)
-        kernel.intern_names(np.append(lookup.key_bytes, np.zeros(8, np.uint8)), np.array(lookup.key_start), self.keys, ids)
+        kernel.intern_names(
+            np.append(lookup.key_bytes, np.zeros(8, np.uint8)), np.array(lookup.key_start), self.keys, ids
+        )
         known: dict[str, int] = {}
         # of a key that comes twice the first counts
         for i in range(n_keys - 1, -1, -1):
@@ -120,7 +122,9 @@ class Parser:
         self._store_bytes = store_bytes
         self._index = (np.zeros(0, np.uint32), np.zeros(0, np.uint32))
         self.customers = _make_names()
-        self.actions = _make_names(max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts)))
+        self.actions = _make_names(
+            max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts))
+        )
         if lookup.texts:
             data = np.frombuffer(b"".join(lookup.texts) + bytes(8), np.uint8).copy()
             ids = np.zeros(len(lookup.texts), np.int64)
@@ -173,20 +177,31 @@ class Parser:
         if len(self._index[0]) < room:
             self._index = (np.empty(room, np.uint32), np.empty(room, np.uint32))
         separators, row_stops = self._index
-        numbers = layout.numbers
+        delimiter, quote = int(layout.numbers[kernel.DELIMITER]), int(layout.numbers[kernel.QUOTE])
         n_rows, report.n_lines, has_escapes = _engine.scan(
-            block.buffer, 0, block.stop, block.first_unclosed, int(numbers[kernel.DELIMITER]), int(numbers[kernel.QUOTE]),
-            separators, row_stops,
-        )  # fmt: skip
+            block.buffer, 0, block.stop, block.first_unclosed, delimiter, quote, separators, row_stops
+        )
         data = block.buffer
         self._rejects.state[:] = 0
         row = row_start = 0
         line_per_row = report.n_lines == n_rows
         while True:
             row = kernel.parse_rows(
-                data, block.scratch, separators, row_stops, row_start, (row, n_rows), not has_escapes, layout, self.customers,
-                self.actions, self.lookup.keys, self.lookup.actions, self.store, self._rejects,
-            )  # fmt: skip
+                data,
+                block.scratch,
+                separators,
+                row_stops,
+                row_start,
+                (row, n_rows),
+                not has_escapes,
+                layout,
+                self.customers,
+                self.actions,
+                self.lookup.keys,
+                self.lookup.actions,
+                self.store,
+                self._rejects,
+            )
             if row == n_rows:
                 break
             row_start = 0 if row == 0 else int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
@@ -211,7 +226,9 @@ class Parser:
             kernel.count_lines(block.buffer, starts, lines)
         raw = np.empty(int((stops - starts).sum()), np.uint8)
         kernel.take_rows(block.buffer, starts, stops, raw)
-        report.rejects.append(Rejects(block.offset + starts, lines, self._rejects.reason[:n].copy(), stops - starts, raw))
+        report.rejects.append(
+            Rejects(block.offset + starts, lines, self._rejects.reason[:n].copy(), stops - starts, raw)
+        )
         self._rejects.state[0] = 0
 
     def _make_room(self, status: int, spill: Any) -> None:
@@ -266,7 +283,9 @@ class Parser:
     def release(self) -> None:
         """Give all room back; counts and times stay."""
         nothing = np.zeros(0, np.uint32)
-        self.store = self.store._replace(customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing)
+        self.store = self.store._replace(
+            customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing
+        )
         self.customers = _make_names(1)
         self.buffer = np.zeros(0, np.uint8)
         self._index = (nothing, nothing)

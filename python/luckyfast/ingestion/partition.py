@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ __all__ = ["N_BUCKETS", "Run", "Segment", "Vocabulary", "cut_store"]
 
 BUCKET_BITS = 12
 N_BUCKETS = 1 << BUCKET_BITS
-"""A run can be read from any bucket to any other; a bucket holds the customers whose hashes begin with the same bits."""
+"""A run can be read from any bucket to any other; customers of a bucket have hashes that begin with the same bits."""
 
 
 class Segment(NamedTuple):
@@ -41,7 +41,7 @@ class Segment(NamedTuple):
     actions: NDArray[np.uint32]
 
 
-_DTYPES = Segment(*(np.dtype(t) for t in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4")))  # type: ignore[arg-type]
+_DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4"))
 # which of the starts (customers, name bytes, fragments, actions) each column goes by
 _UNITS = (0, 0, 1, 2, 2, 2, 2, 3)
 
@@ -85,7 +85,7 @@ class Run:
         starts: int64[4, N_BUCKETS + 1]: where the customers, name bytes, fragments and actions of each bucket begin.
     """
 
-    def __init__(self, starts: NDArray[np.int64], columns: list[NDArray[np.generic]], path: Path | None) -> None:
+    def __init__(self, starts: NDArray[np.int64], columns: list[Any], path: Path | None) -> None:
         self.starts = starts
         self._columns = columns
         self._path = path
@@ -104,16 +104,16 @@ class Run:
         """The buckets first:stop."""
         bounds = [(int(self.starts[unit, first]), int(self.starts[unit, stop])) for unit in _UNITS]
         if self._path is None:
-            return Segment(*(c[a:b] for c, (a, b) in zip(self._columns, bounds, strict=True)))  # type: ignore[arg-type]
-        parts: list[NDArray[np.generic]] = []
+            return Segment(*(c[a:b] for c, (a, b) in zip(self._columns, bounds, strict=True)))
+        parts: list[Any] = []
         with self._path.open("rb", buffering=0) as file:
             for (a, b), dtype, offset in zip(bounds, _DTYPES, self._offsets[:-1], strict=True):
                 part = np.empty(b - a, dtype)
                 file.seek(offset + a * dtype.itemsize)
-                if part.nbytes and file.readinto(part.view(np.uint8)) != part.nbytes:  # type: ignore[arg-type]
+                if part.nbytes and file.readinto(part.view(np.uint8).data) != part.nbytes:
                     raise OSError(f"{self._path} was cut short")
                 parts.append(part)
-        return Segment(*parts)  # type: ignore[arg-type]
+        return Segment(*parts)
 
 
 def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None) -> Run:
@@ -137,11 +137,14 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
     order, first_action = np.empty(n_fragments, np.uint32), np.empty(n_fragments, np.int64)
     kernel.order_fragments(owner, sizes, rank, fragment_starts[:-1].copy(), order, first_action)
 
-    def columns() -> Iterator[NDArray[np.generic]]:
+    def columns() -> Iterator[Any]:
         in_order = np.empty(n_customers, np.uint64)
         kernel.gather(hashes, by_hash, in_order)
         yield in_order
-        names, stops = np.empty(int(customers.stops[n_customers]) if n_customers else 0, np.uint8), np.empty(n_customers, np.int64)
+        names, stops = (
+            np.empty(int(customers.stops[n_customers]) if n_customers else 0, np.uint8),
+            np.empty(n_customers, np.int64),
+        )
         kernel.gather_names(customers.arena, customers.stops, by_hash, names, stops)
         yield stops
         yield names
@@ -156,7 +159,7 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
         kernel.gather_actions(store.actions, sizes, first_action, order, ids, actions)
         yield actions
 
-    kept: list[NDArray[np.generic]] = []
+    kept: list[Any] = []
     borders = np.arange(N_BUCKETS + 1, dtype=np.float64) * 2.0 ** (64 - BUCKET_BITS)
     in_hash_order = hashes[by_hash]
     customer_starts = np.searchsorted(in_hash_order, borders[:-1].astype(np.uint64))
@@ -173,7 +176,7 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
             for i, column in enumerate(columns()):
                 if i == 1:
                     starts[1] = np.concatenate([[0], column])[customer_starts]
-                _write_all(file.fileno(), memoryview(column.view(np.uint8)))  # type: ignore[arg-type]
+                _write_all(file.fileno(), memoryview(column.view(np.uint8)))
     parser.empty()
     return Run(starts, kept, path)
 

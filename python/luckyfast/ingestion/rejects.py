@@ -63,7 +63,9 @@ class Rejects(NamedTuple):
         """The rejects first:stop."""
         start = int(self.size[:first].sum())
         raw = self.raw[start : start + int(self.size[first:stop].sum())]
-        return Rejects(self.offset[first:stop], self.line[first:stop], self.reason[first:stop], self.size[first:stop], raw)
+        return Rejects(
+            self.offset[first:stop], self.line[first:stop], self.reason[first:stop], self.size[first:stop], raw
+        )
 
 
 @dataclass
@@ -185,7 +187,13 @@ def write_rejects(log: RejectLog, names: Sequence[str], path: Path) -> dict[str,
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"source": pa.string(), "byte_offset": pa.int64(), "line": pa.int64(), "reason": pa.string(), "raw": pa.binary()}
+    kinds = {
+        "source": pa.string(),
+        "byte_offset": pa.int64(),
+        "line": pa.int64(),
+        "reason": pa.string(),
+        "raw": pa.binary(),
+    }
     schema = pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
     examples: dict[str, list[tuple[str, int, bytes]]] = {}
     with pq.ParquetWriter(path, schema, use_dictionary=["source", "reason"]) as writer:

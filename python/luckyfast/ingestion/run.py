@@ -36,7 +36,7 @@ from luckyfast.progress import NullProgress
 if TYPE_CHECKING:
     from luckyfast.progress import Progress
 
-__all__ = ["IngestSummary", "run_plan"]
+__all__ = ["Budget", "IngestSummary", "run_plan"]
 
 BLOCK_BYTES = 1 << 21
 _MIN_BLOCK_BYTES = 1 << 18
@@ -83,19 +83,22 @@ class IngestSummary:
 
 
 @dataclass(frozen=True)
-class _Budget:
+class Budget:
+    """How memory is divided: workers, bytes of a block, of each worker's store, and of the merge altogether."""
+
     n_workers: int
     block_bytes: int
     store_bytes: int
     merge_bytes: int
 
 
-def run_plan(plan: IngestPlan, *, progress: Progress | None = None) -> IngestSummary:
+def run_plan(plan: IngestPlan, *, progress: Progress | None = None, budget: Budget | None = None) -> IngestSummary:
     """Read all sources and write the dataset.
 
     Args:
         plan: from `make_plan`.
         progress: told about bytes read and customers merged.
+        budget: how to divide memory; by default what `plan.memory_bytes` allows.
 
     Returns:
         The summary.
@@ -113,7 +116,7 @@ def run_plan(plan: IngestPlan, *, progress: Progress | None = None) -> IngestSum
         raise OutputExistsError(f"{out} exists already", hint="choose another output folder, or remove it first")
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     with _folders(partial, plan.temp) as temp:
-        return _Run(plan, partial, temp, progress, started).carry_out()
+        return _Run(plan, partial, temp, progress, started).carry_out(budget)
 
 
 @contextmanager
@@ -137,7 +140,8 @@ def _folders(partial: Path, temp: Path | None) -> Iterator[Path]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise InputError(
-                f"cannot write {error.filename or partial.parent}: {error.strerror}", hint="choose another output folder"
+                f"cannot write {error.filename or partial.parent}: {error.strerror}",
+                hint="choose another output folder",
             ) from error
         raise
     finally:
@@ -162,11 +166,11 @@ class _Run:
         self.lock = threading.Lock()
         self.failures: list[BaseException] = []
 
-    def carry_out(self) -> IngestSummary:
+    def carry_out(self, budget: Budget | None) -> IngestSummary:
         plan = self.plan
         # before memory is divided: a compiler takes memory too
         _load_kernels()
-        budget = self._divide_memory()
+        budget = budget or self._divide_memory()
         feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin)
         parsers = self._parse_all(feed, budget)
         self._check_rejects(final=True)
@@ -194,7 +198,7 @@ class _Run:
         check_conservation(counts, writer.shards, sum(action_events))
         return self._write(counts, times, texts, action_events, writer)
 
-    def _divide_memory(self) -> _Budget:
+    def _divide_memory(self) -> Budget:
         """Give each worker its blocks and its store, from what the process does not hold already."""
         plan = self.plan
         used = max(_rss_bytes(), 0)
@@ -205,14 +209,14 @@ class _Run:
             store_bytes = int(share / 1.8)
             if store_bytes >= _MIN_STORE_BYTES or (n_workers == 1 and store_bytes >= _MIN_STORE_BYTES // 2):
                 block = BLOCK_BYTES if store_bytes >= 2 * _MIN_STORE_BYTES else _MIN_BLOCK_BYTES * 2
-                return _Budget(n_workers, block, store_bytes, max(left, 0))
+                return Budget(n_workers, block, store_bytes, max(left, 0))
         needed = used + _RESERVE_BYTES + _WORKER_BYTES + _MIN_STORE_BYTES
         raise BudgetError(
             f"{plan.memory_bytes >> 20} MiB of memory are too little: {used >> 20} MiB are taken before the first row",
             hint=f"give at least --memory {(needed >> 20) + 8}MiB",
         )
 
-    def _parse_all(self, feed: Feed, budget: _Budget) -> list[Parser]:
+    def _parse_all(self, feed: Feed, budget: Budget) -> list[Parser]:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
         plain = all(file.source.compression == "none" for file in plan.files)
@@ -225,7 +229,7 @@ class _Run:
                 while (block := feed.next(parser.buffer)) is not None:
                     parser.buffer = block.buffer
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
-            except BaseException as error:  # noqa: BLE001  carried to the main thread
+            except BaseException as error:
                 self.failures.append(error)
                 feed.stop()
 
@@ -269,7 +273,7 @@ class _Run:
                 self.runs.append(cut_store(parser, self.vocabulary.publish(parser)))
             parser.release()
 
-    def _merge(self, budget: _Budget, ranks: Any) -> ShardWriter:
+    def _merge(self, budget: Budget, ranks: Any) -> ShardWriter:
         n_ahead = budget.n_workers + 1
         held = 0 if self.n_spilled else sum(int(run.bucket_bytes().sum()) for run in self.runs)
         left = max(budget.merge_bytes - held, 0)
@@ -302,20 +306,28 @@ class _Run:
             expected = int(1.5 * n_rows * max(1.0, total / max(log.n_bytes, 1)))
         if n_rejected <= plan.max_reject * expected:
             return
-        ranked = ", ".join(f"{reason} {n:,}" for reason, n in sorted(log.by_reason.items(), key=lambda item: (-item[1], item[0])))
+        ranked = ", ".join(
+            f"{reason} {n:,}" for reason, n in sorted(log.by_reason.items(), key=lambda item: (-item[1], item[0]))
+        )
         example = next(((i, r) for i, r in log), None) if final else None
         shown = ""
         if example is not None:
             index, rejects = example
             raw = rejects.cut(0, 1).raw[:80].tobytes()
             shown = f"; the first is line {rejects.line[0]} of {plan.files[index].source.path.name}: {raw!r}"
+        share = n_rejected / max(n_rows, 1)
         raise InputError(
-            f"{n_rejected:,} of {n_rows:,} rows ({100 * n_rejected / max(n_rows, 1):.1f} %) were rejected: {ranked}{shown}",
-            hint=f"check the role flags, or allow it with --max-reject {min(1.0, 1.1 * n_rejected / max(n_rows, 1)):.2f}",
+            f"{n_rejected:,} of {n_rows:,} rows ({100 * share:.1f} %) were rejected: {ranked}{shown}",
+            hint=f"check the role flags, or allow it with --max-reject {min(1.0, 1.1 * share + 0.005):.2f}",
         )
 
     def _write(
-        self, counts: dict[str, int], times: tuple[int, int], texts: list[bytes], action_events: list[int], writer: ShardWriter
+        self,
+        counts: dict[str, int],
+        times: tuple[int, int],
+        texts: list[bytes],
+        action_events: list[int],
+        writer: ShardWriter,
     ) -> IngestSummary:
         plan, partial = self.plan, self.partial
         names = [str(file.source.path) for file in plan.files]
@@ -344,7 +356,10 @@ class _Run:
             time_range=times,
             top_actions=[(texts[i].decode().replace("\x1f", " / "), action_events[i]) for i in order],
             order_leak=order_leak,
-            roles={role: (getattr(plan.roles, role), plan.reasons.get(role, "")) for role in ("customer", "time", "action", "visit")},
+            roles={
+                role: (getattr(plan.roles, role), plan.reasons.get(role, ""))
+                for role in ("customer", "time", "action", "visit")
+            },
             elapsed_s=time.monotonic() - self.started,
             bytes_read=self.log.n_bytes,
             peak_rss_bytes=_peak_rss_bytes(),

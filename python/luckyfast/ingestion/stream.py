@@ -22,7 +22,7 @@ from luckyfast.ingestion.sources import open_source
 __all__ = ["MAX_RECORD_BYTES", "SCRATCH_BYTES", "Block", "Feed", "SourceReader", "new_buffer"]
 
 MAX_RECORD_BYTES = 1 << 22
-"""Longer rows are rejected, and a quote that is open for longer was opened by mistake: a border that no block size moves."""
+"""Longer rows are rejected, and a quote open for longer was opened by mistake; no block size moves this border."""
 
 SCRATCH_BYTES = 1 << 16
 _KEPT_OF_LONG_ROW = 1 << 16
@@ -34,7 +34,7 @@ class Block:
     """Complete records of one source.
 
     `buffer[:stop]` holds them, and from `scratch` on there is room for the parser. `offset` is where the block begins
-    in the decompressed source; `long_row` holds the first bytes of a row that is too long to be read (then `stop` is 0).
+    in the decompressed source; `long_row` holds the first bytes of a row too long to be read (then `stop` is 0).
     """
 
     source: int
@@ -141,7 +141,14 @@ class SourceReader:
         return n - dropped
 
     def _take(
-        self, buffer: NDArray[np.uint8], stop: int, n: int, unclosed: bool, long_row: bytes | None, n_read: int, gone: int = 0
+        self,
+        buffer: NDArray[np.uint8],
+        stop: int,
+        n: int,
+        unclosed: bool,
+        long_row: bytes | None,
+        n_read: int,
+        gone: int = 0,
     ) -> Block:
         scratch = max(stop, n) + _engine.SLACK
         block = Block(self.index, self._sequence, self._offset, buffer, stop, scratch, unclosed, long_row, n_read)
@@ -177,7 +184,11 @@ class Feed:
     """
 
     def __init__(
-        self, files: Sequence[FilePlan], block_bytes: int, n_workers: int, on_open: Callable[[int, int], None] | None = None
+        self,
+        files: Sequence[FilePlan],
+        block_bytes: int,
+        n_workers: int,
+        on_open: Callable[[int, int], None] | None = None,
     ) -> None:
         self._waiting = [SourceReader(i, file, block_bytes) for i, file in enumerate(files)][::-1]
         self._idle: list[SourceReader] = []

@@ -1,0 +1,261 @@
+"""Whole runs of ingest against a naive reader, for every division of work and memory, and with faults on the way."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from naive_ingest import write_dataset
+from naive_reader import parse_time, read_rows
+
+from luckyfast.errors import BudgetError, InputError, OutputExistsError
+from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Source, TimeFormat
+from luckyfast.ingestion.run import Budget, run_plan
+from luckyfast.progress import NullProgress
+
+HEADER = b"store,customer,day,clock,action,visit\n"
+ONE = Budget(1, 1 << 20, 1 << 26, 1 << 28)
+
+
+def dirty_log(seed: int, n_rows: int) -> bytes:
+    """Rows of receipts, many of them faulty in many ways."""
+    draw = random.Random(seed)
+    lines = []
+    basket, customer, minute = 0, b"0", 0
+    for _ in range(n_rows):
+        if draw.random() < 0.3:
+            basket, customer = draw.randrange(3000), b"%d" % int(draw.expovariate(0.01))
+            minute += draw.randrange(-5, 50)
+        visit = b"%d" % basket if draw.random() < 0.98 else b""
+        action = draw.choice(
+            [b"milk", b"bread", b'"a, b"', b'"say ""hi"""', b'5" pipe', b'"two\nlines"', b"caf\xc3\xa9"]
+        )
+        if draw.random() < 0.03:
+            action = draw.choice([b"", b"NA", b"\xff\xfe", b'"open'])
+        day = b"2017-01-%02d" % (1 + minute // 1440 % 28)
+        clock = b"%02d:%02d" % (minute // 60 % 24, minute % 60)
+        if draw.random() < 0.02:
+            day = draw.choice([b"", b"2017-02-30", b"yesterday"])
+        row = [b"s%d" % draw.randrange(9), customer if draw.random() < 0.98 else b"", day, clock, action, visit]
+        if draw.random() < 0.02:
+            row = draw.choice([row[:-1], [*row, b"more"], [b""]])
+        lines.append(b",".join(row) + draw.choice([b"\n", b"\r\n"]))
+    return HEADER + b"".join(lines)
+
+
+def make_plan(paths: list[Path], out: Path, *, visit: bool = True, **changes: Any) -> IngestPlan:
+    files = []
+    for path in paths:
+        compression = "gzip" if path.suffix == ".gz" else "none"
+        dialect = Dialect(44, 34, True, tuple(HEADER.decode().strip().split(",")), len(HEADER))
+        source = Source(path, compression, path.stat().st_size)  # type: ignore[arg-type]
+        files.append(FilePlan(source, dialect, (1,), (2, 3), (4,), (5,) if visit else None))
+    settings = {
+        "files": tuple(files),
+        "roles": Roles(("customer",), ("day", "clock"), ("action",), ("visit",) if visit else None),
+        "time_format": TimeFormat("iso", has_clock=True),
+        "nulls": {"action": (b"NA",)},
+        "lookup": None,
+        "max_reject": 1.0,
+        "memory_bytes": 1 << 30,
+        "n_workers": 2,
+        "temp": None,
+        "out": out,
+        "reasons": {},
+    }
+    return IngestPlan(**{**settings, **changes})
+
+
+def naive_events(
+    data: bytes, lookup: dict[bytes, bytes] | None = None
+) -> Iterator[tuple[int, bytes, str, tuple[Any, ...] | None]]:
+    """(offset, raw, reason, event) of each row of a log."""
+    offset = len(HEADER)
+    for at, raw, fields in read_rows(data[offset:], 44, 34):
+        reason, event = "", None
+        if fields is None:
+            reason = "unclosed_quote"
+        elif len(fields) != 6:
+            reason = "field_count"
+        else:
+            _, customer, day, clock, action, visit = fields
+            time = parse_time(day + b" " + clock, "iso")
+            found = action if lookup is None else lookup.get(action)
+            if not customer:
+                reason = "missing_customer"
+            elif not day or not clock:
+                reason = "missing_time"
+            elif time is None:
+                reason = "bad_time"
+            elif action in (b"", b"NA"):
+                reason = "missing_action"
+            elif found is None:
+                reason = "unmatched_lookup"
+            elif not found:
+                reason = "missing_action"
+            else:
+                try:
+                    event = (customer.decode(), time, found.decode(), visit.decode() or None)
+                except UnicodeDecodeError:
+                    reason = "bad_encoding"
+        yield offset + at, raw, reason, event
+
+
+def read_folder(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("logs")
+    for i in range(3):
+        data = dirty_log(i, 4000)
+        (folder / f"{i}.csv").write_bytes(data)
+        (folder / f"{i}.csv.gz").write_bytes(gzip.compress(data[:9999]) + gzip.compress(data[9999:]))
+    return [folder / "0.csv", folder / "1.csv.gz", folder / "2.csv"]
+
+
+@pytest.mark.parametrize("visit", [True, False])
+def test_run_matches_naive_twin(logs: list[Path], tmp_path: Path, visit: bool) -> None:
+    summary = run_plan(make_plan(logs, tmp_path / "out", visit=visit), budget=ONE)
+    events, rejects, n_rows = [], [], 0
+    for path in logs:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        for offset, raw, reason, event in naive_events(data):
+            n_rows += 1
+            if event:
+                customer, time, action, session = event
+                events.append((customer, time, action, session if visit else None))
+            else:
+                rejects.append((str(path), offset, data.count(b"\n", 0, offset) + 1, reason, raw))
+    naive = write_dataset(events, tmp_path / "naive")
+    for name in ("vocabulary.parquet", "shards/part-00000.arrow"):
+        assert (summary.path / name).read_bytes() == (naive / name).read_bytes()
+    manifest, expected = (json.loads((path / "manifest.json").read_text()) for path in (summary.path, naive))
+    assert manifest["counts"] == expected["counts"] | {"rows_read": n_rows, "rejected": len(rejects)}
+    assert manifest["time"] == expected["time"]
+    assert manifest["shards"] == expected["shards"]
+    assert manifest["rejects_by_reason"] == Counter(reason for _, _, _, reason, _ in rejects)
+    table = pq.read_table(summary.path / "rejects" / "part-00000.parquet")
+    assert list(zip(*(column.to_pylist() for column in table.columns), strict=True)) == rejects
+    assert len(set(manifest["rejects_by_reason"])) == 7
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget(2, 1 << 16, 1 << 26, 1 << 28),
+        Budget(4, 1 << 12, 1 << 26, 1 << 28),
+        Budget(1, 777, 240_000, 1 << 28),
+        Budget(4, 1 << 14, 240_000, 1 << 23),
+    ],
+    ids=["2 workers", "4 workers", "tiny blocks, spills", "4 workers, spills"],
+)
+def test_output_is_the_same_for_any_division_of_work(logs: list[Path], tmp_path: Path, budget: Budget) -> None:
+    # enough rows for many stores of the smallest kind
+    big = tmp_path / "big.csv"
+    big.write_bytes(dirty_log(7, 60_000))
+    paths = [*logs, big]
+    first = run_plan(make_plan(paths, tmp_path / "a"), budget=ONE)
+    assert first.n_spilled_runs == 0
+    temp = tmp_path / "temp"
+    other = run_plan(make_plan(paths, tmp_path / "b", temp=temp), budget=budget)
+    assert (other.n_spilled_runs > 1) == (budget.store_bytes < 1 << 26)
+    assert read_folder(first.path) == read_folder(other.path)
+    assert not list(temp.iterdir())
+
+
+def test_cuts_depend_on_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small batches and shards, as the naive twin cuts them."""
+    from luckyfast.ingestion import merge
+
+    monkeypatch.setattr(merge, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(merge, "SHARD_BATCHES", 3)
+    log = tmp_path / "log.csv"
+    log.write_bytes(dirty_log(3, 3000))
+    summary = run_plan(make_plan([log], tmp_path / "out"), budget=Budget(2, 1 << 12, 1 << 26, 1 << 20))
+    events = [event for _, _, _, event in naive_events(log.read_bytes()) if event]
+    naive = write_dataset(events, tmp_path / "naive", batch_pairs=50, shard_batches=3)  # type: ignore[arg-type]
+    assert read_folder(summary.path / "shards") == read_folder(naive / "shards")
+    assert len(read_folder(naive / "shards")) > 3
+
+
+def test_lookup(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_bytes(dirty_log(5, 3000))
+    table = {b"milk": b"dairy", b"bread": b"bakery", b"a, b": b"bakery", b'5" pipe': b"", b"never seen": b"nothing"}
+    starts = np.cumsum([0, *map(len, table)]).astype(np.int64)
+    lookup = Lookup(
+        log,
+        "action",
+        len(table),
+        np.frombuffer(b"".join(table), np.uint8),
+        starts,
+        tuple(v.decode() for v in table.values()),
+    )
+    summary = run_plan(make_plan([log], tmp_path / "out", lookup=lookup), budget=ONE)
+    rows = list(naive_events(log.read_bytes(), table))
+    naive = write_dataset([event for _, _, _, event in rows if event], tmp_path / "naive")  # type: ignore[misc]
+    assert read_folder(summary.path / "shards") == read_folder(naive / "shards")
+    assert summary.rejects_by_reason == Counter(reason for _, _, reason, _ in rows if reason)
+    assert {"unmatched_lookup", "missing_action"} <= set(summary.rejects_by_reason)
+    assert (
+        pa.table({"a": ["<unknown>", "bakery", "dairy"]})["a"]
+        == pq.read_table(summary.path / "vocabulary.parquet")["action"]
+    )
+
+
+class Interrupt(NullProgress):
+    """Presses Ctrl-C once the first stage is on its way."""
+
+    def advance(self, amount: float) -> None:
+        raise KeyboardInterrupt
+
+
+def test_nothing_is_left_behind(logs: list[Path], tmp_path: Path) -> None:
+    temp = tmp_path / "temp"
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(make_plan(logs, tmp_path / "out", temp=temp), progress=Interrupt(), budget=ONE)
+    with pytest.raises(InputError, match=r"rows .* were rejected: missing_customer 237, missing_action") as caught:
+        run_plan(make_plan(logs, tmp_path / "out", temp=temp, max_reject=0.01), budget=ONE)
+    assert "--max-reject" in (caught.value.hint or "")
+    gone = make_plan(logs, tmp_path / "out", temp=temp)
+    with pytest.raises(BudgetError, match="MiB"):
+        run_plan(make_plan(logs, tmp_path / "out", temp=temp, memory_bytes=1 << 26))
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(gzip.compress(dirty_log(1, 5000))[:-3000])
+    with pytest.raises(InputError, match="damaged or cut short"):
+        run_plan(make_plan([logs[0], cut], tmp_path / "out", temp=temp), budget=Budget(2, 1 << 14, 1 << 26, 1 << 28))
+    cut.unlink()
+    temp.rmdir()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputExistsError):
+        run_plan(gone, budget=ONE)
+
+
+def test_sorted_rows_inside_visits_are_reported(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    leaks = []
+    for is_sorted in (True, False):
+        lines = []
+        for visit in range(300):
+            actions = draw.sample(range(1000), 6)
+            rows = sorted(actions) if is_sorted else actions
+            lines += [b"s,%d,2017-01-01,10:00,%d,%d\n" % (visit % 7, action, visit) for action in rows]
+        log = tmp_path / f"{is_sorted}.csv"
+        log.write_bytes(HEADER + b"".join(lines))
+        leaks.append(run_plan(make_plan([log], tmp_path / f"out-{is_sorted}"), budget=ONE).order_leak)
+    assert leaks[0]["suspicious"] is True
+    assert leaks[0]["column"] == "action"
+    assert leaks[1]["suspicious"] is False
