@@ -18,9 +18,7 @@ def test_an_epoch_visits_every_moment_once(rows: list, stop_day: int, batch: int
     with opened(rows, batch_pairs=9) as dataset:
         stop = stop_day * DAY
         constants = measure(dataset, stop, n_half_lives=2, visit_spans=(3.0,), strength=1.0)
-        plain = [
-            (i, visits) for h in dataset.batches() for visits in visits_of(h) for i in range(len(visits))
-        ]
+        plain = [(i, visits) for h in dataset.batches() for visits in visits_of(h) for i in range(len(visits))]
         expected = Counter(v for v, (i, visits) in enumerate(plain) if visits[i][0] < stop)
         met: Counter[int] = Counter()
         for group in training_batches(dataset, constants, stop, batch, steps, np.random.default_rng(seed)):
@@ -29,7 +27,7 @@ def test_an_epoch_visits_every_moment_once(rows: list, stop_day: int, batch: int
             for offset in range(0, int(lengths.max()), steps):
                 segment = cut_segment(group, constants, offset, steps, None, habit=False)
                 T, B = segment.shape
-                assert T <= steps
+                assert steps >= T
                 met.update((segment.visits + group.histories.first_visit).tolist())
                 bags = np.split(segment.bag_actions, segment.bag_start[1:])
                 labels: dict[int, list[int]] = {}
@@ -61,10 +59,10 @@ def test_calendar_of_a_known_day() -> None:
         constants = measure(dataset, 10 * DAY, n_half_lives=1, visit_spans=(1.0,), strength=2.0)
         moments = Moments.of(next(dataset.batches()), constants)
     assert moments.calendar.shape == (2, constants.n_calendar)
-    assert moments.calendar[0, :3].tolist() == [0, 0, 0]
-    np.testing.assert_allclose(moments.calendar[1, :3], [np.log(2), np.log(101) / 5, 1], rtol=1e-6)
-    assert moments.calendar[:, 3:10].argmax(1).tolist() == [0, 0]
-    np.testing.assert_allclose(moments.calendar[1, 10:], [1, 0, 0, -1], atol=1e-6)
+    assert moments.calendar[0, :4].tolist() == [0, 0, 0, 0]
+    np.testing.assert_allclose(moments.calendar[1, :4], [np.log(2), np.log(101) / 5, 1, np.log(2) / 3], rtol=1e-6)
+    assert moments.calendar[:, 4:11].argmax(1).tolist() == [0, 0]
+    np.testing.assert_allclose(moments.calendar[1, 11:], [1, 0, 0, -1], atol=1e-6)
     assert moments.contexts.tolist() == [[0, 0, 0], [4, 0, 1]]
 
 

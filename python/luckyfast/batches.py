@@ -55,7 +55,7 @@ class Constants:
     @property
     def n_calendar(self) -> int:
         """Number of calendar features of a moment."""
-        return 14 if self.clock else 3
+        return 15 if self.clock else 4
 
     @property
     def n_habits(self) -> int:
@@ -78,13 +78,14 @@ class Moments:
 
     @classmethod
     def of(cls, histories: Histories, constants: Constants) -> Moments:
-        """Compute the calendar: log gaps, whether there is an earlier visit, weekday, two harmonics of the hour."""
+        """Compute the calendar: log gaps, whether and how many earlier visits, weekday, two harmonics of the hour."""
         time = histories.visit_time
         has_earlier = np.ones(len(time), np.bool_)
         starts = histories.visit_start[:-1]
         has_earlier[starts[starts < len(time)]] = False
         gap = np.where(has_earlier, np.diff(time, prepend=time[:1]), 0) / constants.time_scale
-        columns = [np.log1p(gap), np.log1p(100 * gap) / 5, has_earlier]
+        n_earlier = np.arange(len(time)) - np.repeat(starts, np.diff(histories.visit_start))
+        columns = [np.log1p(gap), np.log1p(100 * gap) / 5, has_earlier, np.log1p(n_earlier) / 3]
         contexts = [np.where(has_earlier, 1 + np.searchsorted(GAP_EDGES, gap, side="right"), 0)]
         if constants.clock:
             day, within = np.divmod(time, DAY_US)

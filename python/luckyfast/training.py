@@ -25,7 +25,8 @@ from luckyfast.windows import Labels, Part, Split, known_actions, target_visits
 
 __all__ = ["train", "validate", "visit_loss"]
 
-PATIENCE = 3
+PATIENCE = 0.3
+"""Share of all epochs without a better validation loss, after which training ends."""
 WARM_UP = 0.05
 REFIT_RATE = 0.3
 VALIDATION_VISITS = 20_000
@@ -54,7 +55,7 @@ def train(
         config: settings.
         budget_s: wall-clock seconds; the schedule is fitted into them. None runs all epochs.
         threads: torch threads.
-        on_epoch: receives after each epoch: epoch, seconds, train_loss, learning_rate, valid_loss, valid_hit1, valid_hit3.
+        on_epoch: receives the line of curve.jsonl after each epoch: epoch, seconds, losses, hits, learning_rate.
         progress: listener.
 
     Returns:
@@ -98,7 +99,7 @@ def train(
                 n_worse = n_worse + 1 if epoch["valid_loss"] >= best_loss else 0
                 if n_worse == 0:
                     best_loss, best = epoch["valid_loss"], copy.deepcopy(course.average)
-                if n_worse == PATIENCE:
+                if n_worse >= max(3.0, PATIENCE * config.epochs):
                     break
             blind = final = _freeze(best)
             if config.refit_epochs:

@@ -1,0 +1,160 @@
+"""Training learns what is there, keeps to its budget, and is the same every time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from log_rows import DAY, habit_log, opened
+from torch.nn import functional as F
+
+from luckyfast.batches import Segment
+from luckyfast.errors import DatasetError
+from luckyfast.models import ModelConfig
+from luckyfast.training import train, validate, visit_loss
+from luckyfast.windows import Split, split_by_time
+
+SMALL = ModelConfig(
+    hidden=12, embedding=8, batch_visits=64, epochs=2, n_half_lives=2, visit_spans=(3.0,), habit_hidden=3
+)
+
+
+def cycle_log(n_customers: int = 40, n_visits: int = 18) -> list[Any]:
+    """Every customer goes round the same circle of actions: what comes next follows from the last visit alone."""
+    return [
+        (f"c{c}", (3 * v + c % 3) * DAY, f"a{(v + c) % 5}", f"{c}-{v}")
+        for c, v in itertools.product(range(n_customers), range(n_visits))
+    ]
+
+
+@pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
+def test_plain_networks_learn_a_circle(arch: str) -> None:
+    config = replace(SMALL, arch=arch, habit=False, epochs=25, learning_rate=0.02, dropout=0.0)  # type: ignore[arg-type]
+    with opened(cycle_log()) as dataset:
+        split = split_by_time(dataset)
+        model = train(dataset, split, config)
+        metrics = validate(model.network(), config, model.constants, dataset, split, "test")
+    assert metrics["test_hit1"] > 0.95
+
+
+def test_habits_beat_the_plain_network_where_customers_have_favourites() -> None:
+    with opened(habit_log(n_customers=80)) as dataset:
+        split = split_by_time(dataset)
+        hits = []
+        for habit in (False, True):
+            config = replace(SMALL, habit=habit, epochs=4)
+            model = train(dataset, split, config)
+            assert model.config.habit == habit
+            hits.append(validate(model.network(), config, model.constants, dataset, split, "test")["test_hit1"])
+    assert hits[1] > hits[0] + 0.1
+
+
+def test_training_is_the_same_every_time_and_tells_of_each_epoch() -> None:
+    lines: list[dict[str, Any]] = []
+    with opened(habit_log(n_customers=10)) as dataset:
+        split = split_by_time(dataset)
+        first = train(dataset, split, SMALL, on_epoch=lines.append)
+        before = torch.rand(1)
+        second = train(dataset, split, SMALL)
+        other = train(dataset, split, replace(SMALL, seed=1))
+    for name, array in first.state.items():
+        np.testing.assert_array_equal(array, second.state[name])
+    assert any((array != other.state[name]).any() for name, array in first.state.items())
+    assert [line["epoch"] for line in lines] == [1, 2]
+    keys = {"epoch", "seconds", "train_loss", "learning_rate", "valid_loss", "valid_hit1", "valid_hit3"}
+    assert all(set(line) == keys for line in lines)
+    # The caller's own random numbers are left alone.
+    assert before != torch.rand(1)
+
+
+def test_what_follows_the_test_start_is_never_trained_on() -> None:
+    rows = habit_log(n_customers=10)
+    with opened(rows) as dataset:
+        split = split_by_time(dataset)
+        first = train(dataset, split, SMALL)
+    late = [(c, t, "action 0" if t >= split.test_start else a, v) for c, t, a, v in rows]
+    with opened(late) as dataset:
+        second = train(dataset, split, SMALL)
+    for name, array in first.state.items():
+        np.testing.assert_array_equal(array, second.state[name])
+
+
+def test_the_blind_model_never_saw_validation() -> None:
+    rows = habit_log(n_customers=10)
+    config = replace(SMALL, epochs=1)
+    with opened(rows) as dataset:
+        split = split_by_time(dataset)
+        first = train(dataset, split, config)
+    late = [(c, t, "action 0" if t >= split.valid_start else a, v) for c, t, a, v in rows]
+    with opened(late) as dataset:
+        second = train(dataset, split, config)
+    for name, array in first.blind.state.items():
+        np.testing.assert_array_equal(array, second.blind.state[name])
+    assert any((array != second.state[name]).any() for name, array in first.state.items())
+
+
+def test_a_budget_ends_the_training_with_a_model() -> None:
+    lines: list[dict[str, Any]] = []
+    with opened(habit_log(n_customers=40)) as dataset:
+        split = split_by_time(dataset)
+        config = replace(SMALL, epochs=1000, refit_epochs=0)
+        model = train(dataset, split, config, budget_s=2.0, on_epoch=lines.append)
+    assert lines
+    assert lines[-1]["learning_rate"] < 0.2 * config.learning_rate
+    assert all(np.isfinite(array).all() for array in model.state.values())
+
+
+def test_ctrl_c_keeps_the_best_model_so_far() -> None:
+    kept: list[dict[str, Any]] = []
+
+    def stop(line: dict[str, Any]) -> None:
+        kept.append(line)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    with opened(habit_log(n_customers=10)) as dataset:
+        split = split_by_time(dataset)
+        config = replace(SMALL, epochs=5)
+        model = train(dataset, split, config, on_epoch=stop)
+        loss = validate(model.network(), config, model.constants, dataset, split, "valid")["valid_loss"]
+    assert model.interrupted
+    assert loss == pytest.approx(kept[0]["valid_loss"], rel=1e-6)
+
+
+def test_nothing_to_train_on_is_an_error() -> None:
+    with opened(habit_log(n_customers=2)) as dataset, pytest.raises(DatasetError, match="before validation"):
+        train(dataset, Split(valid_start=-1, test_start=10 * DAY), SMALL)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.25, 1.0])
+def test_visit_loss_is_its_definition(power: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(size=(3, 6)))
+    visits = [[1, 2, 5], [], [4]]
+    empty = np.zeros(0)
+    segment = Segment(
+        shape=(1, 3),
+        bag_actions=empty,
+        bag_start=empty,
+        steps=empty,
+        visits=empty,
+        positions=empty,
+        calendar=empty,
+        habit_rows=empty,
+        habit_actions=empty,
+        habits=empty,
+        label_rows=np.repeat([0, 1, 2], [3, 0, 1]),
+        label_actions=np.array([1, 2, 5, 4]),
+    )
+    log_p = F.log_softmax(logits, 1)
+    total = sum(
+        -float(log_p[row, action]) * len(actions) ** -power for row, actions in enumerate(visits) for action in actions
+    )
+    weight = sum(len(actions) ** (1 - power) for actions in visits if actions)
+    assert float(visit_loss(logits, segment, power)) == pytest.approx(total / weight, rel=1e-5)
+    assert math.isfinite(total)
