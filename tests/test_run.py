@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,7 +175,7 @@ def test_output_is_the_same_for_any_division_of_work(logs: list[Path], tmp_path:
     other = run_plan(make_plan(paths, tmp_path / "b", temp=temp), budget=budget)
     assert (other.n_spilled_runs > 1) == (budget.store_bytes < 1 << 26)
     assert read_folder(first.path) == read_folder(other.path)
-    assert not list(temp.iterdir())
+    assert not temp.exists()
 
 
 def test_cuts_depend_on_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,11 +240,39 @@ def test_nothing_is_left_behind(logs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged or cut short"):
         run_plan(make_plan([logs[0], cut], tmp_path / "out", temp=temp), budget=Budget(2, 1 << 14, 1 << 26, 1 << 28))
     cut.unlink()
-    temp.rmdir()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputExistsError):
         run_plan(gone, budget=ONE)
+
+
+def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_bytes(dirty_log(2, 20_000))
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from luckyfast.errors import InputError
+from luckyfast.ingestion.run import Budget, run_plan
+from test_run import make_plan
+plan = make_plan([Path({str(log)!r})], Path({str(tmp_path / "out")!r}))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    run_plan(plan, budget=Budget(2, 1 << 14, 240_000, 1 << 26))
+except InputError as error:
+    print(error.message)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.stdout == f"the disk is full (writing to {tmp_path})\n"
+    assert list(tmp_path.iterdir()) == [log]
 
 
 def test_sorted_rows_inside_visits_are_reported(tmp_path: Path) -> None:

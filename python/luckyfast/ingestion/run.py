@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,30 +123,35 @@ def run_plan(plan: IngestPlan, *, progress: Progress | None = None, budget: Budg
 def _folders(partial: Path, temp: Path | None) -> Iterator[Path]:
     """The folder being written and one for what is spilled; both are gone afterwards unless the first was renamed."""
     spills = partial / "spills"
+    made_temp = False
     try:
         (partial / "shards").mkdir(parents=True)
         (partial / "rejects").mkdir()
         if temp is None:
             spills.mkdir()
         else:
+            made_temp = not temp.exists()
             temp.mkdir(parents=True, exist_ok=True)
             spills = Path(tempfile.mkdtemp(prefix="luckyfast-", dir=temp))
         yield spills
     except OSError as error:
+        places = f"{partial.parent} or {temp}" if temp else str(partial.parent)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
-                f"the disk is full (writing {error.filename or partial.parent})",
+                f"the disk is full (writing to {places})",
                 hint="free some space, or choose other places with OUT and --temp",
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise InputError(
-                f"cannot write {error.filename or partial.parent}: {error.strerror}",
-                hint="choose another output folder",
+                f"cannot write to {places}: {error.strerror}", hint="choose another output folder, or another --temp"
             ) from error
         raise
     finally:
         shutil.rmtree(spills, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
+        if made_temp and temp is not None:
+            with suppress(OSError):
+                temp.rmdir()
 
 
 class _Run:
