@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,6 +30,8 @@ PATIENCE = 0.3
 """Share of all epochs without a better validation loss, after which training ends."""
 WARM_UP = 0.05
 REFIT_RATE = 0.3
+SHARED_RATE = 3.0
+"""Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
 VALIDATION_VISITS = 20_000
 
 
@@ -127,7 +130,13 @@ class _Course:
         if start is not None:
             self.network.load_state_dict(start.state_dict())
         self.average = copy.deepcopy(self.network).eval()
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=config.weight_decay)
+        shared = [] if self.network.residual is None else [self.network.residual.shared]
+        others = [p for p in self.network.parameters() if all(p is not q for q in shared)]
+        groups = [
+            {"params": others, "weight_decay": config.weight_decay, "scale": 1.0},
+            {"params": shared, "weight_decay": 0.0, "scale": SHARED_RATE},
+        ]
+        self.optimiser = torch.optim.AdamW(groups)
         self.rng = np.random.default_rng(config.seed)
         self.n_steps = 0
 
@@ -141,7 +150,7 @@ class _Course:
         config, constants, began = self.config, self.constants, time.monotonic()
         share, n_rounds, losses = 0.0, 0, []
         n_visits = sum(int((histories.visit_time < stop_time).sum()) for histories in self.dataset.batches())
-        n_done = 0
+        n_done, span = 0, max(stop_time - int(self.dataset.manifest["time"]["min"]), 1)
         while share < 1:
             for batch in training_batches(
                 self.dataset, constants, stop_time, config.batch_visits, config.segment_visits, self.rng
@@ -152,7 +161,8 @@ class _Course:
                     segment = cut_segment(batch, constants, offset, config.segment_visits, None, habit=config.habit)
                     state = tuple(part[: segment.shape[1]].detach() for part in state)
                     logits, state = self.network(segment, state)
-                    loss = visit_loss(logits, segment, config.size_power)
+                    age = (stop_time - batch.histories.visit_time[segment.visits]) / span
+                    loss = visit_loss(logits, segment, config.size_power, 2.0 ** (-config.recency * age))
                     rate = peak_rate * _schedule(share)
                     self._step(loss, rate)
                     losses.append(float(loss.detach()))
@@ -176,7 +186,7 @@ class _Course:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         self.optimiser.step()
         self.n_steps += 1
         keep = min(self.config.ema_decay, self.n_steps / (self.n_steps + 10))
@@ -185,17 +195,22 @@ class _Course:
                 kept.lerp_(new, 1 - keep)
 
 
-def visit_loss(logits: Tensor, segment: Segment, size_power: float) -> Tensor:
-    """Mean of ``-log p(action)`` over the actions of visits, an action of a visit of n weighing ``n ** -size_power``.
+def visit_loss(
+    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None
+) -> Tensor:
+    """Mean of ``-log p(action)`` over the actions of visits, of one of n weighing ``n ** -size_power`` each.
 
     With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same and
-    ``p`` is the distribution of one action drawn from it.
+    ``p`` is the distribution of one action drawn from it. ``visit_weights`` float64 [n_moments] come on top.
     """
     rows, actions = torch.from_numpy(segment.label_rows), torch.from_numpy(segment.label_actions)
     if len(rows) == 0:
         return logits.sum() * 0.0
     log_p = F.log_softmax(logits, 1)[rows, actions]
-    weights = torch.bincount(rows, minlength=len(logits)).clamp(min=1).float().pow(-size_power)[rows]
+    weights = torch.bincount(rows, minlength=len(logits)).clamp(min=1).float().pow(-size_power)
+    if visit_weights is not None:
+        weights = weights * torch.from_numpy(visit_weights).float()
+    weights = weights[rows]
     return -(log_p * weights).sum() / weights.sum()
 
 

@@ -33,6 +33,7 @@ class ModelConfig:
         learning_rate: peak of the schedule.
         weight_decay: of AdamW.
         size_power: a visit of n distinct actions weighs ``n ** -size_power`` per action in the loss.
+        recency: how often the weight of a visit in the loss halves over the training time; 0 weighs all alike.
         batch_visits: visits per training step, about.
         segment_visits: visits of a customer per step of truncated back-propagation.
         epochs: passes over the training histories.
@@ -54,18 +55,19 @@ class ModelConfig:
     hidden: int = 128
     embedding: int = 64
     window: int = 8
-    dropout: float = 0.2
+    dropout: float = 0.4
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     size_power: float = 0.25
+    recency: float = 2.0
     batch_visits: int = 1024
     segment_visits: int = 64
-    epochs: int = 8
+    epochs: int = 5
     refit_epochs: int = 1
     ema_decay: float = 0.99
     n_half_lives: int = 5
     visit_spans: tuple[float, ...] = (2.0, 6.0, 20.0)
-    habit_strength: float = 2.0
+    habit_strength: float = 7.0
     habit_hidden: int = 16
     seed: int = 0
 
