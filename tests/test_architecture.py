@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import luckyfast
 import pytest
+
+import luckyfast
 
 PACKAGE = Path(luckyfast.__file__).parent
 STAGES = [

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from luckyfast.calibration import Calibration, _fit_rate, log_softmax, mean_by_visit
+from luckyfast.calibration import Calibration, _fit_chance, log_softmax, mean_by_visit
 from luckyfast.windows import Labels
 
 
@@ -22,16 +22,41 @@ def draw(truth: Calibration, n: int, n_actions: int, seed: int) -> tuple[np.ndar
     return scores, Labels(start, np.nonzero(came)[1].astype(np.int32), mean_size)
 
 
-def test_the_curve_is_recovered() -> None:
+@pytest.mark.parametrize("dispersion", [0.001, 0.4, 1.0, 3.0])
+def test_the_curve_is_recovered(dispersion: float) -> None:
     rng = np.random.default_rng(0)
-    log_p = -np.sort(rng.exponential(size=(20_000, 10)) * 2, axis=1)
-    log_size = np.broadcast_to(np.log1p(rng.integers(1, 12, (20_000, 1))), log_p.shape)
-    features = np.stack((log_p, np.ones_like(log_p), log_size, np.maximum(log_p + 2.5, 0)), axis=2)
-    chances = 1 - np.exp(-np.exp(features @ [1.3, -1.4, 0.6, -0.4]))
+    log_p = -np.sort(rng.exponential(size=(60_000, 10)) * 2, axis=1)
+    mean_size = rng.integers(1, 12, (60_000, 1)).astype(np.float64)
+    features = np.stack((log_p, np.ones_like(log_p), np.broadcast_to(np.log1p(mean_size), log_p.shape)), axis=2)
+    truth = Calibration(1.0, 1.3, -0.4, 0.6, dispersion)
+    chances = truth.chance(log_p.astype(np.float32), mean_size)
     outcomes = (rng.random(chances.shape) < chances).astype(np.float64)
-    fitted = 1 - np.exp(-np.exp(features @ _fit_rate(features, outcomes)))
-    assert np.abs(fitted - chances).max() < 0.02
-    assert np.abs(fitted - chances).mean() < 0.002
+    fitted = Calibration(1.0, *_fit_chance(features, outcomes))
+    errors = np.abs(fitted.chance(log_p.astype(np.float32), mean_size) - chances)
+    assert errors.max() < 0.02
+    assert errors.mean() < 0.004
+    assert fitted.dispersion == pytest.approx(dispersion, abs=0.1 * (1 + dispersion))
+
+
+def test_the_chance_is_that_of_a_negative_binomial_event() -> None:
+    rng = np.random.default_rng(0)
+    log_p = np.log(np.array([0.02, 0.2, 0.6], np.float32))
+    for dispersion in (0.3, 1.0, 2.5):
+        intensities = rng.gamma(1 / dispersion, dispersion, 200_000)
+        events = rng.poisson(intensities[:, None] * np.exp(log_p) * 4.0)
+        chances = Calibration(1.0, 1.0, 0.0, 1.0, dispersion).chance(log_p, np.array(3.0))
+        np.testing.assert_allclose((events > 0).mean(axis=0), chances, atol=0.005)
+
+
+@pytest.mark.parametrize("n_visits", [1, 5, 40])
+def test_few_visits_stay_near_the_default(n_visits: int) -> None:
+    for seed in range(20):
+        fitted = Calibration.fit([draw(Calibration(), n_visits, 30, seed)])
+        scores, labels = draw(Calibration(), 500, 30, 99)
+        gaps = fitted.in_visit(scores, labels.mean_size) - Calibration(fitted.temperature).in_visit(
+            scores, labels.mean_size
+        )
+        assert np.abs(gaps).max() < 0.6
 
 
 def test_chances_come_true() -> None:
@@ -63,7 +88,11 @@ def test_the_temperature_minimises_the_loss() -> None:
 
 def test_probabilities_are_probabilities() -> None:
     scores = np.array([[-np.inf, 800.0, 0.0], [-np.inf, -800.0, -900.0], [0.0, 0.0, 0.0]], np.float32)
-    for calibration in (Calibration(), Calibration(0.2, 3.0, -2.0, 0.0, -2.9)):
+    for calibration in (
+        Calibration(),
+        Calibration(0.2, 3.0, -2.0, 0.0, 10.0),
+        Calibration(0.1, 9.0, 200.0, 9.0, 0.001),
+    ):
         p = calibration.next_action(scores)
         chance = calibration.in_visit(scores, np.array([0.0, 5.0, 1e6]))
         assert p.dtype == chance.dtype == np.float32

@@ -17,7 +17,7 @@ __all__ = ["Calibration", "calibrate", "log_softmax", "mean_by_visit"]
 SAMPLE_VALUES = 2**24
 N_CANDIDATES = 10
 FLOOR = 30.0
-KNEE = -2.5
+DISPERSIONS = (1e-3, 10.0)
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Calibration:
     """The map from scores to two probabilities: of the next single action, and of an action being in the next visit.
 
     With ``p = softmax(scores / temperature)`` for the next action, the chance that an action is in the next visit is
-    ``1 - exp(-rate)`` with ``log rate = slope * log p + bend * max(log p + 2.5, 0) + intercept + size_weight *
+    ``1 - (1 + dispersion * rate) ** (-1 / dispersion)`` with ``log rate = slope * log p + intercept + size_weight *
     log(1 + mean_size)``, where ``mean_size`` is the mean number of distinct actions in the customer's earlier visits.
-    The first is temperature scaling (Guo et al., 2017). The second is the chance of at least one event of a Poisson
-    process; it fits better than a logistic curve, and its defaults, an expected number of ``p * (1 + mean_size)``, are
-    not far off before any fit. The bend is for actions so probable that the visit is likely to hold little else.
+    The first is temperature scaling (Guo et al., 2017). The second is the chance of at least one event where their
+    number is negative binomial with that mean, a Poisson process whose intensity varies from visit to visit; as a link
+    function, that of Aranda-Ordaz (1981). Dispersion 1 is the logistic curve, dispersion near 0 a Poisson process.
+    The default rate, an expected number of ``p * (1 + mean_size)``, is not far off before any fit.
 
     Example:
         >>> scores = np.log(np.array([[0.1, 0.6, 0.3]], np.float32))
@@ -41,7 +42,7 @@ class Calibration:
     slope: float = 1.0
     intercept: float = 0.0
     size_weight: float = 1.0
-    bend: float = 0.0
+    dispersion: float = 1.0
 
     @classmethod
     def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Calibration:
@@ -68,7 +69,7 @@ class Calibration:
         if not any(len(labels.actions) for _, labels in sample):
             return cls()
         temperature = _fit_temperature(sample)
-        return cls(temperature, *_fit_rate(*_candidates(sample, temperature)))
+        return cls(temperature, *_fit_chance(*_candidates(sample, temperature)))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -100,10 +101,10 @@ class Calibration:
     def chance(self, log_next: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
         """Chance of being in the next visit, from the log probability of being the next action (shapes broadcast)."""
         size = (self.size_weight * np.log1p(mean_size) + self.intercept).astype(np.float32)
-        log_rate = np.float32(self.slope) * log_next + size
-        log_rate += np.float32(self.bend) * np.maximum(log_next - np.float32(KNEE), np.float32(0.0))
-        # Beyond e^4 events the chance is 1 in float32; a bound keeps extreme fits of tiny samples from overflowing.
-        chances: NDArray[np.float32] = -np.expm1(-np.exp(np.minimum(log_rate, np.float32(4.0))))
+        # A bound keeps extreme fits of tiny samples from overflowing; chances there are 1 to every digit shown.
+        rate = np.exp(np.minimum(np.float32(self.slope) * log_next + size, np.float32(60.0)))
+        dispersion = np.float32(self.dispersion)
+        chances: NDArray[np.float32] = -np.expm1(-np.log1p(dispersion * rate) / dispersion)
         return chances
 
     def to_dict(self) -> dict[str, float]:
@@ -202,35 +203,44 @@ def _candidates(
         came[np.repeat(np.arange(n_rows), np.diff(labels.start)), labels.actions] = True
         log_p = np.take_along_axis(log_next, best, axis=1).astype(np.float64)
         log_size = np.broadcast_to(np.log1p(labels.mean_size)[:, None], log_p.shape)
-        features.append(np.stack((log_p, np.ones_like(log_p), log_size, np.maximum(log_p - KNEE, 0.0)), axis=2))
+        features.append(np.stack((log_p, np.ones_like(log_p), log_size), axis=2))
         outcomes.append(np.take_along_axis(came, best, axis=1).astype(np.float64))
     return np.concatenate(features), np.concatenate(outcomes)
 
 
-def _fit_rate(features: NDArray[np.float64], outcomes: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Fisher scoring for ``chance = 1 - exp(-exp(features @ weights))``, with a slight pull to the default weights.
+def _fit_chance(features: NDArray[np.float64], outcomes: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Fisher scoring for the chance of at least one negative binomial event, with a normal prior around the defaults.
 
     Args:
-        features: float64 [n_visits, n_candidates, 4]: log p, 1, log of size, log p above the knee.
+        features: float64 [n_visits, n_candidates, 3]: log p, 1, log of size; the log rate is linear in them.
         outcomes: float64 [n_visits, n_candidates], 0 or 1.
+
+    Returns:
+        Slope, intercept, size weight and dispersion.
     """
     importance = np.tile(1.0 / np.arange(1, outcomes.shape[1] + 1), len(outcomes))
-    features, outcomes = features.reshape(-1, 4), outcomes.ravel()
-    prior = np.array([1.0, 0.0, 1.0, 0.0])
-    strength = 1e-6 * len(outcomes)
-    weights = prior.copy()
+    features, outcomes = features.reshape(-1, 3), outcomes.ravel()
+    prior = np.array([1.0, 0.0, 1.0, 1.0])
+    values = prior.copy()
     for _ in range(50):
-        rate = np.exp(np.clip(features @ weights, -30.0, 5.0))
-        chances = np.clip(-np.expm1(-rate), 1e-12, 1.0 - 1e-12)
-        slopes = rate * np.exp(-rate)
-        precision = importance * slopes / (chances * (1.0 - chances))
-        gradient = features.T @ (precision * (chances - outcomes)) + strength * (weights - prior)
-        information = (features * (precision * slopes)[:, None]).T @ features + strength * np.eye(4)
+        dispersion = values[-1]
+        rate = np.exp(np.clip(features @ values[:-1], -30.0, 30.0))
+        hazard = np.log1p(dispersion * rate) / dispersion
+        chances = np.clip(-np.expm1(-hazard), 1e-12, 1.0 - 1e-12)
+        odds = (1.0 - chances) / chances
+        growth = rate / (1.0 + dispersion * rate)
+        slopes = np.column_stack((features * growth[:, None], (growth - hazard) / dispersion))
+        gradient = slopes.T @ (importance * (chances - outcomes) / chances) + values - prior
+        information = (slopes * (importance * odds)[:, None]).T @ slopes + np.eye(4)
         step = np.linalg.solve(information, gradient)
-        weights = weights - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
+        allowed = dispersion - np.clip(dispersion - step[-1], *DISPERSIONS)
+        if allowed != step[-1]:
+            # The best step of the others where the dispersion goes no further than its bound.
+            rest = gradient[:-1] - information[:-1, -1] * allowed
+            step = np.append(np.linalg.solve(information[:-1, :-1], rest), allowed)
+        values = values - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
         if float(np.abs(step).max()) < 1e-7:
             break
-    slope, intercept, size_weight, bend = (float(weight) for weight in weights)
+    slope, intercept, size_weight, dispersion = (float(value) for value in values)
     # A more probable action never gets the smaller chance.
-    slope = max(slope, 0.05)
-    return slope, intercept, size_weight, max(bend, 0.05 - slope)
+    return max(slope, 0.05), intercept, size_weight, dispersion

@@ -19,7 +19,8 @@ def parse_size(text: str | int) -> int:
     """Read a size of memory such as ``512MB``, ``1.5GiB`` or ``800000000``.
 
     Args:
-        text: a number with an optional unit: K, M, G, T (powers of 1000) or Ki, Mi, Gi, Ti (powers of 1024), with or without B.
+        text: a number with an optional unit: K, M, G, T (powers of 1000) or Ki, Mi, Gi, Ti (powers of 1024); a B may
+            follow.
 
     Returns:
         Bytes.

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luckyfast.calibration import KNEE
 from luckyfast.export.graph import Graph, Value
 from luckyfast.export.habits import habit_features
 from luckyfast.export.history import Calendar, History
@@ -78,10 +77,10 @@ def export_onnx(
     history = History.declare(graph)
     log_next = graph.op("LogSoftmax", _logits(graph, history, trained) / calibration.temperature, axis=-1)
     size = history.mean_size().log1p() * calibration.size_weight + calibration.intercept
-    bent = (log_next - KNEE).at_least(0.0) * calibration.bend
-    rate = graph.op("Exp", log_next * calibration.slope + bent + size.insert_axis(1))
+    rate = graph.op("Exp", log_next * calibration.slope + size.insert_axis(1))
     # In double precision, since one minus a number near one loses the digits of small chances.
-    chance = (1.0 - graph.op("Exp", rate.cast(np.float64) * -1.0)).cast(np.float32)
+    hazard = (rate.cast(np.float64) * calibration.dispersion).log1p() / calibration.dispersion
+    chance = (1.0 - graph.op("Exp", hazard * -1.0)).cast(np.float32)
     graph.output("in_visit", chance, ["B", n_actions], "chance that the action is in the next visit")
     graph.output("next_action", graph.op("Exp", log_next), ["B", n_actions], "distribution of the next single action")
     metadata = {
