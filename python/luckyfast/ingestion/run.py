@@ -22,6 +22,7 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
+from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
 from luckyfast.ingestion.merge import ShardWriter, merge_all, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
@@ -29,7 +30,7 @@ from luckyfast.ingestion.partition import N_BUCKETS, Run, Vocabulary, cut_store
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Source, TimeFormat
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.schema import format_schema
-from luckyfast.ingestion.stream import Block, Feed
+from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "IngestSummary", "run_plan"]
 
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 20
 _MIN_BLOCK_BYTES = 1 << 18
 _WORKER_BYTES = 10 << 20
 _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
@@ -163,7 +164,7 @@ class _Run:
         self.temp = temp
         self.progress = progress
         self.started = started
-        self.log = RejectLog(len(plan.files), temp)
+        self.log = RejectLog([file.dialect.header_stop for file in plan.files], temp)
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
         self.runs: list[Run] = []
@@ -227,16 +228,17 @@ class _Run:
         plain = all(file.source.compression == "none" for file in plan.files)
         self.progress.start("read", total if plain else None, "B")
         layouts = [make_layout(file, plan) for file in plan.files]
-        parsers = [Parser(self.lookup, budget.block_bytes, budget.store_bytes) for _ in range(budget.n_workers)]
+        parsers = [Parser(self.lookup, budget.store_bytes) for _ in range(budget.n_workers)]
 
         def work(parser: Parser) -> None:
+            workspace = Workspace(budget.block_bytes)
             try:
-                while (block := feed.next(parser.buffer)) is not None:
-                    parser.buffer = block.buffer
+                while (block := feed.next(workspace)) is not None:
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
             except BaseException as error:
                 self.failures.append(error)
                 feed.stop()
+                self.log.stop()
 
         threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
         for thread in threads:
@@ -253,8 +255,10 @@ class _Run:
                 self._check_rejects(final=False)
         finally:
             feed.stop()
+            self.log.stop()
             for thread in threads:
                 thread.join()
+            feed.close()
         if self.failures:
             raise self.failures[0]
         self.progress.finish()
@@ -380,9 +384,14 @@ def _load_kernels() -> None:
     file = FilePlan(source, dialect, (0,), (1,), (2,), (3,))
     roles = Roles(("customer",), ("time",), ("action",), ("visit",))
     plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {})
-    parser = Parser(LookupTable(None), len(rows), 1 << 20)
-    parser.buffer[: len(rows)] = rows
-    block = Block(0, 0, 0, parser.buffer, len(rows), len(rows) + _engine.SLACK, False, None, len(rows))
+    parser = Parser(LookupTable(None), 1 << 20)
+    workspace = Workspace(len(rows))
+    workspace.buffer[: len(rows)] = rows
+    block = Block(0, 0, len(rows), workspace, len(rows) + _engine.SLACK)
+    n_rows, block.n_lines, _ = _engine.scan(
+        workspace.buffer, 0, len(rows), False, dialect.delimiter, -1, workspace.separators, workspace.row_stops
+    )
+    block.rows = (0, n_rows)
     parser.parse(block, make_layout(file, plan), parser.empty)
     vocabulary = Vocabulary()
     run = cut_store(parser, vocabulary.publish(parser))
