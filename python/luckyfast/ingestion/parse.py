@@ -24,7 +24,7 @@ ROLES = ("customer", "time", "action", "visit")
 _TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
-_FIRST_FRAGMENTS = 1 << 11
+_FIRST_FRAGMENTS = 1 << 16
 
 
 def _make_names(n_names: int = _FIRST_NAMES, n_bytes: int = 0) -> kernel.Names:

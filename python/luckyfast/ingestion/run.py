@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,17 +170,23 @@ class _Run:
         self.runs: list[Run] = []
         self.n_spilled = 0
         self.lock = threading.Lock()
-        self.failures: list[BaseException] = []
 
     def carry_out(self, budget: Budget | None) -> IngestSummary:
-        plan = self.plan
         # before memory is divided: a compiler takes memory too
         _load_kernels()
         budget = budget or self._divide_memory()
-        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin)
-        parsers = self._parse_all(feed, budget)
+        with ThreadPoolExecutor(budget.n_workers) as pool:
+            try:
+                return self._carry_out(budget, pool)
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _carry_out(self, budget: Budget, pool: ThreadPoolExecutor) -> IngestSummary:
+        plan = self.plan
+        parsers = self._parse_all(budget, pool)
         self._check_rejects(final=True)
-        self._gather_runs(parsers)
+        self._gather_runs(parsers, pool)
         n_events = sum(parser.n_events for parser in parsers)
         times = (
             min(int(parser.store.state[parse_kernel.MIN_TIME]) for parser in parsers),
@@ -190,7 +196,9 @@ class _Run:
         if n_events == 0:
             raise InputError("no row could be read as an event", hint="see luckyfast ingest --help for the role flags")
         texts, action_events, ranks = self.vocabulary.rank()
-        writer = self._merge(budget, ranks)
+        # small work that needs no merge goes first, so that the workers are never idle at the end
+        side = [pool.submit(measure_order, plan.files[0]), pool.submit(self._write_rejects)]
+        writer = self._merge(budget, ranks, pool)
         counts = {
             "rows_read": self.log.n_rows,
             "events": n_events,
@@ -202,7 +210,7 @@ class _Run:
             "actions": len(texts),
         }
         check_conservation(counts, writer.shards, sum(action_events))
-        return self._write(counts, times, texts, action_events, writer)
+        return self._write(counts, times, texts, action_events, writer, side[0].result(), side[1].result())
 
     def _divide_memory(self) -> Budget:
         """Give each worker its blocks and its store, from what the process does not hold already."""
@@ -222,45 +230,44 @@ class _Run:
             hint=f"give at least --memory {(needed >> 20) + 8}MiB",
         )
 
-    def _parse_all(self, feed: Feed, budget: Budget) -> list[Parser]:
+    def _parse_all(self, budget: Budget, pool: ThreadPoolExecutor) -> list[Parser]:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
         plain = all(file.source.compression == "none" for file in plan.files)
         self.progress.start("read", total if plain else None, "B")
         layouts = [make_layout(file, plan) for file in plan.files]
         parsers = [Parser(self.lookup, budget.store_bytes) for _ in range(budget.n_workers)]
+        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin)
 
         def work(parser: Parser) -> None:
             workspace = Workspace(budget.block_bytes)
             try:
                 while (block := feed.next(workspace)) is not None:
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
-            except BaseException as error:
-                self.failures.append(error)
+            except BaseException:
                 feed.stop()
                 self.log.stop()
+                raise
 
-        threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
-        for thread in threads:
-            thread.start()
+        working = {pool.submit(work, parser) for parser in parsers}
         try:
             # the workers do not need it, and its import is long
             import pyarrow.parquet  # noqa: F401
 
             n_bytes = 0
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(0.02)
+            done: set[Future[None]] = set()
+            while working:
+                done, working = wait(working, 0.05, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
                 self.progress.advance(self.log.n_bytes - n_bytes)
                 n_bytes = self.log.n_bytes
                 self._check_rejects(final=False)
         finally:
             feed.stop()
             self.log.stop()
-            for thread in threads:
-                thread.join()
+            wait(working)
             feed.close()
-        if self.failures:
-            raise self.failures[0]
         self.progress.finish()
         return parsers
 
@@ -272,33 +279,38 @@ class _Run:
         with self.lock:
             self.runs.append(run)
 
-    def _gather_runs(self, parsers: list[Parser]) -> None:
-        for parser in parsers:
+    def _gather_runs(self, parsers: list[Parser], pool: ThreadPoolExecutor) -> None:
+        """What is left in the stores becomes runs: on disk if others went there, or else in memory."""
+
+        def gather(parser: Parser) -> None:
             if parser.n_fragments == 0:
                 self.vocabulary.publish(parser)
             elif self.n_spilled:
                 self._spill(parser)
             else:
-                self.runs.append(cut_store(parser, self.vocabulary.publish(parser)))
+                run = cut_store(parser, self.vocabulary.publish(parser))
+                with self.lock:
+                    self.runs.append(run)
             parser.release()
 
-    def _merge(self, budget: Budget, ranks: Any) -> ShardWriter:
+        list(pool.map(gather, parsers))
+
+    def _merge(self, budget: Budget, ranks: Any, pool: ThreadPoolExecutor) -> ShardWriter:
         n_ahead = budget.n_workers + 1
-        held = 0 if self.n_spilled else sum(int(run.bucket_bytes().sum()) for run in self.runs)
-        left = max(budget.merge_bytes - held, 0)
-        stretches = plan_merge(self.runs, left // (n_ahead + 1), _MERGE_TARGET_BYTES)
+        held = sum(int(run.bucket_bytes().sum()) for run in self.runs)
+        left = max(budget.merge_bytes - (0 if self.n_spilled else held), 0)
+        target = min(_MERGE_TARGET_BYTES, max(held // (4 * budget.n_workers), _MERGE_TARGET_BYTES >> 4))
+        stretches = plan_merge(self.runs, left // (n_ahead + 1), target)
         writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
         self.progress.start("merge", float(len(stretches)), "parts")
-        with ThreadPoolExecutor(budget.n_workers) as pool:
-            try:
-                for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead):
-                    writer.push(histories)
-                    self.progress.advance(1)
-                writer.close()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                writer.abort()
-                raise
+        try:
+            for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead):
+                writer.push(histories)
+                self.progress.advance(1)
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
         self.progress.finish()
         return writer
 
@@ -330,6 +342,10 @@ class _Run:
             hint=f"check the role flags, or allow it with --max-reject {min(1.0, 1.1 * share + 0.005):.2f}",
         )
 
+    def _write_rejects(self) -> dict[str, list[tuple[str, int, bytes]]]:
+        names = [str(file.source.path) for file in self.plan.files]
+        return write_rejects(self.log, names, self.partial / "rejects" / "part-00000.parquet")
+
     def _write(
         self,
         counts: dict[str, int],
@@ -337,17 +353,18 @@ class _Run:
         texts: list[bytes],
         action_events: list[int],
         writer: ShardWriter,
+        order_leak: dict[str, Any],
+        examples: dict[str, list[tuple[str, int, bytes]]],
     ) -> IngestSummary:
         plan, partial = self.plan, self.partial
-        names = [str(file.source.path) for file in plan.files]
         write_vocabulary(texts, action_events, partial / "vocabulary.parquet")
-        examples = write_rejects(self.log, names, partial / "rejects" / "part-00000.parquet")
         (partial / "schema.toml").write_text(format_schema(plan))
-        order_leak = measure_order(plan.files[0])
         sources = []
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
-            sources.append({"path": names[i], "bytes": file.source.size_bytes, "rows": rows, "rejected": rejected})
+            sources.append(
+                {"path": str(file.source.path), "bytes": file.source.size_bytes, "rows": rows, "rejected": rejected}
+            )
         by_reason = dict(sorted(self.log.by_reason.items()))
         manifest = make_manifest(plan, counts, by_reason, times, sources, writer.shards, order_leak)
         shutil.rmtree(partial / "spills", ignore_errors=True)
