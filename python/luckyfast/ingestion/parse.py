@@ -24,7 +24,7 @@ ROLES = ("customer", "time", "action", "visit")
 _TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
-_FIRST_FRAGMENTS = 1 << 16
+_LEAST_FRAGMENTS, _MOST_FIRST_FRAGMENTS = 1 << 11, 1 << 16
 
 
 def _make_names(n_names: int = _FIRST_NAMES, n_bytes: int = 0) -> kernel.Names:
@@ -125,12 +125,13 @@ class Parser:
             data = np.frombuffer(b"".join(lookup.texts) + bytes(8), np.uint8).copy()
             ids = np.zeros(len(lookup.texts), np.int64)
             kernel.intern_names(data, _starts([len(text) for text in lookup.texts]), self.actions, ids)
+        n_first = max(_LEAST_FRAGMENTS, min(_MOST_FIRST_FRAGMENTS, store_bytes >> 9))
         self.store = kernel.Store(
-            np.zeros(_FIRST_FRAGMENTS, np.uint32),
-            np.zeros(_FIRST_FRAGMENTS, np.uint32),
-            np.zeros(_FIRST_FRAGMENTS, np.int64),
-            np.zeros(_FIRST_FRAGMENTS, np.uint64),
-            np.zeros(4 * _FIRST_FRAGMENTS, np.uint32),
+            np.zeros(n_first, np.uint32),
+            np.zeros(n_first, np.uint32),
+            np.zeros(n_first, np.int64),
+            np.zeros(n_first, np.uint64),
+            np.zeros(4 * n_first, np.uint32),
             np.zeros(len(self.actions.stops), np.int64),
             np.zeros(_FIRST_NAMES, np.uint64),
             np.zeros(kernel.N_STATE, np.int64),
