@@ -17,8 +17,8 @@ from luckyfast.ingestion.plan import PART_SEPARATOR
 from luckyfast.ingestion.stream import Block, SourceReader, Workspace
 
 if TYPE_CHECKING:
-    from luckyfast.ingestion.merge import Shard
     from luckyfast.ingestion.plan import FilePlan, IngestPlan
+    from luckyfast.ingestion.shards import Shard
 
 __all__ = ["check_conservation", "make_manifest", "measure_order", "write_vocabulary"]
 

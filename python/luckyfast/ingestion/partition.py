@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,8 @@ N_BUCKETS = 1 << BUCKET_BITS
 class Segment(NamedTuple):
     """A stretch of a run: customers by hash, their fragments, and the fragments' actions, all in the same order.
 
-    `customer` counts from the first customer of the run, `name_stops` from the first byte of its names.
+    `customer` counts from the first customer of the run, `name_stops` from the first byte of its names;
+    `first_customer` and `first_name_byte` are those of the stretch.
     """
 
     hashes: NDArray[np.uint64]
@@ -39,6 +40,8 @@ class Segment(NamedTuple):
     time: NDArray[np.int64]
     key: NDArray[np.uint64]
     actions: NDArray[np.uint32]
+    first_customer: int
+    first_name_byte: int
 
 
 _DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4"))
@@ -102,18 +105,27 @@ class Run:
 
     def read(self, first: int, stop: int) -> Segment:
         """The buckets first:stop."""
-        bounds = [(int(self.starts[unit, first]), int(self.starts[unit, stop])) for unit in _UNITS]
+        return self.read_stretch([(int(self.starts[unit, first]), int(self.starts[unit, stop])) for unit in range(4)])
+
+    def read_stretch(self, bounds: Sequence[tuple[int, int]]) -> Segment:
+        """A stretch that begins and ends at a customer; its customers, name bytes, fragments and actions."""
+        columns = (self.read_column(i, *bounds[unit]) for i, unit in enumerate(_UNITS))
+        return Segment._make((*columns, bounds[0][0], bounds[1][0]))
+
+    def read_column(self, index: int, start: int, stop: int) -> Any:
+        """Entries start:stop of a column, numbered as the fields of `Segment`."""
         if self._path is None:
-            return Segment(*(c[a:b] for c, (a, b) in zip(self._columns, bounds, strict=True)))
-        parts: list[Any] = []
+            return self._columns[index][start:stop]
+        part = np.empty(stop - start, _DTYPES[index])
         with self._path.open("rb", buffering=0) as file:
-            for (a, b), dtype, offset in zip(bounds, _DTYPES, self._offsets[:-1], strict=True):
-                part = np.empty(b - a, dtype)
-                file.seek(offset + a * dtype.itemsize)
-                if part.nbytes and file.readinto(part.view(np.uint8).data) != part.nbytes:
+            file.seek(self._offsets[index] + start * part.itemsize)
+            room = memoryview(part.view(np.uint8))  # type: ignore[arg-type]
+            while len(room):
+                n_read = file.readinto(room)
+                if not n_read:
                     raise OSError(f"{self._path} was cut short")
-                parts.append(part)
-        return Segment(*parts)
+                room = room[n_read:]
+        return part
 
 
 def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None) -> Run:

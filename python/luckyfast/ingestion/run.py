@@ -23,13 +23,15 @@ import numpy as np
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
 from luckyfast.ingestion.feed import Feed
+from luckyfast.ingestion.giants import Giant, merge_all
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
-from luckyfast.ingestion.merge import ShardWriter, merge_all, plan_merge
+from luckyfast.ingestion.merge import merge_buckets, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
 from luckyfast.ingestion.partition import N_BUCKETS, Run, Vocabulary, cut_store
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Source, TimeFormat
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.schema import format_schema
+from luckyfast.ingestion.shards import BATCH_PAIRS, ShardWriter
 from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
@@ -300,12 +302,25 @@ class _Run:
         held = sum(int(run.bucket_bytes().sum()) for run in self.runs)
         left = max(budget.merge_bytes - (0 if self.n_spilled else held), 0)
         target = min(_MERGE_TARGET_BYTES, max(held // (4 * budget.n_workers), _MERGE_TARGET_BYTES >> 4))
-        stretches = plan_merge(self.runs, left // (n_ahead + 1), target)
+        share = left // (n_ahead + 1)
+        stretches = plan_merge(self.runs, share, target)
         writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
         self.progress.start("merge", float(len(stretches)), "parts")
         try:
-            for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead):
-                writer.push(histories)
+            for merged in merge_all(
+                pool,
+                self.runs,
+                ranks,
+                stretches,
+                n_ahead=n_ahead,
+                share_bytes=share,
+                folder=self.temp,
+                least_pairs=BATCH_PAIRS,
+            ):
+                if isinstance(merged, Giant):
+                    writer.push_giant(merged)
+                else:
+                    writer.push(merged)
                 self.progress.advance(1)
             writer.close()
         except BaseException:
@@ -412,8 +427,7 @@ def _load_kernels() -> None:
     parser.parse(block, make_layout(file, plan), parser.empty)
     vocabulary = Vocabulary()
     run = cut_store(parser, vocabulary.publish(parser))
-    for _ in merge_all(None, [run], vocabulary.rank()[2], [(0, N_BUCKETS)], 0):
-        pass
+    merge_buckets([run], vocabulary.rank()[2], 0, N_BUCKETS)
 
 
 def _rss_bytes() -> int:
