@@ -126,6 +126,17 @@ def _add_ingest(commands: Any) -> None:
         metavar="COLUMN=LITERAL",
         help="text that means no value in a column; may be repeated",
     )
+    rules = parser.add_argument_group("cleaning by rule (each counted; nothing is left out unasked)")
+    rules.add_argument(
+        "--where", action="append", metavar="RULE", help="rows to keep: 'quantity > 0 and store != online'; repeatable"
+    )
+    rules.add_argument("--since", metavar="TIME", help="keep rows from this moment on")
+    rules.add_argument("--until", metavar="TIME", help="keep rows before this moment")
+    rules.add_argument(
+        "--drop-duplicates", action="store_true", default=None, help="keep one of equal raw rows in a visit"
+    )
+    rules.add_argument("--min-visits", type=int, metavar="N", help="leave out customers with fewer visits")
+    rules.add_argument("--top-actions", type=int, metavar="N", help="the N most frequent; the rest become <other>")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: half of what is free)")
     limits.add_argument("--workers", type=int, metavar="N", help="parallel workers (default: the cores)")
@@ -156,6 +167,12 @@ def _run_ingest(options: argparse.Namespace) -> int:
         columns=options.columns,
         null=options.null,
         time_format=options.time_format,
+        where=options.where,
+        since=options.since,
+        until=options.until,
+        drop_duplicates=options.drop_duplicates,
+        min_visits=options.min_visits,
+        top_actions=options.top_actions,
         memory=options.memory,
         workers=options.workers,
         temp=options.temp,

@@ -35,6 +35,12 @@ def ingest(
     columns: str | Sequence[str] | None = None,
     null: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     time_format: str | None = None,
+    where: str | Sequence[str] | None = None,
+    since: str | int | None = None,
+    until: str | int | None = None,
+    drop_duplicates: bool | None = None,
+    min_visits: int | None = None,
+    top_actions: int | None = None,
     memory: str | int | None = None,
     workers: int | None = None,
     temp: str | Path | None = None,
@@ -62,6 +68,14 @@ def ingest(
         columns: the column names of files without a header.
         null: texts COLUMN=LITERAL that mean "no value" besides the empty field.
         time_format: iso, ymd, dmy, mdy, order, epoch-s, epoch-ms, epoch-us or epoch-ns.
+        where: rows to keep, such as "quantity > 0 and store != 'online'"; of several, each is counted by itself. It is
+            looked at before the roles are, so a row that is left out is never a reject for their sake.
+        since: keep rows from this moment on.
+        until: keep rows before this moment.
+        drop_duplicates: of equal raw rows in a visit keep one.
+        min_visits: leave out customers with fewer visits.
+        top_actions: give names to so many of the most frequent actions; the others become `<other>`. They are chosen
+            from the whole log.
         memory: bound on peak memory, such as "512MB"; half of what the process may use if None.
         workers: parallel workers; the cores of this process if None.
         temp: folder for spilled runs; beside `out` if None.
@@ -105,6 +119,12 @@ def ingest(
         columns=columns,
         null=null,
         time_format=time_format,
+        where=where,
+        since=since,
+        until=until,
+        drop_duplicates=drop_duplicates,
+        min_visits=min_visits,
+        top_actions=top_actions,
         memory=memory,
         workers=workers,
         temp=temp,

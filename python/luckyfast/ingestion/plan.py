@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Compression = Literal["none", "gzip", "zstd", "bz2"]
 TimeKind = Literal["iso", "epoch", "ymd", "dmy", "mdy", "order"]
+Operator = Literal["<", "<=", "=", "!=", ">=", ">"]
 
 PART_SEPARATOR = b"\x1f"
 """Joins the parts of a customer, action or visit that is spread over several columns."""
@@ -69,8 +70,35 @@ class TimeFormat:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """A comparison of a column with a text, or with the number `value` x 10 ** `exponent`."""
+
+    column: str
+    operator: Operator
+    value: bytes | int
+    exponent: int = 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which of the readable rows are left out or merged, because the user asked for it.
+
+    `where` holds each rule as the user wrote it with its conditions, all of which a row must meet. Rows before `since`
+    or at or after `until` are left out; of equal raw rows in a visit one stays with `drop_duplicates`; customers with
+    fewer than `min_visits` visits are left out; all but the `top_actions` most frequent actions become `<other>`.
+    """
+
+    where: tuple[tuple[str, tuple[Condition, ...]], ...] = ()
+    since: int | None = None
+    until: int | None = None
+    drop_duplicates: bool = False
+    min_visits: int = 1
+    top_actions: int | None = None
+
+
+@dataclass(frozen=True)
 class FilePlan:
-    """One source, its dialect, and the column indices of each role in this very file."""
+    """One source, its dialect, and the column indices of each role and each condition in this very file."""
 
     source: Source
     dialect: Dialect
@@ -78,6 +106,7 @@ class FilePlan:
     time: tuple[int, ...]
     action: tuple[int, ...]
     visit: tuple[int, ...] | None
+    where: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,3 +159,4 @@ class IngestPlan:
     temp: Path | None
     out: Path
     reasons: Mapping[str, str]
+    rules: Rules = Rules()
