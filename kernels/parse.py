@@ -19,6 +19,7 @@ __all__ = [
     "Rejects",
     "Store",
     "count_lines",
+    "hash_names",
     "intern_names",
     "parse_rows",
     "rehash_names",
@@ -242,6 +243,14 @@ def name_hash(data, start, size):  # type: ignore[no-untyped-def]
     for at in range(size):
         x = (x ^ np.uint64(byte_at(data, start + at))) * np.uint64(0x100000001B3)
     return finalise(x)
+
+
+@njit(cache=True, nogil=True)
+def hash_names(data, starts, hashes):  # type: ignore[no-untyped-def]
+    """`name_hash` of each name `data[starts[i]:starts[i + 1]]`."""
+    at = address(data)
+    for i in range(len(hashes)):
+        hashes[i] = name_hash(at, starts[i], starts[i + 1] - starts[i])
 
 
 @njit(cache=True, nogil=True)

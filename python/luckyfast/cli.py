@@ -105,7 +105,9 @@ def _add_ingest(commands: Any) -> None:
         "  luckyfast ingest clicks.tsv out/ --customer user --time ts --action page --memory 1GB",
     )
     parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd or bz2")
-    parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist")
+    parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist, or see --append")
+    parser.add_argument("--append", action="store_true", help="add the files to the dataset OUT, read as it was")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted, if there is one")
     roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
     roles.add_argument("--customer", type=_columns, metavar="COLUMN", help="who acts")
     roles.add_argument("--time", type=_columns, metavar="COLUMN", help="when")
@@ -178,6 +180,8 @@ def _run_ingest(options: argparse.Namespace) -> int:
         temp=options.temp,
         max_reject=options.max_reject,
         schema=options.schema,
+        append=options.append,
+        resume=options.resume,
         progress=make_progress(quiet=options.quiet),
     )
     _remember("dataset", options.out)

@@ -46,6 +46,8 @@ def ingest(
     temp: str | Path | None = None,
     max_reject: float = 0.05,
     schema: str | Path | None = None,
+    append: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> IngestSummary:
     """Turn raw purchase logs into a dataset of histories sorted by customer and time.
@@ -55,7 +57,7 @@ def ingest(
 
     Args:
         raw: files, folders or globs of delimited text, plain or compressed by gzip, zstd or bz2.
-        out: the dataset folder to write; it must not exist.
+        out: the dataset folder to write; it must not exist, except with `append`.
         customer: who acts.
         time: when.
         action: what is done, the class to predict; with `lookup` a column of that table.
@@ -81,6 +83,9 @@ def ingest(
         temp: folder for spilled runs; beside `out` if None.
         max_reject: stop when more than this share of the rows is rejected.
         schema: a schema.toml that an earlier run wrote; arguments given here win over it.
+        append: add the files to the dataset `out`, with its roles and rules, as if all had been read at once; visits
+            that go on in the new files become one.
+        resume: go on with a run that was interrupted, if there is one.
         progress: told how far the work is.
 
     Returns:
@@ -89,7 +94,8 @@ def ingest(
     Raises:
         InputError: a file is missing, unreadable or no delimited text, or too many rows are rejected.
         SchemaError: roles, times or arguments that do not fit or cannot be told apart.
-        OutputExistsError: `out` exists.
+        OutputExistsError: `out` exists, or an interrupted run is in the way.
+        DatasetError: with `append` or `resume`, what is there cannot be gone on with.
         BudgetError: the work cannot be done in `memory`.
 
     Example:
@@ -130,5 +136,7 @@ def ingest(
         temp=temp,
         max_reject=max_reject,
         schema=schema,
+        append=append,
+        resume=resume,
     )
     return run_plan(plan, progress=progress or NullProgress())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from luckyfast.ingestion.parse import Parser
 
-__all__ = ["N_BUCKETS", "Ranking", "Run", "Segment", "Vocabulary", "cut_store"]
+__all__ = ["N_BUCKETS", "N_UNITS", "Ranking", "Run", "Segment", "Vocabulary", "bucket_starts", "cut_store"]
 
 BUCKET_BITS = 12
 OTHER_ACTION = b"<other>"
@@ -47,7 +47,7 @@ class Segment(NamedTuple):
 _DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4", "u8"))
 # which of the starts (customers, name bytes, fragments, actions, rows) each column goes by
 _UNITS = (0, 0, 1, 2, 2, 2, 2, 3, 4)
-_N_UNITS = 5
+N_UNITS = 5
 
 
 class Ranking(NamedTuple):
@@ -88,6 +88,14 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def adopt(self, texts: list[bytes], events: list[int]) -> NDArray[np.uint32]:
+        """Take in the actions of a dataset; returns the id of each row of its vocabulary, the unknown one's unused."""
+        with self._lock:
+            for text, n in zip(texts, events, strict=True):
+                self._ids[text] = len(self._ids)
+                self._n_events.append(n)
+        return np.arange(-1, len(texts)).astype(np.uint32)
 
     def recount(self, events: NDArray[np.int64]) -> None:
         """Take other numbers of events, by id: those that are left after rules on whole histories."""
@@ -132,9 +140,14 @@ class Run:
         sizes = [int(starts[unit, -1]) * dtype.itemsize for unit, dtype in zip(_UNITS, _DTYPES, strict=True)]
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it takes memory all the time."""
+        return bool(self._columns)
+
     def bucket_bytes(self) -> NDArray[np.int64]:
         """Bytes of each bucket."""
-        widths = np.zeros(_N_UNITS, np.int64)
+        widths = np.zeros(N_UNITS, np.int64)
         for unit, dtype in zip(_UNITS, _DTYPES, strict=True):
             widths[unit] += dtype.itemsize
         total: NDArray[np.int64] = (np.diff(self.starts) * widths[:, None]).sum(axis=0)
@@ -154,6 +167,12 @@ class Run:
                     raise OSError(f"{self._path} was cut short")
                 parts.append(part)
         return Segment(*parts)
+
+
+def bucket_starts(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Where each bucket begins among ascending hashes, and their number: int64[N_BUCKETS + 1]."""
+    borders = np.arange(N_BUCKETS, dtype=np.uint64) << np.uint64(64 - BUCKET_BITS)
+    return np.append(np.searchsorted(hashes, borders), len(hashes))
 
 
 def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None) -> Run:
@@ -204,11 +223,8 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
         yield rows
 
     kept: list[Any] = []
-    borders = np.arange(N_BUCKETS + 1, dtype=np.float64) * 2.0 ** (64 - BUCKET_BITS)
-    in_hash_order = hashes[by_hash]
-    customer_starts = np.searchsorted(in_hash_order, borders[:-1].astype(np.uint64))
-    customer_starts = np.append(customer_starts, n_customers)
-    starts = np.zeros((_N_UNITS, N_BUCKETS + 1), np.int64)
+    customer_starts = bucket_starts(hashes[by_hash])
+    starts = np.zeros((N_UNITS, N_BUCKETS + 1), np.int64)
     starts[0] = customer_starts
     starts[2] = fragment_starts[customer_starts]
     starts[3] = action_starts[customer_starts]

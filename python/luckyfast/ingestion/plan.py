@@ -145,7 +145,8 @@ class IngestPlan:
     `nulls` maps a role ("customer", "time", "action", "visit") to the literals that mean "no value" there besides the
     empty field. With a lookup, each `FilePlan.action` is the index of the column `lookup.on`. `max_reject` is a share
     of the rows read. `reasons` says in words why the columns of each role were taken
-    and, under "files", how the files differ from each other.
+    and, under "files", how the files differ from each other. With `append` the files are added to the dataset `out`;
+    with `resume` an interrupted run goes on.
     """
 
     files: tuple[FilePlan, ...]
@@ -160,3 +161,5 @@ class IngestPlan:
     out: Path
     reasons: Mapping[str, str]
     rules: Rules = Rules()
+    append: bool = False
+    resume: bool = False

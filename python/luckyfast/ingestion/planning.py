@@ -10,6 +10,7 @@ from luckyfast.config import available_cores, available_memory, parse_size
 from luckyfast.errors import InputError, OutputExistsError, SchemaError
 from luckyfast.ingestion.choosing import Choices, choose_roles
 from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
+from luckyfast.ingestion.format import read_manifest
 from luckyfast.ingestion.layout import (
     RawTable,
     column_index,
@@ -29,10 +30,8 @@ from luckyfast.ingestion.sources import find_sources
 
 __all__ = ["make_plan"]
 
-_ARGUMENTS = (
-    *("lookup", "on", "delimiter", "quote", "encoding", "columns", "null"),
-    *("where", "since", "until", "drop_duplicates", "min_visits", "top_actions"),
-)
+_RULES = ("where", "since", "until", "drop_duplicates", "min_visits", "top_actions")
+_ARGUMENTS = ("lookup", "on", "delimiter", "quote", "encoding", "columns", "null", *_RULES)
 
 
 def make_plan(
@@ -62,6 +61,8 @@ def make_plan(
     drop_duplicates: bool | None = None,
     min_visits: int | None = None,
     top_actions: int | None = None,
+    append: bool = False,
+    resume: bool = False,
 ) -> IngestPlan:
     """Decide how raw logs will be read, from samples of them.
 
@@ -104,11 +105,19 @@ def make_plan(
         "min_visits": min_visits,
         "top_actions": top_actions,
     }
+    out_path = Path(out)
+    _check_places(out_path, temp, append=append)
+    if append:
+        if asked := [name for name in ("schema", *_RULES) if {**given, "schema": schema}[name] is not None]:
+            flag = asked[0].replace("_", "-")
+            raise SchemaError(
+                f"--{flag} cannot go with --append: rows are added as those of {out_path} were read",
+                hint=f"leave --{flag} out",
+            )
+        schema = out_path / "schema.toml"
     if schema is not None:
         given = read_schema(schema) | {name: value for name, value in given.items() if value is not None}
         given = dict.fromkeys(_ARGUMENTS) | given
-    out_path = Path(out)
-    _check_places(out_path, temp)
     if not 0.0 <= max_reject <= 1.0:
         raise SchemaError(f"--max-reject is a share between 0 and 1, not {max_reject}", hint="0.05 is 5 %")
     if workers is not None and workers < 1:
@@ -179,11 +188,15 @@ def make_plan(
         out=out_path,
         reasons=choices.reasons,
         rules=rules,
+        append=append,
+        resume=resume,
     )
 
 
-def _check_places(out: Path, temp: str | Path | None) -> None:
-    if out.exists() or out.is_symlink():
+def _check_places(out: Path, temp: str | Path | None, *, append: bool) -> None:
+    if append:
+        read_manifest(out)
+    elif out.exists() or out.is_symlink():
         raise OutputExistsError(f"the output {out} exists already", hint="choose another folder, or remove this one")
     parent = next((place for place in out.parents if place.exists()), None)
     if parent is not None and not parent.is_dir():
