@@ -95,7 +95,7 @@ def train(
         course = _Course(dataset.sample(customers), config, constants)
         best = course.average
         n_planned = config.epochs + config.refit_epochs
-        listener.start("train", 1.0, "share")
+        listener.start("Training", 1.0, "share")
         try:
             limit_s = (0.9 * budget_s - (time.monotonic() - began)) * config.epochs / n_planned
             for epoch in course.run(split.valid_start, config.epochs, config.learning_rate, limit_s, listener):
@@ -159,7 +159,7 @@ def refit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         course = _Course(dataset, config, constants, replace(model, constants=constants).network())
-        listener.start("refit", 1.0, "share")
+        listener.start("Refitting", 1.0, "share")
         try:
             for _ in course.run(
                 split.test_start, config.refit_epochs, REFIT_RATE * config.learning_rate, budget_s, listener
