@@ -1,7 +1,7 @@
 """The command line: reads flags, calls the library, and is the only place that prints.
 
 Standard output carries results; progress, notes and errors go to standard error. Exit codes: 0 done, 1 a defect or
-a failure of the machine, 2 something the user can mend, 130 stopped by Ctrl-C.
+a failure of the machine, 2 something the user can mend, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from luckyfast.terminal import print_error
 
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-        return code
+        with _signals():
+            code: int = options.run(options)
+            sys.stdout.flush()
+            return code
     except UserError as error:
         print_error(error.message, error.hint)
         return 2
     except LuckyfastError as error:
         print_error(str(error), "this is a defect of luckyfast: please report it with the command you ran")
         return 1
-    except KeyboardInterrupt:
-        print_error("stopped by Ctrl-C", None)
-        return 130
+    except KeyboardInterrupt as error:
+        is_terminated = isinstance(error, _Terminated)
+        print_error("stopped by SIGTERM" if is_terminated else "stopped by Ctrl-C", str(error) or None)
+        return 143 if is_terminated else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -61,6 +66,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print_error(f"{place}{error.strerror or error}", "check the path, its permissions and the free disk space")
         return 1
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is."""
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end the command in order, and a second one at once."""
+    seen = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal seen
+        code = 128 + number
+        if seen:
+            os.write(2, b"\nerror: stopped before everything was put in order; the next run says what is left\n")
+            os._exit(code)
+        seen = True
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
