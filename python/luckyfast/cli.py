@@ -25,6 +25,7 @@ __all__ = ["main"]
 _EPILOG = """\
 examples:
   luckyfast ingest raw/ receipts/                       dirty logs -> sorted histories
+  luckyfast inspect raw/                                what ingest would do
   luckyfast fit receipts/ --arch lstm-embed --budget 20m
   luckyfast predict model-lstm-embed/ --top 5
   luckyfast demo                                        all of it on real receipts
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"luckyfast {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_ingest, _add_fit, _add_predict, _add_bench, _add_demo):
+    for add in (_add_ingest, _add_inspect, _add_rejects, _add_fit, _add_predict, _add_bench, _add_demo):
         add(commands)
     return parser
 
@@ -142,6 +143,18 @@ def _add_ingest(commands: Any) -> None:
     parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist, or see --append")
     parser.add_argument("--append", action="store_true", help="add the files to the dataset OUT, read as it was")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted, if there is one")
+    _add_reading(parser)
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: half of what is free)")
+    limits.add_argument("--workers", type=int, metavar="N", help="parallel workers (default: the cores)")
+    limits.add_argument("--temp", metavar="DIR", help="folder for spilled runs (default: beside OUT)")
+    limits.add_argument(
+        "--max-reject", type=float, default=0.05, metavar="SHARE", help="stop above this share of rejects (0.05)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
     roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
     roles.add_argument("--customer", type=_columns, metavar="COLUMN", help="who acts")
     roles.add_argument("--time", type=_columns, metavar="COLUMN", help="when")
@@ -173,53 +186,98 @@ def _add_ingest(commands: Any) -> None:
     )
     rules.add_argument("--min-visits", type=int, metavar="N", help="leave out customers with fewer visits")
     rules.add_argument("--top-actions", type=int, metavar="N", help="the N most frequent; the rest become <other>")
-    limits = parser.add_argument_group("limits")
-    limits.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: half of what is free)")
-    limits.add_argument("--workers", type=int, metavar="N", help="parallel workers (default: the cores)")
-    limits.add_argument("--temp", metavar="DIR", help="folder for spilled runs (default: beside OUT)")
-    limits.add_argument(
-        "--max-reject", type=float, default=0.05, metavar="SHARE", help="stop above this share of rejects (0.05)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("customer", "time", "action", "visit", "lookup", "on", "delimiter", "quote", "encoding", "columns", "null")
+    more = ("time_format", "schema", "where", "since", "until", "drop_duplicates", "min_visits", "top_actions")
+    return {name: getattr(options, name) for name in (*names, *more)}
 
 
 def _run_ingest(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_ingest_summary
     from luckyfast.ingestion import ingest
-    from luckyfast.summary import print_ingest_summary
     from luckyfast.terminal import make_progress
 
     summary = ingest(
         options.raw,
         options.out,
-        customer=options.customer,
-        time=options.time,
-        action=options.action,
-        visit=options.visit,
-        lookup=options.lookup,
-        on=options.on,
-        delimiter=options.delimiter,
-        quote=options.quote,
-        encoding=options.encoding,
-        columns=options.columns,
-        null=options.null,
-        time_format=options.time_format,
-        where=options.where,
-        since=options.since,
-        until=options.until,
-        drop_duplicates=options.drop_duplicates,
-        min_visits=options.min_visits,
-        top_actions=options.top_actions,
+        **_reading(options),
         memory=options.memory,
         workers=options.workers,
         temp=options.temp,
         max_reject=options.max_reject,
-        schema=options.schema,
         append=options.append,
         resume=options.resume,
         progress=make_progress(quiet=options.quiet),
     )
     _remember("dataset", options.out)
     print_ingest_summary(summary, as_json=options.json)
+    return 0
+
+
+# ---- inspect --------------------------------------------------------------------------------------------------------
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "inspect",
+        _run_inspect,
+        "Say what ingest would do with raw logs, or what a dataset holds.",
+        "examples:\n"
+        "  luckyfast inspect raw/ --where 'quantity > 0'         a sample is read, nothing is written\n"
+        "  luckyfast inspect receipts/                           what the dataset holds and was made of",
+    )
+    parser.add_argument("path", nargs="+", metavar="RAW|DATASET", help="files, folders or globs of logs, or a dataset")
+    _add_reading(parser)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _run_inspect(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_dataset_inspection, print_raw_inspection
+    from luckyfast.inspection import inspect_dataset, inspect_raw, is_dataset
+
+    if len(options.path) == 1 and is_dataset(options.path[0]):
+        print_dataset_inspection(inspect_dataset(options.path[0]), as_json=options.json)
+    else:
+        print_raw_inspection(inspect_raw(options.path, **_reading(options)), as_json=options.json)
+    return 0
+
+
+# ---- rejects --------------------------------------------------------------------------------------------------------
+
+
+def _add_rejects(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "rejects",
+        _run_rejects,
+        "List the rejected rows of a dataset by reason, or write them to a file to be mended.",
+        "examples:\n"
+        "  luckyfast rejects receipts/\n"
+        "  luckyfast rejects receipts/ --reason bad_time --out mended.csv\n"
+        "  luckyfast ingest mended.csv receipts/ --append        after mending",
+    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
+    parser.add_argument("--reason", action="append", default=[], metavar="REASON", help="only these; repeatable")
+    parser.add_argument("--examples", type=int, default=3, metavar="N", help="rows to show of each reason (3)")
+    parser.add_argument("--out", metavar="FILE", help="write the raw rows below their header to this file")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _run_rejects(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_exported_rejects, print_reject_list
+    from luckyfast.ingestion.mending import export_rejects, list_rejects
+
+    dataset = options.dataset or _recall("dataset", "luckyfast rejects DATASET")
+    if options.out is None:
+        found = list_rejects(dataset, reasons=options.reason, examples=options.examples)
+        print_reject_list(found, as_json=options.json)
+    else:
+        files = export_rejects(dataset, options.out, reasons=options.reason, overwrite=options.overwrite)
+        print_exported_rejects(files, dataset, as_json=options.json)
     return 0
 
 

@@ -37,6 +37,7 @@ def make_manifest(
     duplicates: Mapping[str, Any],
     time_range: tuple[int, int],
     sources: Sequence[Mapping[str, Any]],
+    dialects: Sequence[Mapping[str, Any]],
     shards: Sequence[Shard],
     order_leak: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def make_manifest(
             "visit": list(roles.visit) if roles.visit else None,
         },
         "sources": [dict(source) for source in sources],
+        "dialects": [dict(dialect) for dialect in dialects],
         "shards": [vars(shard) for shard in shards],
         "order_leak": dict(order_leak),
         "luckyfast_version": __version__,

@@ -23,6 +23,7 @@ from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
+from luckyfast.ingestion.mending import describe_dialect
 from luckyfast.ingestion.merge import Histories, ShardWriter, merge_all, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
 from luckyfast.ingestion.partition import N_BUCKETS, Ranking, Run, Vocabulary, cut_store
@@ -61,6 +62,7 @@ class IngestSummary:
         filtered_by_rule: rule to the number of rows it left out.
         other_actions: how many actions with how many events became `<other>`.
         duplicates: as in the manifest.
+        differences: how the files differ from each other, or nothing.
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
@@ -79,6 +81,7 @@ class IngestSummary:
     filtered_by_rule: dict[str, int]
     other_actions: dict[str, int]
     duplicates: dict[str, Any]
+    differences: str
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
@@ -390,19 +393,24 @@ class _Run:
             shutil.copy(self.base.folder / "schema.toml", partial / "schema.toml")
             order_leak, sources = self.base.manifest["order_leak"], list(self.base.manifest["sources"])
             duplicates = self.base.add_duplicates(duplicates)
+        dialects = [] if self.base is None else list(self.base.manifest.get("dialects", []))
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
+            dialect = describe_dialect(file.dialect)
+            if dialect not in dialects:
+                dialects.append(dialect)
             sources.append(
                 {
                     "path": names[i],
                     "bytes": file.source.size_bytes,
                     "content": self.contents[i],
+                    "dialect": dialects.index(dialect),
                     "rows": rows,
                     "rejected": rejected,
                 }
             )
         manifest = make_manifest(
-            plan, counts, by_reason, filtered, others, duplicates, times, sources, writer.shards, order_leak
+            plan, counts, by_reason, filtered, others, duplicates, times, sources, dialects, writer.shards, order_leak
         )
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         self.workplace.publish()
@@ -414,6 +422,7 @@ class _Run:
             filtered_by_rule=filtered,
             other_actions=others,
             duplicates=duplicates,
+            differences=plan.reasons.get("files", ""),
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,
