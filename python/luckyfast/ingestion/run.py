@@ -22,6 +22,7 @@ from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
 from luckyfast.ingestion.duplicates import DuplicateSample
+from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
 from luckyfast.ingestion.mending import describe_dialect
 from luckyfast.ingestion.merge import Histories, ShardWriter, merge_all, plan_merge
@@ -32,7 +33,7 @@ from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Rules
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
-from luckyfast.ingestion.stream import Block, Feed
+from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "IngestSummary", "run_plan"]
 
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 20
 _MIN_BLOCK_BYTES = 1 << 18
 _WORKER_BYTES = 10 << 20
 _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
@@ -139,7 +140,8 @@ class _Run:
         self.progress = progress
         self.started = started
         self.filters = describe_filters(plan.rules, time_kind(plan))
-        self.log = RejectLog(len(plan.files), workplace.spills, len(self.filters))
+        first_offsets = [file.dialect.header_stop for file in plan.files]
+        self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
         self.contents = [content_id(file.source.path) for file in plan.files]
         self.base: Base | None = None
@@ -246,18 +248,17 @@ class _Run:
         plain = all(file.source.compression == "none" for file in plan.files)
         self.progress.start("read", total if plain else None, "B")
         layouts = [make_layout(file, plan) for file in plan.files]
-        parsers = [
-            Parser(self.lookup, budget.block_bytes, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)
-        ]
+        parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
 
         def work(parser: Parser) -> None:
+            workspace = Workspace(budget.block_bytes)
             try:
-                while (block := feed.next(parser.buffer)) is not None:
-                    parser.buffer = block.buffer
+                while (block := feed.next(workspace)) is not None:
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
             except BaseException as error:
                 self.failures.append(error)
                 feed.stop()
+                self.log.stop()
 
         threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
         for thread in threads:
@@ -274,8 +275,10 @@ class _Run:
                 self._check_rejects(final=False)
         finally:
             feed.stop()
+            self.log.stop()
             for thread in threads:
                 thread.join()
+            feed.close()
         if self.failures:
             raise self.failures[0]
         self.progress.finish()
@@ -458,9 +461,14 @@ def _load_kernels() -> None:
     file = FilePlan(source, dialect, (0,), (1,), (2,), (3,))
     roles = Roles(("customer",), ("time",), ("action",), ("visit",))
     plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {})
-    parser = Parser(LookupTable(None), len(rows), 1 << 20, Rules(drop_duplicates=True))
-    parser.buffer[: len(rows)] = rows
-    block = Block(0, 0, 0, parser.buffer, len(rows), len(rows) + _engine.SLACK, False, None, len(rows))
+    parser = Parser(LookupTable(None), 1 << 20, Rules(drop_duplicates=True))
+    workspace = Workspace(len(rows))
+    workspace.buffer[: len(rows)] = rows
+    block = Block(0, 0, len(rows), workspace, len(rows) + _engine.SLACK)
+    n_rows, block.n_lines, _ = _engine.scan(
+        workspace.buffer, 0, len(rows), False, dialect.delimiter, -1, workspace.separators, workspace.row_stops
+    )
+    block.rows = (0, n_rows)
     parser.parse(block, make_layout(file, plan), parser.empty)
     vocabulary = Vocabulary()
     run = cut_store(parser, vocabulary.publish(parser))
