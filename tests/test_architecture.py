@@ -21,6 +21,7 @@ STAGES = [
     "kernels",
     "ingestion",
     "dataset",
+    "inspection",
     "windows",
     "batches",
     "models",
@@ -42,6 +43,7 @@ STAGES = [
     "demo",
     "bench",
     "terminal",
+    "ingest_report",
     "summary",
     "cli",
 ]

@@ -28,3 +28,15 @@ def scan(
     row_stops: NDArray[np.uint32],
     level: int = -1,
 ) -> tuple[int, int, bool]: ...
+def scan_until(
+    data: NDArray[np.uint8],
+    start: int,
+    stop: int,
+    border: int,
+    at_eof: bool,
+    delimiter: int,
+    quote: int,
+    separators: NDArray[np.uint32],
+    row_stops: NDArray[np.uint32],
+    level: int = -1,
+) -> tuple[int, int, bool, int]: ...

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
     from rich.progress import TaskID
 
-__all__ = ["PlainProgress", "RichProgress", "console", "make_progress", "print_error", "print_table"]
+__all__ = ["PlainProgress", "RichProgress", "console", "make_progress", "print_error", "print_facts", "print_table"]
 
 
 def console(*, stderr: bool = True) -> Console:
@@ -147,6 +147,24 @@ def print_error(message: str, hint: str | None) -> None:
     if hint:
         out.print("[bold cyan]hint:[/] ", end="")
         out.print(hint, markup=False)
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print names and what is to be said of them, one a line; on a terminal, long texts fold beside their names."""
+    if sys.stdout.isatty():
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text in facts:
+            table.add_row(name, Text(text))
+        console(stderr=False).print(table)
+        return
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, text in facts:
+        print(f"{name.ljust(width)}  {text}")
 
 
 def print_table(
