@@ -125,7 +125,7 @@ void add_network(nb::module_& m) {
             const size_t n = parameters.size();
             for (const auto* array : {&grads, &means, &squares, &average}) require_shape(*array, n);
             nb::gil_scoped_release release;
-            const float bias_1 = 1 - std::pow(0.9f, static_cast<float>(n_steps)), bias_2 = 1 - std::pow(0.999f, static_cast<float>(n_steps));
+            const float bias_1 = static_cast<float>(1 - std::pow(0.9, n_steps)), bias_2 = static_cast<float>(1 - std::pow(0.999, n_steps));
             network_kernels(level).adam_step({n, parameters.data(), grads.data(), means.data(), squares.data(), average.data(), grad_scale,
                                               rate, decay, bias_1, bias_2, keep});
         },

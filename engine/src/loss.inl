@@ -62,14 +62,14 @@ double square_sum(const float* values, size_t n) noexcept {
 }
 
 void adam_step(const AdamStep& call) noexcept {
-    constexpr float beta_1 = 0.9f, beta_2 = 0.999f, epsilon = 1e-8f;
+    constexpr float new_mean = 0.1f, new_square = 0.001f, epsilon = 1e-8f;  // 1 - beta
     const float shrink = 1 - call.rate * call.decay, step = call.rate / call.bias_1, root = 1 / __builtin_sqrtf(call.bias_2);
     float *__restrict p = call.parameters, *__restrict g = call.grads, *__restrict m = call.means;
     float *__restrict v = call.squares, *__restrict average = call.average;
     for (size_t i = 0; i < call.n; ++i) {
         const float grad = g[i] * call.grad_scale;
-        m[i] += (1 - beta_1) * (grad - m[i]);
-        v[i] = beta_2 * v[i] + (1 - beta_2) * grad * grad;
+        m[i] += new_mean * (grad - m[i]);
+        v[i] = 0.999f * v[i] + new_square * grad * grad;
         p[i] = p[i] * shrink - step * m[i] / (__builtin_sqrtf(v[i]) * root + epsilon);
         average[i] += (1 - call.keep) * (p[i] - average[i]);
         g[i] = 0;
