@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ class Dataset:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self._n_first = self.n_customers
         self._checked_shards: set[str] = set()
 
     @classmethod
@@ -136,6 +138,22 @@ class Dataset:
         """``clock`` (times are µs since the epoch) or ``order`` (times are order numbers)."""
         return str(self.manifest["time"]["kind"])
 
+    def sample(self, share: float) -> Dataset:
+        """A view of this dataset whose :meth:`batches` hold the first customers only; nothing is copied.
+
+        Customers are ordered by hash, so the first ones are a random sample, and larger samples hold smaller ones.
+
+        Args:
+            share: how many of the customers, in (0, 1]; at least one is kept. Counts stay those of the whole.
+
+        Example:
+            >>> sum(histories.n_customers for histories in dataset.sample(0.5).batches()) <= dataset.n_customers / 2 + 1
+            True
+        """
+        view = copy(self)
+        view._n_first = max(round(share * self.n_customers), 1)
+        return view
+
     def batches(self) -> Iterator[Histories]:
         """Read all histories, one record batch at a time, memory-mapped and without copies.
 
@@ -145,6 +163,18 @@ class Dataset:
         Raises:
             DatasetError: a shard is damaged.
         """
+        if self._n_first >= self.n_customers:
+            yield from self._all_batches()
+            return
+        left = self._n_first
+        for histories in self._all_batches():
+            yield histories if histories.n_customers <= left else _head(histories, left)
+            left -= histories.n_customers
+            if left <= 0:
+                return
+
+    def _all_batches(self) -> Iterator[Histories]:
+        """Read the shards and check them against the manifest."""
         first_visit = 0
         for shard in self.manifest["shards"]:
             file = self.path / "shards" / shard["file"]
@@ -202,6 +232,22 @@ def _view(batch: pa.RecordBatch, first_visit: int) -> Histories:
         actions=_numpy(pairs.values),
         counts=_numpy(batch.column("counts").values.values),
         first_visit=first_visit,
+    )
+
+
+def _head(histories: Histories, n_customers: int) -> Histories:
+    """The first customers of a batch, as views."""
+    n_visits = int(histories.visit_start[n_customers])
+    n_pairs = int(histories.action_start[n_visits])
+    return replace(
+        histories,
+        customers=histories.customers[:n_customers],
+        visit_start=histories.visit_start[: n_customers + 1],
+        visit_time=histories.visit_time[:n_visits],
+        visit_key=histories.visit_key[:n_visits],
+        action_start=histories.action_start[: n_visits + 1],
+        actions=histories.actions[:n_pairs],
+        counts=histories.counts[:n_pairs],
     )
 
 

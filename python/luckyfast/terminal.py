@@ -45,7 +45,9 @@ class RichProgress:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
+            ProgressColumn,
             SpinnerColumn,
+            TaskProgressColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
@@ -54,13 +56,13 @@ class RichProgress:
         from rich.progress import Progress as RichBars
 
         self.finish()
-        amount = (
-            [DownloadColumn(), TransferSpeedColumn()]
-            if unit == "bytes"
-            else [TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit)]
-            if total is not None
-            else []
-        )
+        amount: list[ProgressColumn] = []
+        if unit == "bytes":
+            amount = [DownloadColumn(), TransferSpeedColumn()]
+        elif unit == "share":
+            amount = [TaskProgressColumn()]
+        elif total is not None:
+            amount = [TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit)]
         self._bars = RichBars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -130,8 +132,11 @@ class PlainProgress:
         self._stage = None
 
     def _amount(self) -> str:
+        share = f"{self._done / self._total:.0%}" if self._total else ""
+        if self._unit == "share":
+            return share
         done = format_size(self._done) if self._unit == "bytes" else f"{self._done:,.0f} {self._unit}"
-        return done if not self._total else f"{done} ({self._done / self._total:.0%})"
+        return f"{done} ({share})" if share else done
 
 
 def print_error(message: str, hint: str | None) -> None:

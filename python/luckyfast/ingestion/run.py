@@ -296,7 +296,7 @@ class _Run:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
         plain = all(file.source.compression == "none" for file in plan.files)
-        self.progress.start("read", total if plain else None, "B")
+        self.progress.start("Reading", total if plain else None, "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
         parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
 
@@ -374,7 +374,7 @@ class _Run:
         n_actions = len(self.vocabulary)
         ids = np.arange(1, n_actions + 1, dtype=np.int32)
         stretches, n_ahead = self._plan_merge(budget)
-        self.progress.start("count", float(len(stretches)), "parts")
+        self.progress.start("Counting", float(len(stretches)), "parts")
         with ThreadPoolExecutor(budget.n_workers) as pool:
             parts = self._counted(merge_all(pool, self.runs, ids, stretches, n_ahead))
             survey = survey_histories(parts, n_actions, self.plan.rules.min_visits)
@@ -396,7 +396,7 @@ class _Run:
         stretches, n_ahead = self._plan_merge(budget)
         min_visits = self.plan.rules.min_visits
         writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
-        self.progress.start("merge", float(len(stretches)), "parts")
+        self.progress.start("Merging", float(len(stretches)), "parts")
         with ThreadPoolExecutor(budget.n_workers) as pool:
             try:
                 for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead, min_visits):
