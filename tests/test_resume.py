@@ -71,7 +71,7 @@ def test_an_interrupted_run_goes_on(logs: list[Path], tmp_path: Path, rules: Rul
     temp = tmp_path / "temp" if with_temp else None
     draw = random.Random(1)
     n_interrupted = 0
-    for stage, amount in [("read", total * share) for share in (0.35, 0.6, 0.8)] + [("merge", 0.0), ("", 0.0)]:
+    for stage, amount in [("Reading", total * share) for share in (0.35, 0.6, 0.8)] + [("Merging", 0.0), ("", 0.0)]:
         progress = Stops(stage, amount)
         budget = Budget(draw.choice([1, 2, 3]), draw.choice([1000, 1 << 13, 1 << 14]), 240_000, 1 << 26)
         plan = plan_of(logs, tmp_path / "out", rules=rules, temp=temp, resume=n_interrupted > 0)
@@ -92,7 +92,7 @@ def test_what_was_read_is_not_read_again(logs: list[Path], tmp_path: Path) -> No
     first = tmp_path / "first.csv"
     first.write_bytes(dirty_log(1, 40_000))
     with pytest.raises(KeyboardInterrupt):
-        run_plan(plan_of([first, logs[2]], tmp_path / "out"), progress=Stops("merge", 0), budget=SMALL)
+        run_plan(plan_of([first, logs[2]], tmp_path / "out"), progress=Stops("Merging", 0), budget=SMALL)
     journal = Journal.begin(tmp_path / "out", _header(first, logs[2], tmp_path), resume=True)
     assert journal.last is not None
     state = checkpoint.load_state(journal.folder / "spills", journal.last)
@@ -115,7 +115,7 @@ def _header(first: Path, second: Path, tmp_path: Path) -> dict:
 
 def interrupted(logs: list[Path], out: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_plan(plan_of(logs, out), progress=Stops("merge", 0), budget=SMALL)
+        run_plan(plan_of(logs, out), progress=Stops("Merging", 0), budget=SMALL)
     assert partial_folder(out).is_dir()
 
 
