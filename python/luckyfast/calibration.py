@@ -107,11 +107,6 @@ class Calibration:
         chances: NDArray[np.float32] = -np.expm1(-np.log1p(dispersion * rate) / dispersion)
         return chances
 
-    @property
-    def before(self) -> Calibration:
-        """What probabilities are taken to be before any fit, to compare with."""
-        return Calibration()
-
     def to_dict(self) -> dict[str, float]:
         """The five numbers by name, for JSON."""
         return asdict(self)

@@ -96,16 +96,24 @@ class Ruler:
         dataset: the dataset.
         split: its split.
         calibration: of the system that is measured.
+        before: what its probabilities are taken to be without calibration.
         part: ``"test"`` or ``"valid"``.
         seed: of the bootstrap.
     """
 
     def __init__(
-        self, dataset: Dataset, split: Split, calibration: Calibration, *, part: Part = "test", seed: int = 0
+        self,
+        dataset: Dataset,
+        split: Split,
+        calibration: Calibration,
+        before: Calibration,
+        *,
+        part: Part = "test",
+        seed: int = 0,
     ) -> None:
         start, _ = split.bounds(part)
         self._known = known_actions(dataset, split.test_start if start is None else start)
-        self._calibrations = {"all": calibration, "before": calibration.before}
+        self._calibrations = {"all": calibration, "before": before}
         self._part = part
         self._tally = Tally(seed)
 
@@ -219,7 +227,8 @@ def evaluate(
         >>> 0.0 <= result.figures["hit@1"].value <= result.figures["hit@3"].value <= 1.0
         True
     """
-    ruler = Ruler(dataset, split, Calibration() if calibration is None else calibration, part=part, seed=seed)
+    identity = Calibration()
+    ruler = Ruler(dataset, split, calibration or identity, identity, part=part, seed=seed)
     n_customers = 0
     checked = False
     for histories in dataset.batches():

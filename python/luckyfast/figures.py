@@ -194,7 +194,7 @@ class Tally:
         start: NDArray[np.int64],
         actions: NDArray[np.int32],
     ) -> None:
-        """Add the chances of all actions, float32 [n, n_actions], and the labels as in ``kernels.ranking.bin_pairs``."""
+        """Add the chances of all actions, float32 [n, n_actions], and the labels (see ``bin_pairs``)."""
         pairs = self._pairs[section]
         bin_pairs(chances, start, actions, customers % _N_GROUPS, CHANCE_EDGES, pairs.gaps, pairs.totals)
 
