@@ -107,7 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"luckyfast {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_ingest, _add_inspect, _add_rejects, _add_fit, _add_predict, _add_bench, _add_demo):
+    for add in (
+        _add_ingest,
+        _add_inspect,
+        _add_rejects,
+        _add_fit,
+        _add_predict,
+        _add_evaluate,
+        _add_bench,
+        _add_demo,
+    ):
         add(commands)
     return parser
 
@@ -378,6 +387,64 @@ def _run_predict(options: argparse.Namespace) -> int:
         progress=make_progress(quiet=options.quiet),
     )
     print_predict_summary(summary, as_json=options.json)
+    return 0
+
+
+# ---- evaluate -------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "evaluate",
+        _run_evaluate,
+        "Measure models and anybody's predictions beside every baseline, on the same test visits.",
+        "examples:\n"
+        "  luckyfast evaluate receipts/ --targets targets.parquet\n"
+        "  luckyfast evaluate receipts/ --predictions mine.parquet --model model-lstm-embed/\n"
+        "\n"
+        "A file of predictions is Parquet with one row per visit and action, in any order:\n"
+        "  customer\n"
+        "  visit or time   visit: the key that --targets wrote, or the visit's own id as text\n"
+        "  action          its name; actions that are not named rank last\n"
+        "  score, probability or chance\n"
+        "                  any number; of being the next action; of being in the next visit\n"
+        "or with one row per visit: customer, visit or time, and a list 'actions', best first, with a list of\n"
+        "scores, probabilities or chances beside it if you have them, in a column of one of these three names.\n"
+        "Test visits without a prediction count as misses. Where the file covers visits of the part 'valid' too,\n"
+        "its probabilities are calibrated on them, as luckyfast's own are.",
+    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
+    parser.add_argument(
+        "--predictions", action="append", default=[], metavar="FILE", help="Parquet file; may be repeated"
+    )
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="MODEL", help="folder that luckyfast fit wrote; may be repeated"
+    )
+    parser.add_argument("--targets", metavar="FILE", help="only write which visits are to be predicted (.parquet)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of targets if it exists")
+    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _run_evaluate(options: argparse.Namespace) -> int:
+    from luckyfast.comparison import evaluate, write_targets
+    from luckyfast.summary import print_comparison, print_targets
+    from luckyfast.terminal import make_progress
+
+    dataset = options.dataset or _recall("dataset", "luckyfast evaluate DATASET")
+    if options.targets is not None:
+        n_visits = write_targets(dataset, options.targets, models=options.model, overwrite=options.overwrite)
+        print_targets(options.targets, n_visits, as_json=options.json)
+        return 0
+    comparison = evaluate(
+        dataset,
+        predictions=options.predictions,
+        models=options.model,
+        baselines=options.baselines,
+        progress=make_progress(quiet=options.quiet),
+    )
+    print_comparison(comparison, as_json=options.json)
     return 0
 
 

@@ -14,15 +14,18 @@ from luckyfast.terminal import console, print_table
 
 if TYPE_CHECKING:
     from luckyfast.bench.report import BenchReport
+    from luckyfast.comparison import Comparison
     from luckyfast.demo import DemoSummary
     from luckyfast.prediction import PredictSummary
 
 __all__ = [
     "print_bench_report",
+    "print_comparison",
     "print_demo_summary",
     "print_figures",
     "print_metrics",
     "print_predict_summary",
+    "print_targets",
 ]
 
 # figure, heading, scale, digits
@@ -60,6 +63,63 @@ def print_figures(metrics: dict[str, Any]) -> None:
     if short["n_visits"]:
         share = 100 * short["figures"]["hit@1"]["value"]
         print(f"apart, customers with too short a history: {short['n_visits']:,} visits, hit@1 {share:.1f} %")
+
+    calibrated = systems[0]["figures"]["ece"]["value"]
+    if calibrated is not None:
+        before = systems[0]["before"]
+        changes = ", ".join(
+            f"{heading} {before[key]['value']:.{digits}f} to {systems[0]['figures'][key]['value']:.{digits}f}"
+            for key, heading, digits in (("nll", "NLL", 3), ("brier", "Brier", 4), ("ece", "ECE", 4))
+            if before[key]["value"] is not None
+        )
+        print(f"calibration: {changes}" if changes else "calibrated on the validation visits")
+        print(
+            f"ECE of perfect chances on so many visits: {systems[0]['ece_floor']:.4f}; "
+            f"ECE without that noise: {systems[0]['figures']['ece_debiased']['value']:.4f}; "
+            f"over all pairs of visit and action: {systems[0]['figures']['ece_pairs']['value']:.4f}"
+        )
+
+
+def print_targets(path: str, n_visits: int, *, as_json: bool) -> None:
+    """Print how many visits are to be predicted."""
+    if as_json:
+        print(json.dumps({"path": path, "visits": n_visits}))
+        return
+    print(f"{n_visits:,} visits to predict: {path}")
+    _say("next: luckyfast evaluate DATASET --predictions FILE; what FILE holds: luckyfast evaluate --help")
+
+
+def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
+    """Print the figures of every system, what files left out, and the leads over the best baseline."""
+    if as_json:
+        print(json.dumps(comparison.to_dict(), indent=1))
+        return
+    print_figures(comparison.to_dict())
+    for name, coverage in comparison.coverage.items():
+        print(f"{name}: {coverage.test:,} of {coverage.test_targets:,} test visits are covered", end="")
+        print(f", {coverage.valid:,} of {coverage.valid_targets:,} validation visits to calibrate on")
+        for count, what in (
+            (coverage.test_targets - coverage.test, "test visits have no prediction and count as misses"),
+            (coverage.other_visits, "visits of the file are no targets and were not looked at"),
+            (coverage.unknown_actions, "predictions are for actions that the dataset does not have"),
+        ):
+            if count:
+                print(f"{name}: {count:,} {what}")
+    rows = [
+        [
+            name,
+            *(
+                f"{100 * lead['value']:+.1f} [{100 * lead['low']:+.1f}, {100 * lead['high']:+.1f}]"
+                for lead in leads.values()
+            ),
+        ]
+        for name, leads in comparison.leads.items()
+    ]
+    if rows:
+        over = next(iter(comparison.leads.values()))
+        print()
+        header = ["points over the best baseline", *(f"{metric} ({lead['over']})" for metric, lead in over.items())]
+        print_table("Leads, with 95 % intervals from paired samples of customers", header, rows)
 
 
 def _cell(figure: dict[str, float | None], scale: int, digits: int) -> str:
