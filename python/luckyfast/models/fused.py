@@ -89,8 +89,8 @@ class _LSTM(torch.autograd.Function):
             torch.zeros_like(cells[0]) if grad is None else grad.clone(memory_format=torch.contiguous_format)
             for grad in grads[1:3]
         )
-        views = (_view(array) for array in (gates, cells, grad_outputs, grad_h, grad_c, weight))
-        _engine.lstm_backward(*views, torch.get_num_threads())
+        views: Any = [_view(array) for array in (gates, cells, grad_outputs, grad_h, grad_c, weight)]
+        _engine.lstm_backward(*views, n_threads=torch.get_num_threads())
         grad_weight = outputs[:-1].view(T * B, -1).t() @ gates.view(T * B, H4)
         return gates.detach(), grad_h, grad_c, grad_weight
 
@@ -101,7 +101,8 @@ class _AddHabits(torch.autograd.Function):
         ctx.habits = habits
         ctx.mark_dirty(logits)
         ctx.save_for_backward(*weights)
-        _engine.habit_scores(*_habit_arrays(habits, weights), _view(logits), torch.get_num_threads())
+        views = [*_habit_views(habits, weights), _view(logits)]
+        _engine.habit_scores(*views, n_threads=torch.get_num_threads())
         return logits
 
     @staticmethod
@@ -109,10 +110,9 @@ class _AddHabits(torch.autograd.Function):
         grad_logits = grads[0].contiguous()
         moment_weights, per_action, first, bias, second, _ = weights = ctx.saved_tensors
         own = [torch.empty_like(moment_weights), *(torch.zeros_like(w) for w in (per_action, first, bias, second))]
-        views = [_view(grad) for grad in (grad_logits, *own[:-1])]
-        _engine.habit_grads(
-            *_habit_arrays(ctx.habits, weights), *views, _view(own[-1]).reshape(-1), torch.get_num_threads()
-        )
+        views = [*_habit_views(ctx.habits, weights), _view(grad_logits), *(_view(grad) for grad in own)]
+        views[-1] = views[-1].reshape(-1)
+        _engine.habit_grads(*views, n_threads=torch.get_num_threads())
         return grad_logits, None, *own, None
 
 
@@ -138,10 +138,10 @@ class _SetLoss(torch.autograd.Function):
         return ctx.grad * grads[0], None, None, None
 
 
-def _habit_arrays(habits: Habits, weights: tuple[Tensor, ...]) -> tuple[NDArray[Any], ...]:
+def _habit_views(habits: Habits, weights: tuple[Tensor, ...]) -> list[Any]:
     moment_weights, per_action, first, bias, second, log_popularity = (_view(weight) for weight in weights)
-    arrays = habits.row_start, habits.pair_start, habits.actions, habits.features
-    return *arrays, moment_weights, per_action, first, bias, second.reshape(-1), log_popularity
+    arrays = [habits.row_start, habits.pair_start, habits.actions, habits.features]
+    return [*arrays, moment_weights, per_action, first, bias, second.reshape(-1), log_popularity]
 
 
 def _view(tensor: Tensor) -> NDArray[np.float32]:

@@ -36,5 +36,5 @@ class LSTMCore(nn.Module):
     def forward(self, bags: Tensor, steps: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run over the bags [T, B, 4H] and step features [T, B, S]; return outputs [T, B, H] and the state after."""
         h, c = state
-        outputs, h, c = self.ops.lstm_sequence(bags + self.input(steps), h, c, self.weight)
+        outputs, h, c = self.ops.lstm_sequence(self.input(steps).add_(bags), h, c, self.weight)
         return outputs, (h, c)
