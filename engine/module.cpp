@@ -12,6 +12,8 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using namespace luckyfast;
 
+void add_network(nb::module_& m);
+
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -45,7 +47,8 @@ size_t count_lines(const Bytes& data, size_t start, size_t stop, const ScanIndex
 }  // namespace
 
 NB_MODULE(_engine, m) {
-    m.doc() = "The structure of delimited text, found with the widest instructions at hand.";
+    m.doc() = "What needs the widest instructions at hand: the structure of delimited text, and networks.";
+    add_network(m);
     m.attr("SLACK") = ScanIndex::slack;
     m.attr("UNCLOSED") = ScanIndex::unclosed;
     m.def("kernel_name", [](int level) { return std::string(scan_kernels(level).name); }, "level"_a = -1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from luckyfast.ingestion.plan import FilePlan
 from luckyfast.ingestion.slices import SlicedFile
@@ -23,6 +23,11 @@ class Feed:
         block_bytes: size of most blocks.
         n_workers: how many threads will call `next`.
         on_open: told of each source its index and the lines of its header, before its first block is given out.
+        starts: for each source that an earlier run has begun, the offset of its first record that is still to be read;
+            -1 for those that it has finished.
+
+    Attributes:
+        finished: the packed sources that have been read to their end.
     """
 
     def __init__(
@@ -31,14 +36,20 @@ class Feed:
         block_bytes: int,
         n_workers: int,
         on_open: Callable[[int, int], None] | None = None,
+        starts: Mapping[int, int] | None = None,
     ) -> None:
+        starts = starts or {}
+        self.finished = {source for source, start in starts.items() if start < 0}
         self._plain: list[SlicedFile] = []
         self._packed: list[SourceReader] = []
         for source, file in enumerate(files):
+            start = starts.get(source)
+            if source in self.finished:
+                continue
             if file.source.compression == "none":
-                self._plain.append(SlicedFile(source, file, block_bytes))
+                self._plain.append(SlicedFile(source, file, block_bytes, start))
             else:
-                self._packed.append(SourceReader(source, file, block_bytes))
+                self._packed.append(SourceReader(source, file, block_bytes, start))
         self._n_plain_done = 0
         self._waiting = self._packed[::-1]
         self._idle: list[SourceReader] = []
@@ -91,7 +102,9 @@ class Feed:
         finally:
             with self._change:
                 self._n_busy -= 1
-                if found is not None:
+                if found is None:
+                    self.finished.add(reader.source)
+                else:
                     self._idle.append(reader)
                     self._idle.sort(key=lambda other: other.source)
                 self._change.notify()

@@ -59,6 +59,7 @@ def merge_oversize(
     share_bytes: int,
     folder: Path,
     least_pairs: int,
+    min_visits: int,
 ) -> Iterator[Histories | Giant]:
     """Histories of buckets that are too large to be merged at once.
 
@@ -69,17 +70,30 @@ def merge_oversize(
         share_bytes: memory to work in.
         folder: for files that are passing.
         least_pairs: a customer with fewer pairs is no `Giant`, however many events it has.
+        min_visits: customers with fewer visits are left out.
+
+    Raises:
+        BudgetError: equal rows are to be dropped, or an existing dataset is to be added to.
     """
+    if any(run.starts[4, -1] or not run.has_columns for run in runs):
+        raise BudgetError(
+            f"some customers have so many events that they cannot be sorted in {share_bytes >> 20} MiB "
+            "while equal rows are dropped or files are added",
+            hint="give more --memory, or ingest all files at once and without --drop-duplicates",
+        )
     units = _Units(runs, buckets)
     limit = share_bytes // MERGE_EXPANSION
     first, held = 0, 0
     for unit, size in enumerate([*units.n_bytes.tolist(), limit + 1]):
         if held + size > limit:
             if held:
-                yield merge_segments(units.read(first, unit), ranks)
+                yield merge_segments(units.read(first, unit), ranks, min_visits)
             first, held = unit + 1, 0
             if unit < len(units.hashes) and size > limit:
-                yield _sort_giant(units, unit, ranks, share_bytes, folder, least_pairs)
+                giant = _sort_giant(units, unit, ranks, share_bytes, folder, least_pairs)
+                n_visits = giant.n_visits if isinstance(giant, Giant) else int(giant.n_visits[0])
+                if n_visits >= min_visits:
+                    yield giant
                 continue
             first = unit
         held += size
@@ -91,8 +105,8 @@ class _Units:
     def __init__(self, runs: Sequence[Run], buckets: tuple[int, int]) -> None:
         first, stop = buckets
         self.runs = [run for run in runs if run.starts[0, first] < run.starts[0, stop]]
-        starts = [run.starts[:, first].tolist() for run in self.runs]
-        stops = [run.starts[:, stop].tolist() for run in self.runs]
+        starts = [run.starts[:4, first].tolist() for run in self.runs]
+        stops = [run.starts[:4, stop].tolist() for run in self.runs]
         own = [run.read_column(0, a[0], b[0]) for run, a, b in zip(self.runs, starts, stops, strict=True)]
         self.hashes = np.unique(np.concatenate(own))
         self.n_bytes = np.zeros(len(self.hashes), np.int64)
@@ -119,7 +133,7 @@ class _Units:
     def bounds(self, index: int, first: int, stop: int) -> list[tuple[int, int]]:
         """Where the units first:stop lie in a run."""
         edges = self._bounds[index]
-        return [(int(edges[i, first]), int(edges[i, stop])) for i in range(4)]
+        return [*((int(edges[i, first]), int(edges[i, stop])) for i in range(4)), (0, 0)]
 
     def read(self, first: int, stop: int) -> list[Any]:
         """The units first:stop of all runs."""
@@ -130,7 +144,7 @@ class _Units:
         """The name of the one customer of a unit."""
         names: set[bytes] = set()
         for i, run in enumerate(self.runs):
-            customers, place, _, _ = self.bounds(i, unit, unit + 1)
+            customers, place, *_ = self.bounds(i, unit, unit + 1)
             stops = run.read_column(1, *customers).tolist()
             text: bytes = run.read_column(2, *place).tobytes()
             names |= {text[a - place[0] : b - place[0]] for a, b in pairwise([place[0], *stops])}
@@ -144,7 +158,7 @@ class _Units:
         """(time, key, number of actions, actions) of a unit's fragments; a long fragment comes in several pieces."""
         n_fragments, n_actions = max(1, n_bytes // 2 // _BYTES_PER_FRAGMENT), max(1, n_bytes // 2 // _BYTES_PER_ACTION)
         for i, run in enumerate(self.runs):
-            _, _, (at, stop), (first_action, _) = self.bounds(i, unit, unit + 1)
+            _, _, (at, stop), (first_action, _), _ = self.bounds(i, unit, unit + 1)
             while at < stop:
                 end = min(at + n_fragments, stop)
                 sizes, times, keys = (run.read_column(column, at, end) for column in (4, 5, 6))
@@ -323,6 +337,7 @@ def merge_all(
     share_bytes: int,
     folder: Path,
     least_pairs: int,
+    min_visits: int = 1,
 ) -> Iterator[Histories | Giant]:
     """Merge all stretches of `plan_merge` in order: small ones on the pool, oversize ones here.
 
@@ -334,7 +349,7 @@ def merge_all(
         n_ahead: no more stretches than these wait to be taken.
         share_bytes: memory for each of them, and for the one being taken.
         folder: for files that are passing.
-        least_pairs: as in `merge_oversize`.
+        least_pairs, min_visits: as in `merge_oversize`.
     """
     waiting: deque[Future[Histories] | tuple[int, int]] = deque()
 
@@ -343,11 +358,13 @@ def merge_all(
         if isinstance(first, Future):
             yield first.result()
         else:
-            yield from merge_oversize(runs, ranks, first, share_bytes, folder, least_pairs)
+            yield from merge_oversize(runs, ranks, first, share_bytes, folder, least_pairs, min_visits)
 
     for first, stop, is_oversize in stretches:
         if len(waiting) == n_ahead:
             yield from take()
-        waiting.append((first, stop) if is_oversize else pool.submit(merge_buckets, runs, ranks, first, stop))
+        waiting.append(
+            (first, stop) if is_oversize else pool.submit(merge_buckets, runs, ranks, first, stop, min_visits)
+        )
     while waiting:
         yield from take()

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from luckyfast.ingestion.duplicates import keep_first_rows
 from luckyfast.ingestion.partition import N_BUCKETS, Run, Segment
 from luckyfast.kernels import merge as kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MERGE_EXPANSION", "Histories", "merge_buckets", "merge_segments", "plan_merge"]
+__all__ = ["MERGE_EXPANSION", "Histories", "keep_regulars", "merge_buckets", "merge_segments", "plan_merge"]
 
 MERGE_EXPANSION = 6
 """Merging takes about so many times the bytes of the runs' stretch."""
@@ -50,13 +51,16 @@ def plan_merge(runs: Sequence[Run], share_bytes: int, target_bytes: int) -> list
     return stretches
 
 
-def merge_buckets(runs: Sequence[Run], ranks: NDArray[np.int32], first: int, stop: int) -> Histories:
-    """Histories of all customers in the buckets first:stop of all runs; `ranks` are the final action ids."""
-    return merge_segments([run.read(first, stop) for run in runs if run.starts[0, first] < run.starts[0, stop]], ranks)
+def merge_buckets(
+    runs: Sequence[Run], ranks: NDArray[np.int32], first: int, stop: int, min_visits: int = 1
+) -> Histories:
+    """Histories of the customers in the buckets first:stop of all runs; `ranks` are the final action ids."""
+    segments = [run.read(first, stop) for run in runs if run.starts[0, first] < run.starts[0, stop]]
+    return merge_segments(segments, ranks, min_visits)
 
 
-def merge_segments(segments: list[Segment], ranks: NDArray[np.int32]) -> Histories:
-    """Histories of all customers in some stretches of runs (the list is emptied)."""
+def merge_segments(segments: list[Segment], ranks: NDArray[np.int32], min_visits: int = 1) -> Histories:
+    """Histories of the customers in some stretches of runs (the list is emptied)."""
     name_bases = [s.first_name_byte for s in segments]
     bases = [s.first_customer for s in segments]
     hashes = np.concatenate([s.hashes for s in segments])
@@ -76,8 +80,11 @@ def merge_segments(segments: list[Segment], ranks: NDArray[np.int32]) -> Histori
     time = np.concatenate([s.time for s in segments])
     key = np.concatenate([s.key for s in segments])
     actions = np.concatenate([s.actions for s in segments])
+    rows = np.concatenate([s.rows for s in segments])
     segments.clear()
     del shifted
+    if len(rows):
+        n_actions, actions = keep_first_rows(place[customer], key, n_actions, actions, rows)
     fragment_starts = np.zeros(n + 2, np.int64)
     fragments, first_action = np.empty(len(customer), np.int64), np.empty(len(customer), np.int64)
     kernel.place_fragments(customer, n_actions, place, fragment_starts, fragments, first_action)
@@ -102,7 +109,7 @@ def merge_segments(segments: list[Segment], ranks: NDArray[np.int32]) -> Histori
     name_sizes = sizes[distinct]
     in_order = np.empty(int(name_sizes.sum()), np.uint8)
     kernel.take_names(names, starts, distinct, in_order)
-    return Histories(
+    histories = Histories(
         name_sizes,
         in_order,
         n_visits,
@@ -112,4 +119,22 @@ def merge_segments(segments: list[Segment], ranks: NDArray[np.int32]) -> Histori
         visits[2][:n_all],
         pairs[0][:n_pairs],
         pairs[1][:n_pairs],
+    )
+    return histories if min_visits <= 1 else keep_regulars(histories, min_visits)
+
+
+def keep_regulars(h: Histories, min_visits: int) -> Histories:
+    """The customers with at least so many visits."""
+    kept = h.n_visits >= min_visits
+    visits, pairs = np.repeat(kept, h.n_visits), np.repeat(kept, h.n_customer_pairs)
+    return Histories(
+        h.name_sizes[kept],
+        h.names[np.repeat(kept, h.name_sizes)],
+        h.n_visits[kept],
+        h.n_customer_pairs[kept],
+        h.visit_time[visits],
+        h.visit_key[visits],
+        h.n_pairs[visits],
+        h.actions[pairs],
+        h.counts[pairs],
     )

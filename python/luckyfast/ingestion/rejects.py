@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -77,6 +78,7 @@ class BlockReport:
     n_bytes: int
     n_rows: int = 0
     n_lines: int = 0
+    filtered: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     rejects: list[Rejects] = field(default_factory=list)
 
     @property
@@ -102,10 +104,12 @@ class RejectLog:
     Args:
         first_offsets: for each source where its first block begins.
         folder: where rejects wait that are too many to hold in memory.
+        n_rules: how many rules leave rows out.
     """
 
-    def __init__(self, first_offsets: Sequence[int], folder: Path) -> None:
+    def __init__(self, first_offsets: Sequence[int], folder: Path, n_rules: int = 0) -> None:
         self.n_rows = 0
+        self.filtered = np.zeros(n_rules, np.int64)
         self.n_rejected = 0
         self.n_bytes = 0
         self._n_of_reason = np.zeros(len(REASONS), np.int64)
@@ -135,6 +139,8 @@ class RejectLog:
                 self._change.wait()
             n_rejected = report.n_rejected
             self.n_rows += report.n_rows
+            if len(report.filtered):
+                self.filtered += report.filtered
             self.n_rejected += n_rejected
             self.n_bytes += report.n_bytes
             log.n_rows += report.n_rows
@@ -153,6 +159,43 @@ class RejectLog:
                 self._change.notify_all()
             if self._n_held > _HELD_BYTES:
                 self._spool()
+
+    def to_arrays(self) -> tuple[dict[str, NDArray[Any]], list[Path]]:
+        """All of it as arrays, for a checkpoint while no report is missing; and the files where the rejects lie."""
+        with self._change:
+            self._spool()
+            logs = self._sources
+            files = [self._path(i) for i, log in enumerate(logs) if log.spooled]
+            spooled = [self._path(i).stat().st_size if log.spooled else 0 for i, log in enumerate(logs)]
+            sources = [
+                (log.next_offset, log.n_lines, log.n_rows, log.n_rejected, n)
+                for log, n in zip(logs, spooled, strict=True)
+            ]
+            return {
+                "sources": np.array(sources, np.int64),
+                "filtered": self.filtered.copy(),
+                "n_of_reason": self._n_of_reason.copy(),
+                "log_bytes": np.array(self.n_bytes),
+            }, files
+
+    def next_offsets(self) -> list[int]:
+        """For each source, up to where all of it has come in."""
+        return [log.next_offset for log in self._sources]
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become what `to_arrays` has written down; rejects that came later are cut off."""
+        self.filtered, self._n_of_reason = state["filtered"], state["n_of_reason"]
+        self.n_bytes = int(state["log_bytes"])
+        for i, (log, values) in enumerate(zip(self._sources, state["sources"].tolist(), strict=True)):
+            first_offset = log.next_offset
+            log.next_offset, log.n_lines, log.n_rows, log.n_rejected, n_spooled = values
+            log.spooled = n_spooled > 0
+            if log.next_offset == first_offset:
+                log.n_lines = 0  # its header will be read again
+            if log.spooled:
+                os.truncate(self._path(i), n_spooled)
+        self.n_rows = sum(log.n_rows for log in self._sources)
+        self.n_rejected = sum(log.n_rejected for log in self._sources)
 
     def stop(self) -> None:
         """Let nobody wait for a report that will not come."""
