@@ -104,7 +104,7 @@ def _add_ingest(commands: Any) -> None:
         "  luckyfast ingest 'logs/*.csv.gz' out/ --lookup products.csv --on product_id --action product_category\n"
         "  luckyfast ingest clicks.tsv out/ --customer user --time ts --action page --memory 1GB",
     )
-    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd or bz2")
+    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd, bz2 or zip")
     parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist")
     roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
     roles.add_argument("--customer", type=_columns, metavar="COLUMN", help="who acts")
@@ -116,10 +116,13 @@ def _add_ingest(commands: Any) -> None:
     roles.add_argument("--schema", metavar="FILE", help="a schema.toml that an earlier run wrote")
     form = parser.add_argument_group("format (inferred when not given)")
     form.add_argument("--columns", type=_columns, metavar="NAMES", help="column names of files without a header")
+    form.add_argument(
+        "--filename-pattern", metavar="REGEX", help="what of a path a role named filename takes: 'client_(\\d+)'"
+    )
     form.add_argument("--delimiter", metavar="CHAR", help="one character, or tab")
     form.add_argument("--quote", metavar="CHAR", help='one character, or none when " is data')
-    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files (utf-8)")
-    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, order, ...")
+    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files: cp1252, utf-16, ...")
+    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, named, order")
     form.add_argument(
         "--null",
         action="append",
@@ -154,6 +157,7 @@ def _run_ingest(options: argparse.Namespace) -> int:
         quote=options.quote,
         encoding=options.encoding,
         columns=options.columns,
+        filename_pattern=options.filename_pattern,
         null=options.null,
         time_format=options.time_format,
         memory=options.memory,

@@ -9,20 +9,21 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError
-from luckyfast.ingestion.rejects import BlockReport, Rejects
-from luckyfast.ingestion.stream import new_buffer
+from luckyfast.ingestion.rejects import REASONS, BlockReport, Rejects
+from luckyfast.ingestion.stream import SCRATCH_BYTES, new_buffer
 from luckyfast.kernels import parse as kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from luckyfast.ingestion.jsonlines import Projector
     from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup
     from luckyfast.ingestion.stream import Block
 
 __all__ = ["ROLES", "LookupTable", "Parser", "make_layout"]
 
 ROLES = ("customer", "time", "action", "visit")
-_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order")
+_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
 _FIRST_FRAGMENTS = 1 << 11
@@ -85,12 +86,19 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
     numbers = np.zeros(kernel.N_NUMBERS, np.int64)
     numbers[kernel.DELIMITER] = dialect.delimiter
     numbers[kernel.QUOTE] = -1 if dialect.quote is None else dialect.quote
-    numbers[kernel.N_FIELDS] = len(dialect.header)
+    # of JSON, only the needed values reach the kernel, and an empty one behind them
+    is_projected = file.source.form != "delimited"
+    numbers[kernel.N_FIELDS] = len(file.needed) + 1 if is_projected else len(dialect.header)
     numbers[kernel.TIME_KIND] = _TIME_KINDS.index(form.kind)
     numbers[kernel.UNIT_US] = form.unit_us
     numbers[kernel.DATE_SEPARATOR] = form.date_separator or 0
+    numbers[kernel.YEAR_DIGITS] = form.year_digits
+    numbers[kernel.CLOCK_DIGITS] = form.clock_digits
     numbers[kernel.HAS_LOOKUP] = plan.lookup is not None
     columns = [tuple(getattr(file, role) or ()) for role in ROLES]
+    if is_projected:
+        places = {column: place for place, column in enumerate(file.needed)}
+        columns = [tuple(places.get(column, column) for column in role) for role in columns]
     literals = [tuple(plan.nulls.get(role, ())) for role in ROLES]
     flat = [literal for role in literals for literal in role]
     return kernel.Layout(
@@ -100,6 +108,9 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
         np.frombuffer(b"".join(flat) + bytes(16), np.uint8).copy(),
         _starts([len(literal) for literal in flat]),
         _starts([len(role) for role in literals]),
+        np.array([sum({1 << min(len(literal), 62) for literal in role}) for role in literals], np.int64),
+        np.frombuffer(b"".join(file.constants) + bytes(16), np.uint8).copy(),
+        _starts([len(constant) for constant in file.constants]),
     )
 
 
@@ -141,6 +152,7 @@ class Parser:
         )
         self.store.state[kernel.MIN_TIME] = np.iinfo(np.int64).max
         self.store.state[kernel.MAX_TIME] = np.iinfo(np.int64).min
+        self._lines: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None = None
         self._rejects = kernel.Rejects(
             *(np.zeros(_REJECTS_AT_ONCE, np.int64) for _ in range(3)),
             np.zeros(_REJECTS_AT_ONCE, np.uint8),
@@ -157,13 +169,14 @@ class Parser:
         """Rows accepted so far, stores that were emptied included."""
         return int(self.store.state[kernel.N_EVENTS])
 
-    def parse(self, block: Block, layout: kernel.Layout, spill: Any) -> BlockReport:
+    def parse(self, block: Block, layout: kernel.Layout, spill: Any, projector: Projector | None = None) -> BlockReport:
         """Parse a block.
 
         Args:
             block: complete records.
             layout: of the block's source.
             spill: called when the store is full; must empty it.
+            projector: for a source of JSON lines.
 
         Returns:
             How many rows and lines there were, and the rejected ones.
@@ -181,14 +194,20 @@ class Parser:
         n_rows, report.n_lines, has_escapes = _engine.scan(
             block.buffer, 0, block.stop, block.first_unclosed, delimiter, quote, separators, row_stops
         )
-        data = block.buffer
+        data, scratch = block.buffer, block.scratch
+        self._lines = None
+        if projector is not None:
+            self._lines = (separators, row_stops)
+            data, scratch, separators, row_stops = projector.project(
+                data, 0, separators, row_stops, (0, n_rows), SCRATCH_BYTES
+            )
         self._rejects.state[:] = 0
         row = row_start = 0
         line_per_row = report.n_lines == n_rows
         while True:
             row = kernel.parse_rows(
                 data,
-                block.scratch,
+                scratch,
                 separators,
                 row_stops,
                 row_start,
@@ -221,14 +240,16 @@ class Parser:
         if n == 0:
             return
         rows, starts, stops = self._rejects.row[:n], self._rejects.start[:n], self._rejects.stop[:n]
+        reasons = self._rejects.reason[:n].copy()
+        if self._lines is not None:
+            starts, stops = _line_bounds(*self._lines, rows)
+            reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
         lines = rows.copy()
         if not line_per_row:
             kernel.count_lines(block.buffer, starts, lines)
         raw = np.empty(int((stops - starts).sum()), np.uint8)
         kernel.take_rows(block.buffer, starts, stops, raw)
-        report.rejects.append(
-            Rejects(block.offset + starts, lines, self._rejects.reason[:n].copy(), stops - starts, raw)
-        )
+        report.rejects.append(Rejects(block.offset + starts, lines, reasons, stops - starts, raw))
         self._rejects.state[0] = 0
 
     def _make_room(self, status: int, spill: Any) -> None:
@@ -289,6 +310,16 @@ class Parser:
         self.customers = _make_names(1)
         self.buffer = np.zeros(0, np.uint8)
         self._index = (nothing, nothing)
+
+
+def _line_bounds(
+    separators: NDArray[np.uint32], row_stops: NDArray[np.uint32], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where some rows begin and end in an indexed block."""
+    ends = (row_stops[rows] & np.uint32(0x7FFFFFFF)).astype(np.int64)
+    before = (row_stops[np.maximum(rows, 1) - 1] & np.uint32(0x7FFFFFFF)).astype(np.int64)
+    starts = np.where(rows > 0, separators[before - 1].astype(np.int64) + 1, 0)
+    return starts, separators[ends - 1].astype(np.int64)
 
 
 def _doubled(array: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from luckyfast.config import available_cores, available_memory, parse_size
 from luckyfast.errors import InputError, OutputExistsError, SchemaError
 from luckyfast.ingestion.choosing import Choices, choose_roles
 from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
+from luckyfast.ingestion.encodings import parse_encoding
+from luckyfast.ingestion.filenames import FILENAME, read_filenames
 from luckyfast.ingestion.layout import (
     RawTable,
     column_index,
     describe_differences,
+    describe_encodings,
     main_tables,
     missing_column,
     pool_columns,
@@ -43,6 +47,7 @@ def make_plan(
     quote: str | None = None,
     encoding: str | None = None,
     columns: str | Sequence[str] | None = None,
+    filename_pattern: str | None = None,
     null: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     time_format: str | None = None,
     memory: str | int | None = None,
@@ -83,12 +88,16 @@ def make_plan(
         "quote": quote,
         "encoding": encoding,
         "columns": columns,
+        "filename_pattern": filename_pattern,
         "null": null,
         "time_format": time_format,
     }
     if schema is not None:
         given = read_schema(schema) | {name: value for name, value in given.items() if value is not None}
-        given = dict.fromkeys(("lookup", "on", "delimiter", "quote", "encoding", "columns", "null")) | given
+        given = (
+            dict.fromkeys(("lookup", "on", "delimiter", "quote", "encoding", "columns", "filename_pattern", "null"))
+            | given
+        )
     out_path = Path(out)
     _check_places(out_path, temp)
     if not 0.0 <= max_reject <= 1.0:
@@ -107,13 +116,14 @@ def make_plan(
         sources,
         delimiter=parse_delimiter(given["delimiter"]) if given["delimiter"] is not None else None,
         quote=parse_quote(given["quote"]) if given["quote"] is not None else "detect",
-        encoding=given["encoding"],
+        encoding=parse_encoding(given["encoding"]) if given["encoding"] is not None else None,
         columns=_names(given["columns"]),
     )
+    tables = _add_filenames(tables, given)
     main = main_tables(tables)
     samples = pool_columns(main)
     if not samples[0].values:
-        names = ", ".join(str(table.source.path) for table in main[:3])
+        names = ", ".join(table.source.label for table in main[:3])
         raise InputError(
             f"no row of {names} has as many fields as its header ({len(samples)})",
             hint="check --delimiter and --quote, or mend the header",
@@ -123,7 +133,7 @@ def make_plan(
     product_hint = None if lookup_table else _product_table_hint(tables, main)
     choices = choose_roles(
         samples,
-        where=str(main[0].source.path),
+        where=main[0].source.label,
         given={role: given.get(role) for role in ("customer", "time", "action", "visit")},
         time_format=given.get("time_format"),
         nulls=user_nulls,
@@ -131,8 +141,10 @@ def make_plan(
         on=given["on"],
         product_hint=product_hint,
     )
-    if differences := describe_differences(tables):
-        choices.reasons["files"] = differences
+    notes = {"files": describe_differences(tables), "encoding": describe_encodings(tables)}
+    choices.reasons.update({about: note for about, note in notes.items() if note})
+    nulls, said = find_nulls(choices, samples, user_nulls)
+    choices.reasons.update({role: f"{choices.reasons.get(role, '')}; {note}" for role, note in said.items()})
     files = tuple(_plan_file(table, choices, main[0], product_hint) for table in tables)
     joined = None
     if lookup_table is not None and choices.on is not None:
@@ -143,7 +155,7 @@ def make_plan(
         files=files,
         roles=choices.roles,
         time_format=choices.time_format,
-        nulls=find_nulls(choices, samples, user_nulls),
+        nulls=nulls,
         lookup=joined,
         max_reject=max_reject,
         memory_bytes=memory_bytes,
@@ -151,6 +163,7 @@ def make_plan(
         temp=Path(temp) if temp is not None else None,
         out=out_path,
         reasons=choices.reasons,
+        filename_pattern=given["filename_pattern"],
     )
 
 
@@ -174,12 +187,15 @@ def _plan_file(table: RawTable, choices: Choices, main: RawTable, product_hint: 
     def places(names: Sequence[str]) -> tuple[int, ...]:
         found = []
         for name in names:
+            if name == FILENAME and table.filename is not None:
+                found.append(-1)
+                continue
             index = column_index(table, name)
             if index is None:
                 hint = product_hint
                 if hint is None and set(table.dialect.header).isdisjoint(main.dialect.header):
                     hint = "its columns are not those of the other files: leave it out, or give it as --lookup"
-                raise missing_column(str(table.source.path), name, table.dialect.header, hint=hint)
+                raise missing_column(table.source.label, name, table.dialect.header, hint=hint)
             found.append(index)
         return tuple(found)
 
@@ -191,7 +207,21 @@ def _plan_file(table: RawTable, choices: Choices, main: RawTable, product_hint: 
         time=places(roles.time),
         action=places((choices.on,) if choices.on is not None else roles.action),
         visit=None if roles.visit is None else places(roles.visit),
+        constants=() if table.filename is None else (table.filename.encode(),),
     )
+
+
+def _add_filenames(tables: list[RawTable], given: Mapping[str, Any]) -> list[RawTable]:
+    """Let the file's name be a column, where the user gave it a role."""
+    pattern = given["filename_pattern"]
+    roles = [given.get(role) for role in ("customer", "time", "action", "visit")]
+    asked = any(role == FILENAME or (not isinstance(role, str) and FILENAME in role) for role in roles if role)
+    if pattern is not None and not asked:
+        raise SchemaError("--filename-pattern has no use without a role", hint="add --customer filename, for example")
+    if not asked or (pattern is None and any(FILENAME in table.dialect.header for table in tables)):
+        return tables
+    values = read_filenames([table.source for table in tables], pattern)
+    return [replace(table, filename=value) for table, value in zip(tables, values, strict=True)]
 
 
 def _product_table_hint(tables: Sequence[RawTable], main: Sequence[RawTable]) -> str | None:

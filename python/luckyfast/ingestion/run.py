@@ -22,6 +22,7 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
+from luckyfast.ingestion.jsonlines import Projector, find_projector
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
 from luckyfast.ingestion.merge import ShardWriter, merge_all, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
@@ -230,10 +231,13 @@ class _Run:
         parsers = [Parser(self.lookup, budget.block_bytes, budget.store_bytes) for _ in range(budget.n_workers)]
 
         def work(parser: Parser) -> None:
+            projectors: dict[tuple[str, ...], Projector] = {}
             try:
                 while (block := feed.next(parser.buffer)) is not None:
                     parser.buffer = block.buffer
-                    self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
+                    projector = find_projector(plan.files[block.source], projectors)
+                    layout = layouts[block.source]
+                    self.log.add(parser.parse(block, layout, lambda: self._spill(parser), projector))
             except BaseException as error:
                 self.failures.append(error)
                 feed.stop()
@@ -319,7 +323,7 @@ class _Run:
         if example is not None:
             index, rejects = example
             raw = rejects.cut(0, 1).raw[:80].tobytes()
-            shown = f"; the first is line {rejects.line[0]} of {plan.files[index].source.path.name}: {raw!r}"
+            shown = f"; the first is line {rejects.line[0]} of {Path(plan.files[index].source.label).name}: {raw!r}"
         share = n_rejected / max(n_rows, 1)
         raise InputError(
             f"{n_rejected:,} of {n_rows:,} rows ({100 * share:.1f} %) were rejected: {ranked}{shown}",
@@ -335,7 +339,7 @@ class _Run:
         writer: ShardWriter,
     ) -> IngestSummary:
         plan, partial = self.plan, self.partial
-        names = [str(file.source.path) for file in plan.files]
+        names = [file.source.label for file in plan.files]
         write_vocabulary(texts, action_events, partial / "vocabulary.parquet")
         examples = write_rejects(self.log, names, partial / "rejects" / "part-00000.parquet")
         (partial / "schema.toml").write_text(format_schema(plan))

@@ -23,6 +23,7 @@ _KEYS: Mapping[str, Mapping[str, tuple[str, type]]] = {
         "quote": ("quote", str),
         "encoding": ("encoding", str),
         "columns": ("columns", list),
+        "filename_pattern": ("filename_pattern", str),
     },
     "lookup": {"path": ("lookup", str), "on": ("on", str)},
 }
@@ -31,7 +32,7 @@ _KEYS: Mapping[str, Mapping[str, tuple[str, type]]] = {
 def format_schema(plan: IngestPlan) -> str:
     """Write what a plan has decided as TOML.
 
-    Delimiter and quote are left out where the files differ, so that they are found again file by file.
+    Encoding, delimiter and quote are left out where the files differ, so that they are found again file by file.
 
     Args:
         plan: the plan of the run.
@@ -41,7 +42,9 @@ def format_schema(plan: IngestPlan) -> str:
     """
     roles = {role: list(getattr(plan.roles, role) or ["none"]) for role in _ROLES}
     dialects = [file.dialect for file in plan.files]
-    files: dict[str, Any] = {"encoding": dialects[0].encoding}
+    files: dict[str, Any] = {}
+    if len({file.source.encoding for file in plan.files}) == 1:
+        files["encoding"] = plan.files[0].source.encoding
     if len({dialect.delimiter for dialect in dialects}) == 1:
         files["delimiter"] = chr(dialects[0].delimiter)
     if len({dialect.quote for dialect in dialects}) == 1:
@@ -49,6 +52,8 @@ def format_schema(plan: IngestPlan) -> str:
         files["quote"] = "none" if quote is None else chr(quote)
     if not any(dialect.has_header for dialect in dialects):
         files["columns"] = list(dialects[0].header)
+    if plan.filename_pattern is not None:
+        files["filename_pattern"] = plan.filename_pattern
     sections: dict[str, dict[str, Any]] = {
         "roles": roles,
         "time": {"format": time_format_name(plan.time_format)},

@@ -1,0 +1,343 @@
+#include "json.hpp"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+namespace luckyfast {
+namespace {
+
+constexpr size_t max_paths = 32;
+constexpr int max_depth = 200;
+constexpr int32_t max_escaped_key = 256;
+
+struct Value {
+    const uint8_t* at = nullptr;
+    uint32_t size = 0;
+    bool is_escaped = false;
+};
+
+// Where a path stands: its first `matched` bytes are the keys above, -1 where they differ.
+struct Matches {
+    int32_t matched[max_paths];
+};
+
+inline bool is_blank(uint8_t byte) noexcept { return byte == ' ' || byte == '\t' || byte == '\r'; }
+inline bool is_digit(uint8_t byte) noexcept { return byte >= '0' && byte <= '9'; }
+
+// Four hexadecimal digits, or -1.
+int32_t read_hex(const uint8_t* at, const uint8_t* end) noexcept {
+    if (end - at < 4) return -1;
+    int32_t value = 0;
+    for (int i = 0; i < 4; ++i) {
+        const uint8_t low = at[i] | 0x20;
+        if (!is_digit(at[i]) && (low < 'a' || low > 'f')) return -1;
+        value = value * 16 + (is_digit(at[i]) ? at[i] - '0' : low - 'a' + 10);
+    }
+    return value;
+}
+
+uint8_t* write_utf8(uint8_t* out, uint32_t code) noexcept {
+    if (code < 0x80) {
+        *out++ = static_cast<uint8_t>(code);
+        return out;
+    }
+    const int n_more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+    const uint8_t lead[] = {0, 0xC0, 0xE0, 0xF0};
+    *out++ = static_cast<uint8_t>(lead[n_more] | (code >> (6 * n_more)));
+    for (int i = n_more - 1; i >= 0; --i) *out++ = static_cast<uint8_t>(0x80 | ((code >> (6 * i)) & 0x3F));
+    return out;
+}
+
+// The text of an escaped string; null where an escape is none.
+uint8_t* unescape(const uint8_t* at, size_t size, uint8_t* out) noexcept {
+    const uint8_t* const end = at + size;
+    while (at < end) {
+        if (*at != '\\') {
+            *out++ = *at++;
+            continue;
+        }
+        if (++at == end) return nullptr;
+        const uint8_t kind = *at++;
+        switch (kind) {
+            case '"': case '\\': case '/': *out++ = kind; break;
+            case 'b': *out++ = '\b'; break;
+            case 'f': *out++ = '\f'; break;
+            case 'n': *out++ = '\n'; break;
+            case 'r': *out++ = '\r'; break;
+            case 't': *out++ = '\t'; break;
+            case 'u': {
+                const int32_t first = read_hex(at, end);
+                if (first < 0) return nullptr;
+                at += 4;
+                uint32_t code = static_cast<uint32_t>(first);
+                if (first >= 0xD800 && first < 0xDC00 && end - at >= 6 && at[0] == '\\' && at[1] == 'u') {
+                    const int32_t second = read_hex(at + 2, end);
+                    if (second >= 0xDC00 && second < 0xE000) {
+                        code = 0x10000 + ((code - 0xD800) << 10) + static_cast<uint32_t>(second - 0xDC00);
+                        at += 6;
+                    }
+                }
+                out = write_utf8(out, code);
+                break;
+            }
+            default: return nullptr;
+        }
+    }
+    return out;
+}
+
+class LineReader {
+  public:
+    LineReader(const JsonPaths& paths, Value* values) noexcept : paths_(paths), values_(values) {
+        for (size_t i = 0; i < paths.n; ++i) {
+            starts_[i] = i ? paths.stops[i - 1] : 0;
+            sizes_[i] = static_cast<int32_t>(paths.stops[i] - starts_[i]);
+            top_.matched[i] = 0;
+        }
+    }
+
+    bool read(const uint8_t* from, const uint8_t* to) noexcept {
+        at_ = from;
+        end_ = to;
+        skip_blanks();
+        if (at_ == end_ || *at_ != '{' || !read_object(top_, 0)) return false;
+        skip_blanks();
+        return at_ == end_;
+    }
+
+  private:
+    void skip_blanks() noexcept {
+        while (at_ < end_ && is_blank(*at_)) ++at_;
+    }
+
+    // From behind an opening quote to the closing one; whether there is one on this line.
+    bool find_quote(bool& is_escaped) noexcept {
+        while (at_ < end_) {
+#ifdef __SSE2__
+            // PERF: most strings end within 16 bytes; what is behind the line is readable and does no harm.
+            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
+            const __m128i hit =
+                _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+            const int mask = _mm_movemask_epi8(hit);
+            if (!mask) {
+                at_ += 16;
+                continue;
+            }
+            at_ += __builtin_ctz(static_cast<unsigned>(mask));
+#else
+            while (at_ < end_ && *at_ != '"' && *at_ != '\\') ++at_;
+#endif
+            if (at_ >= end_) return false;
+            if (*at_ == '"') return true;
+            is_escaped = true;
+            at_ += 2;
+        }
+        return false;
+    }
+
+    bool read_object(const Matches& above, int depth) noexcept {
+        if (depth > max_depth) return false;
+        ++at_;
+        skip_blanks();
+        if (at_ < end_ && *at_ == '}') return ++at_, true;
+        while (true) {
+            if (at_ >= end_ || *at_ != '"') return false;
+            const uint8_t* key = ++at_;
+            bool is_escaped = false;
+            if (!find_quote(is_escaped)) return false;
+            int32_t key_size = static_cast<int32_t>(at_ - key);
+            uint8_t plain_key[max_escaped_key];
+            if (is_escaped && key_size <= max_escaped_key) {
+                const uint8_t* const stopped = unescape(key, static_cast<size_t>(key_size), plain_key);
+                if (!stopped) return false;
+                key = plain_key;
+                key_size = static_cast<int32_t>(stopped - plain_key);
+            }
+            ++at_;
+            skip_blanks();
+            if (at_ >= end_ || *at_ != ':') return false;
+            ++at_;
+            skip_blanks();
+            if (!read_member(key, key_size, above, depth)) return false;
+            skip_blanks();
+            if (at_ >= end_) return false;
+            if (*at_ == '}') return ++at_, true;
+            if (*at_ != ',') return false;
+            ++at_;
+            skip_blanks();
+        }
+    }
+
+    bool read_member(const uint8_t* key, int32_t key_size, const Matches& above, int depth) noexcept {
+        uint32_t leaves = 0;
+        bool has_below = false;
+        Matches below;
+        for (size_t i = 0; i < paths_.n; ++i) {
+            const int32_t matched = above.matched[i];
+            const int32_t rest = sizes_[i] - matched;
+            below.matched[i] = -1;
+            if (matched < 0 || key_size > rest) continue;
+            const uint8_t* const path = paths_.text + starts_[i] + matched;
+            if ((key_size && *path != *key) || std::memcmp(path, key, static_cast<size_t>(key_size)) != 0) continue;
+            if (key_size == rest) {
+                leaves |= 1u << i;
+            } else if (path[key_size] == '.') {
+                below.matched[i] = matched + key_size + 1;
+                has_below = true;
+            }
+        }
+        if (at_ >= end_) return false;
+        const uint8_t* const from = at_;
+        bool is_escaped = false;
+        if (has_below && *at_ == '{') {
+            if (!read_object(below, depth + 1)) return false;
+        } else if (!skip_value(depth + 1, is_escaped)) {
+            return false;
+        }
+        while (leaves) {
+            Value& value = values_[__builtin_ctz(leaves)];
+            leaves &= leaves - 1;
+            value.at = *from == '"' ? from + 1 : from;
+            value.size = static_cast<uint32_t>(at_ - from) - (*from == '"' ? 2 : 0);
+            if (*from == 'n') value.size = 0;
+            value.is_escaped = is_escaped;
+        }
+        return true;
+    }
+
+    bool skip_value(int depth, bool& is_escaped) noexcept {
+        if (at_ >= end_ || depth > max_depth) return false;
+        bool inner = false;
+        switch (*at_) {
+            case '"':
+                ++at_;
+                if (!find_quote(is_escaped)) return false;
+                ++at_;
+                return true;
+            case '{':
+                return skip_items<'}'>(depth, inner);
+            case '[':
+                return skip_items<']'>(depth, inner);
+            case 't':
+                return skip_word("true", 4);
+            case 'f':
+                return skip_word("false", 5);
+            case 'n':
+                return skip_word("null", 4);
+            default:
+                return skip_number();
+        }
+    }
+
+    template <char closing>
+    bool skip_items(int depth, bool& is_escaped) noexcept {
+        ++at_;
+        skip_blanks();
+        if (at_ < end_ && *at_ == closing) return ++at_, true;
+        while (true) {
+            if (closing == '}') {
+                if (at_ >= end_ || *at_ != '"') return false;
+                ++at_;
+                if (!find_quote(is_escaped)) return false;
+                ++at_;
+                skip_blanks();
+                if (at_ >= end_ || *at_ != ':') return false;
+                ++at_;
+                skip_blanks();
+            }
+            if (!skip_value(depth + 1, is_escaped)) return false;
+            skip_blanks();
+            if (at_ >= end_) return false;
+            if (*at_ == closing) return ++at_, true;
+            if (*at_ != ',') return false;
+            ++at_;
+            skip_blanks();
+        }
+    }
+
+    bool skip_word(const char* word, size_t size) noexcept {
+        if (static_cast<size_t>(end_ - at_) < size || std::memcmp(at_, word, size) != 0) return false;
+        at_ += size;
+        return true;
+    }
+
+    bool skip_digits() noexcept {
+        const uint8_t* const from = at_;
+        while (at_ < end_ && is_digit(*at_)) ++at_;
+        return at_ > from;
+    }
+
+    bool skip_number() noexcept {
+        if (*at_ == '-') ++at_;
+        const uint8_t* const from = at_;
+        if (!skip_digits() || (*from == '0' && at_ - from > 1)) return false;
+        if (at_ < end_ && *at_ == '.') {
+            ++at_;
+            if (!skip_digits()) return false;
+        }
+        if (at_ < end_ && (*at_ | 0x20) == 'e') {
+            ++at_;
+            if (at_ < end_ && (*at_ == '+' || *at_ == '-')) ++at_;
+            if (!skip_digits()) return false;
+        }
+        return true;
+    }
+
+    const JsonPaths& paths_;
+    Value* values_;
+    const uint8_t* at_ = nullptr;
+    const uint8_t* end_ = nullptr;
+    Matches top_;
+    uint32_t starts_[max_paths];
+    int32_t sizes_[max_paths];
+};
+
+}  // namespace
+
+size_t project_json(const uint8_t* data, size_t start, const uint32_t* line_ends, const uint32_t* line_stops, size_t first,
+                    size_t n_lines, const JsonPaths& paths, JsonRows& rows) noexcept {
+    if (paths.n > max_paths) return 0;
+    Value values[max_paths];
+    LineReader reader(paths, values);
+    const auto add = [&](uint8_t byte) {
+        rows.separators[rows.n_separators++] = static_cast<uint32_t>(rows.n_out);
+        rows.out[rows.n_out++] = byte;
+    };
+    for (size_t i = 0; i < n_lines; ++i) {
+        const size_t stop = line_ends[(line_stops[first + i] & 0x7fffffffu) - 1];
+        for (size_t k = 0; k < paths.n; ++k) values[k] = Value{};
+        const uint8_t* from = data + start;
+        const uint8_t* const to = data + stop;
+        while (from < to && is_blank(*from)) ++from;
+        const bool is_empty = from == to;
+        bool is_good = !is_empty && reader.read(from, to);
+        size_t size = paths.n + 3;
+        for (size_t k = 0; k < paths.n; ++k) size += values[k].size;
+        if (rows.n_out + size > rows.capacity || rows.n_separators + paths.n + 1 > rows.separator_capacity) return i;
+        const size_t row_start = rows.n_out, row_separators = rows.n_separators;
+        for (size_t k = 0; is_good && k < paths.n; ++k) {
+            const Value& value = values[k];
+            if (value.is_escaped) {
+                const uint8_t* const stopped = unescape(value.at, value.size, rows.out + rows.n_out);
+                is_good = stopped != nullptr;
+                if (is_good) rows.n_out = static_cast<size_t>(stopped - rows.out);
+            } else if (value.size) {
+                std::memcpy(rows.out + rows.n_out, value.at, value.size);
+                rows.n_out += value.size;
+            }
+            add(0x1f);
+        }
+        if (!is_good) {
+            rows.n_out = row_start;
+            rows.n_separators = row_separators;
+            if (!is_empty) rows.out[rows.n_out++] = '?';
+        }
+        add('\n');
+        rows.row_stops[rows.n_rows++] = static_cast<uint32_t>(rows.n_separators);
+        start = stop + 1;
+    }
+    return n_lines;
+}
+
+}  // namespace luckyfast
