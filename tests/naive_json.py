@@ -28,7 +28,8 @@ def same_value(field: bytes, value: Any) -> bool:
     if value is None:
         return field == b""
     if isinstance(value, dict | list):
-        return json.loads(field, parse_int=Number, parse_float=Number, strict=False) == value  # type: ignore[no-any-return]
+        text = field.decode("utf-8", "surrogateescape")
+        return bool(json.loads(text, parse_int=Number, parse_float=Number, strict=False) == value)
     if isinstance(value, bool):
         return field == str(value).lower().encode()
     return field in (value.encode("utf-8", "surrogatepass"), value.encode("utf-8", "replace"), _with_bytes(value))

@@ -109,6 +109,35 @@ def test_a_budget_ends_the_training_with_a_model() -> None:
     assert all(np.isfinite(array).all() for array in model.state.values())
 
 
+def test_a_share_of_the_customers_is_trained_on_and_all_are_validated() -> None:
+    rows = habit_log(n_customers=30)
+    with opened(rows) as dataset:
+        split = split_by_time(dataset)
+        firsts = {name for histories in dataset.sample(0.3).batches() for name in histories.customers.to_pylist()}
+        assert len(firsts) == 9
+        model = train(dataset, split, SMALL, customers=0.3).blind
+        loss = validate(model.network(), SMALL, model.constants, dataset, split, "valid")["valid_loss"]
+    # What the others do before validation changes the measured constants alone: keep those by swapping two customers.
+    others = sorted({row[0] for row in rows} - firsts)
+    swap = {others[0]: others[1], others[1]: others[0]}
+    with opened([(swap.get(c, c), *rest) for c, *rest in rows]) as dataset:
+        same = train(dataset, split, SMALL, customers=0.3).blind
+        whole = train(dataset, split, SMALL).blind
+    for name, array in model.state.items():
+        np.testing.assert_array_equal(array, same.state[name])
+    assert any((array != whole.state[name]).any() for name, array in model.state.items())
+    assert math.isfinite(loss)
+
+
+def test_validation_at_the_end_alone_gives_one_line() -> None:
+    lines: list[dict[str, Any]] = []
+    with opened(habit_log(n_customers=10)) as dataset:
+        split = split_by_time(dataset)
+        model = train(dataset, split, replace(SMALL, epochs=3), every_epoch=False, on_epoch=lines.append)
+        loss = validate(model.blind.network(), SMALL, model.constants, dataset, split, "valid")["valid_loss"]
+    assert [line["valid_loss"] for line in lines] == [pytest.approx(loss, rel=1e-6)]
+
+
 def test_ctrl_c_keeps_the_best_model_so_far() -> None:
     kept: list[dict[str, Any]] = []
 

@@ -87,6 +87,18 @@ uint8_t* unescape(const uint8_t* at, size_t size, uint8_t* out) noexcept {
     return out;
 }
 
+// Tells whole lines apart, of which only some values are projected.
+uint64_t hash_line(const uint8_t* from, const uint8_t* to) noexcept {
+    while (to > from && is_blank(to[-1])) --to;
+    uint64_t hash = static_cast<uint64_t>(to - from);
+    for (; to - from >= 8; from += 8) {
+        hash = (hash ^ load_u64(from)) * 0x9FB21C651E98DF25ull;
+        hash ^= hash >> 29;
+    }
+    for (; from < to; ++from) hash = (hash ^ *from) * 0x100000001B3ull;
+    return hash ^ (hash >> 32);
+}
+
 class LineReader {
   public:
     LineReader(const JsonPaths& paths, Value* values) noexcept : paths_(paths), values_(values) {
@@ -312,7 +324,7 @@ size_t project_json(const uint8_t* data, size_t start, const uint32_t* line_ends
         while (from < to && is_blank(*from)) ++from;
         const bool is_empty = from == to;
         bool is_good = !is_empty && reader.read(from, to);
-        size_t size = paths.n + 3;
+        size_t size = paths.n + 3 + sizeof(uint64_t);
         for (size_t k = 0; k < paths.n; ++k) size += values[k].size;
         if (rows.n_out + size > rows.capacity || rows.n_separators + paths.n + 1 > rows.separator_capacity) return i;
         const size_t row_start = rows.n_out, row_separators = rows.n_separators;
@@ -332,6 +344,10 @@ size_t project_json(const uint8_t* data, size_t start, const uint32_t* line_ends
             rows.n_out = row_start;
             rows.n_separators = row_separators;
             if (!is_empty) rows.out[rows.n_out++] = '?';
+        } else {
+            const uint64_t hash = hash_line(from, to);
+            std::memcpy(rows.out + rows.n_out, &hash, sizeof hash);
+            rows.n_out += sizeof hash;
         }
         add('\n');
         rows.row_stops[rows.n_rows++] = static_cast<uint32_t>(rows.n_separators);

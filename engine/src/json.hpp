@@ -18,8 +18,8 @@ struct JsonPaths {
     size_t n = 0;
 };
 
-// As `ScanIndex`, of the projected bytes: a row has a field per path and an empty one behind them, so that no value is
-// next to the line end. A line that is no object is one field, `?`; an empty line stays an empty line.
+// As `ScanIndex`, of the projected bytes: a row has a field per path and, behind them, a hash of the whole line in eight
+// bytes, so that rows are equal only where lines are, and no value is next to the line end. A line that is no object is one field, `?`; an empty line stays an empty line.
 struct JsonRows {
     uint8_t* out = nullptr;
     size_t capacity = 0;

@@ -23,9 +23,18 @@ std::string project(const std::string& text, const std::vector<std::string>& nam
     JsonRows rows{out.data(), out.size(), separators.data(), separators.size(), row_stops.data()};
     const size_t done = project_json(data.data(), 0, ends.data(), stops.data(), 0, ends.size(), paths, rows);
     if (done < ends.size()) return "too small";
-    std::string shown(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(rows.n_out));
-    for (auto& byte : shown)
-        if (byte == 0x1f) byte = '|';
+    std::string shown;
+    size_t first = 0, at = 0;
+    for (size_t row = 0; row < ends.size(); ++row) {
+        const size_t n = row_stops[row] - first;
+        for (size_t i = first; i < row_stops[row]; ++i) {
+            // the last field is the line's hash
+            if (n == 1 || i + 1 < row_stops[row]) shown.append(out.begin() + at, out.begin() + separators[i]);
+            shown += i + 1 == row_stops[row] ? '\n' : '|';
+            at = separators[i] + 1;
+        }
+        first = row_stops[row];
+    }
     return shown;
 }
 
@@ -38,7 +47,7 @@ int main() {
            "||[1, {\"id\":2}]|\n\n\xf0\x9f\x9b\x92|||\n?\n");
     assert(project("{\"id\":1,\"id\":-0.5e+3}\n{\"id\":01}\n{\"id\":tru}\n[1]\n{}x\n{\"id\":1,}\n", paths, 100) ==
            "-0.5e+3|||\n?\n?\n?\n?\n?\n");
-    assert(project("{\"id\":\"1234567890\"}\n", paths, 12) == "too small");
+    assert(project("{\"id\":\"1234567890\"}\n", paths, 20) == "too small");
     assert(project(std::string(5000, '[') + "\n{\"a\":" + std::string(5000, '[') + "\n", paths, 100) == "?\n?\n");
     const std::string line = "{\"id\":\"a\\\\\\\"b\",\"event\":{\"type\":[1,2,{\"k\":\"v\"}],\"t\":true},\"x\":-1.5e3}";
     for (size_t n = 1; n < line.size(); ++n) assert(project(line.substr(0, n) + "\n", paths, 100) == "?\n");

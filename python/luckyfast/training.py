@@ -24,7 +24,7 @@ from luckyfast.models.trained import TrainedModel, score_visits
 from luckyfast.progress import NullProgress, Progress
 from luckyfast.windows import Labels, Part, Split, known_actions, target_visits
 
-__all__ = ["train", "validate", "visit_loss"]
+__all__ = ["refit", "train", "validate", "visit_loss"]
 
 PATIENCE = 0.3
 """Share of all epochs without a better validation loss, after which training ends."""
@@ -41,6 +41,8 @@ def train(
     config: ModelConfig,
     *,
     budget_s: float | None = None,
+    customers: float = 1.0,
+    every_epoch: bool = True,
     threads: int = 1,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     progress: Progress | None = None,
@@ -57,6 +59,9 @@ def train(
         split: where training and validation end.
         config: settings.
         budget_s: wall-clock seconds; the schedule is fitted into them. None runs all epochs.
+        customers: share of the customers to train on, a random sample that a larger share holds too; validation takes
+            all of them.
+        every_epoch: whether to validate after each epoch, and not only after the last.
         threads: torch threads.
         on_epoch: receives the line of curve.jsonl after each epoch: epoch, seconds, losses, hits, learning_rate.
         progress: listener.
@@ -87,13 +92,15 @@ def train(
     interrupted, best_loss, n_worse, n_epochs = False, math.inf, 0, 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        course = _Course(dataset, config, constants)
+        course = _Course(dataset.sample(customers), config, constants)
         best = course.average
         n_planned = config.epochs + config.refit_epochs
         listener.start("train", 1.0, "share")
         try:
             limit_s = (0.9 * budget_s - (time.monotonic() - began)) * config.epochs / n_planned
             for epoch in course.run(split.valid_start, config.epochs, config.learning_rate, limit_s, listener):
+                if not (every_epoch or course.finished):
+                    continue
                 epoch |= validate(course.average, config, constants, dataset, split, "valid")
                 n_epochs += 1
                 listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
@@ -104,19 +111,64 @@ def train(
                     best_loss, best = epoch["valid_loss"], copy.deepcopy(course.average)
                 if n_worse >= max(3.0, PATIENCE * config.epochs):
                     break
-            blind = final = _freeze(best)
-            if config.refit_epochs:
-                constants = replace(constants, known=known_actions(dataset, split.test_start))
-                course = _Course(dataset, config, constants, best)
-                rate, limit_s = REFIT_RATE * config.learning_rate, 0.95 * budget_s - (time.monotonic() - began)
-                for _ in course.run(split.test_start, config.refit_epochs, rate, limit_s, listener):
-                    pass
-                final = _freeze(course.average)
         except KeyboardInterrupt:
             interrupted = True
-            blind = final = _freeze(best)
         listener.finish()
-    return TrainedModel(config, constants, final, blind_state=blind, interrupted=interrupted)
+    state = _freeze(best)
+    model = TrainedModel(config, constants, state, blind_state=state, interrupted=interrupted)
+    if config.refit_epochs and not interrupted:
+        limit_s = 0.95 * budget_s - (time.monotonic() - began)
+        model = refit(model, dataset, split, budget_s=limit_s, threads=threads, progress=listener)
+    return model
+
+
+def refit(
+    model: TrainedModel,
+    dataset: Dataset,
+    split: Split,
+    *,
+    budget_s: float = math.inf,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> TrainedModel:
+    """Train a model further, over all visits before the test: the last of them are the most like what comes.
+
+    Args:
+        model: as it was when validation chose it; its ``config.refit_epochs`` passes are made.
+        dataset: the dataset.
+        split: where the test begins.
+        budget_s: wall-clock seconds; the schedule is fitted into them.
+        threads: torch threads.
+        progress: listener.
+
+    Returns:
+        The model; its :attr:`~TrainedModel.blind` is the one given. Ctrl-C gives back the one given.
+
+    Example:
+        >>> split = split_by_time(dataset)
+        >>> model = train(dataset, split, ModelConfig(epochs=1, hidden=8))
+        >>> again = refit(model.blind, dataset, split)
+        >>> bool((again.state["output"] == model.state["output"]).all())
+        True
+    """
+    config, listener = model.config, progress or NullProgress()
+    if config.refit_epochs == 0:
+        return model
+    torch.set_num_threads(threads)
+    constants = replace(model.constants, known=known_actions(dataset, split.test_start))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        course = _Course(dataset, config, constants, replace(model, constants=constants).network())
+        listener.start("refit", 1.0, "share")
+        try:
+            for _ in course.run(
+                split.test_start, config.refit_epochs, REFIT_RATE * config.learning_rate, budget_s, listener
+            ):
+                pass
+        except KeyboardInterrupt:
+            return replace(model, interrupted=True)
+        listener.finish()
+    return replace(model, constants=constants, state=_freeze(course.average))
 
 
 class _Course:
@@ -139,6 +191,7 @@ class _Course:
         self.optimiser = torch.optim.AdamW(groups)
         self.rng = np.random.default_rng(config.seed)
         self.n_steps = 0
+        self.finished = False
 
     def run(
         self, stop_time: int, epochs: int, peak_rate: float, limit_s: float, listener: Progress
@@ -169,11 +222,12 @@ class _Course:
                     n_done += len(segment.visits)
                     spent = (time.monotonic() - began) / max(limit_s, 1e-9)
                     share, before = min(max(n_done / (epochs * n_visits), spent, share), 1.0), share
-                    listener.advance((share - before) * epochs / (config.epochs + config.refit_epochs))
+                    listener.advance(share - before)
                     if share == 1:
                         break
                 if share * epochs >= n_rounds + 1 or share == 1:
                     n_rounds = int(share * epochs)
+                    self.finished = share == 1
                     yield {"train_loss": float(np.mean(losses)), "learning_rate": rate}
                     losses = []
                 if share == 1:

@@ -42,7 +42,8 @@ def parse_nulls(
         return {}
     pairs: list[tuple[str, str]] = []
     if isinstance(null, Mapping):
-        pairs = [(name, literal) for name, literals in null.items() for literal in literals]
+        # no literals at all are an answer too
+        pairs = [(name, literal) for name, literals in null.items() for literal in (*literals, "")]
     else:
         for text in [null] if isinstance(null, str) else null:
             name, equals, literal = text.partition("=")
