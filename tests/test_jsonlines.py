@@ -16,6 +16,7 @@ from test_awkward_logs import ask, run
 
 from luckyfast import _engine
 from luckyfast.ingestion.jsonlines import Projector
+from luckyfast.ingestion.stream import Block, Workspace
 
 PATHS = ["id", "a.b", "a.b.c", "x y", "é"]
 KEYS = st.sampled_from(["id", "a", "b", "c", "a.b", "b.c", "x y", "é", "other", "", "i", "idx"])
@@ -34,13 +35,15 @@ OBJECTS = st.dictionaries(KEYS, VALUES, max_size=6)
 def project(lines: list[bytes], paths: list[str]) -> list[list[bytes] | None]:
     """The fields of each line, None for what is no object."""
     data = b"".join(line + b"\n" for line in lines)
-    buffer = np.zeros(len(data) + 2 * _engine.SLACK, np.uint8)
-    buffer[: len(data)] = np.frombuffer(data, np.uint8)
-    separators, stops = np.zeros(len(buffer), np.uint32), np.zeros(len(buffer), np.uint32)
-    n_lines, _, _ = _engine.scan(buffer, 0, len(data), False, 0x1F, -1, separators, stops)
+    workspace = Workspace(len(data))
+    workspace.buffer[: len(data)] = np.frombuffer(data, np.uint8)
+    n_lines, _, _ = _engine.scan(
+        workspace.buffer, 0, len(data), False, 0x1F, -1, workspace.separators, workspace.row_stops
+    )
     assert n_lines == len(lines)
-    out, n_out, separators, stops = Projector(paths).project(buffer, 0, separators, stops, (0, n_lines), 16)
-    text, rows, first, at = out[:n_out].tobytes(), [], 0, 0
+    block = Projector(paths).project(Block(0, 0, len(data), workspace, rows=(0, n_lines)))
+    separators, stops = block.workspace.separators, block.workspace.row_stops
+    text, rows, first, at = block.workspace.buffer.tobytes(), [], 0, 0
     for stop in stops[:n_lines].tolist():
         fields = []
         for position in separators[first:stop].tolist():

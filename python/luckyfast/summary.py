@@ -9,24 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luckyfast.config import format_duration, format_size
-from luckyfast.moments import format_moment
+from luckyfast.config import format_duration
 from luckyfast.terminal import console, print_table
 
 if TYPE_CHECKING:
     from luckyfast.bench.report import BenchReport
     from luckyfast.demo import DemoSummary
-    from luckyfast.ingestion.run import IngestSummary
     from luckyfast.prediction import PredictSummary
 
 __all__ = [
     "print_bench_report",
     "print_demo_summary",
     "print_figures",
-    "print_ingest_summary",
     "print_metrics",
     "print_predict_summary",
-    "print_rejects",
 ]
 
 # figure, heading, scale, digits
@@ -38,58 +34,6 @@ _FIGURES = (
     ("nll", "NLL", 1, 3),
     ("ece", "ECE", 1, 4),
 )
-
-
-def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
-    """Print what became of every row: roles with reasons, counts, rejects with examples, times, actions, cost."""
-    if as_json:
-        print(json.dumps(asdict(summary), indent=1, default=_plain))
-        return
-    roles = [[role, " + ".join(columns or ("-",)), reason] for role, (columns, reason) in summary.roles.items()]
-    print_table("Roles", ["role", "column", "why"], roles, text=(0, 1, 2))
-    print()
-    print_rejects(summary)
-    counts = summary.counts
-    first, last = (format_moment(moment, summary.time_kind) for moment in summary.time_range)
-    top = ", ".join(f"{name} ({count:,})" for name, count in summary.top_actions[:3])
-    print(f"\n{counts['customers']:,} customers, {counts['visits']:,} visits, {counts['actions']:,} actions")
-    print(f"from {first} to {last}")
-    print(f"most frequent: {top}")
-    if summary.order_leak["suspicious"]:
-        share = summary.order_leak["share_sorted"]
-        print(f"order of rows: sorted in {share:.0%} of the visits, so it is no order of events; it is never used")
-    speed = format_size(summary.bytes_read / max(summary.elapsed_s, 1e-9))
-    spilled = f", {summary.n_spilled_runs} runs spilled to disk" if summary.n_spilled_runs else ""
-    print(
-        f"{format_size(summary.bytes_read)} in {format_duration(summary.elapsed_s)} ({speed}/s), "
-        f"peak memory {format_size(summary.peak_rss_bytes)}{spilled}"
-    )
-    _say(f"dataset: {summary.path}")
-
-
-def print_rejects(summary: IngestSummary) -> None:
-    """Print the conservation of rows: what was read is what was kept and what was set aside, with an example each."""
-    counts, read = summary.counts, summary.counts["rows_read"]
-    rows = [
-        [name, f"{counts[key]:,}", f"{counts[key] / max(read, 1):.2%}", ""]
-        for name, key in (
-            ("rows read", "rows_read"),
-            ("= events", "events"),
-            ("+ duplicates removed", "duplicates_removed"),
-            ("+ filtered", "filtered"),
-            ("+ rejected", "rejected"),
-        )
-        if counts[key] or key in ("rows_read", "events", "rejected") or (key == "filtered" and summary.filtered_by_rule)
-    ]
-    rows[-1:-1] = [
-        [f"    {rule}", f"{count:,}", f"{count / max(read, 1):.2%}", ""]
-        for rule, count in summary.filtered_by_rule.items()
-    ]
-    for reason, count in sorted(summary.rejects_by_reason.items(), key=lambda item: -item[1]):
-        examples = summary.reject_examples.get(reason, [])
-        example = f"{Path(examples[0][0]).name}:{examples[0][1]}: {_excerpt(examples[0][2])}" if examples else ""
-        rows.append([f"    {reason}", f"{count:,}", f"{count / max(read, 1):.2%}", example])
-    print_table("Rows", ["", "rows", "share", "example"], rows, text=(0, 3))
 
 
 def print_metrics(metrics: dict[str, Any], folder: Path, *, as_json: bool) -> None:
@@ -191,12 +135,6 @@ def print_bench_report(report: BenchReport, *, as_json: bool) -> int:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _excerpt(raw: bytes, width: int = 60) -> str:
-    text = raw.decode("utf-8", "backslashreplace")
-    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _plain(value: Any) -> str:

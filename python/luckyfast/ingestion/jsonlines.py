@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from luckyfast import _engine
 from luckyfast.errors import InputError
 from luckyfast.ingestion.plan import FilePlan
 from luckyfast.ingestion.sources import Sample
+from luckyfast.ingestion.stream import SCRATCH_BYTES, Block, Workspace
 
 __all__ = ["Projector", "find_projector", "looks_like_json", "sample_json"]
 
+_FIRST_BYTES = 1 << 18
+
 
 class Projector:
-    """Turns indexed lines into indexed rows; its buffers are used again and again.
+    """Turns blocks of lines into blocks of rows, in a workspace of its own that is used again and again.
 
     Args:
         paths: the needed values, keys joined by dots.
@@ -26,59 +30,66 @@ class Projector:
 
     def __init__(self, paths: Sequence[str]) -> None:
         encoded = [path.encode() for path in paths]
-        self.n_fields = len(paths) + 1
         self._text = np.frombuffer(b"".join(encoded) + bytes(8), np.uint8)
         self._stops = np.cumsum([len(path) for path in encoded]).astype(np.uint32)
-        self._out = np.empty(0, np.uint8)
-        self._separators = self._row_stops = np.empty(0, np.uint32)
+        self._workspace = Workspace(_FIRST_BYTES)
 
-    def project(
-        self,
-        data: NDArray[np.uint8],
-        start: int,
-        separators: NDArray[np.uint32],
-        row_stops: NDArray[np.uint32],
-        lines: tuple[int, int],
-        scratch_bytes: int,
-    ) -> tuple[NDArray[np.uint8], int, NDArray[np.uint32], NDArray[np.uint32]]:
-        """The rows of lines[0]:lines[1], row i being line lines[0] + i.
-
-        Args:
-            data: uint8, the block.
-            start: where the first line begins.
-            separators: uint32, the index of the block's lines.
-            row_stops: uint32, likewise.
-            lines: first and stop.
-            scratch_bytes: room to leave behind the rows.
-
-        Returns:
-            The rows' bytes, how many there are, and their index as the engine's `scan` gives it.
-        """
-        first, n_lines = lines[0], lines[1] - lines[0]
-        if len(self._row_stops) < n_lines:
-            self._row_stops = np.empty(2 * n_lines, np.uint32)
-        if len(self._separators) < n_lines * self.n_fields:
-            self._separators = np.empty(2 * n_lines * self.n_fields, np.uint32)
-        n_bytes = max(len(self._out), len(data) // 2) - scratch_bytes
+    def project(self, block: Block) -> Block:
+        """The rows of a block of indexed lines, row i being its line i."""
+        if block.long_row is not None:
+            return block
+        lines, rows = block.workspace, self._workspace
+        first, n_lines = block.rows[0], block.rows[1] - block.rows[0]
+        rows.make_room(n_lines)
         while True:
-            if len(self._out) < n_bytes + scratch_bytes:
-                self._out = np.empty(n_bytes + scratch_bytes, np.uint8)
+            room = len(rows.buffer) - SCRATCH_BYTES - _engine.SLACK
             n_done, n_out = _engine.project_json(
-                data,
-                start,
-                separators,
-                row_stops,
+                lines.buffer,
+                block.row_start,
+                lines.separators,
+                lines.row_stops,
                 first,
                 n_lines,
                 self._text,
                 self._stops,
-                self._out[: len(self._out) - scratch_bytes],
-                self._separators,
-                self._row_stops,
+                rows.buffer[:room],
+                rows.separators,
+                rows.row_stops,
             )
             if n_done == n_lines:
-                return self._out, n_out, self._separators, self._row_stops
-            n_bytes = 2 * len(self._out)
+                break
+            rows.make_room(2 * room)
+        return replace(
+            block,
+            workspace=rows,
+            scratch=n_out + _engine.SLACK,
+            rows=(0, n_lines),
+            row_start=0,
+            has_escapes=False,
+            original=_Lines(block),
+        )
+
+
+class _Lines:
+    """The lines that a block's rows come from."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[bytes]]:
+        """See `Original`."""
+        block, workspace = self._block, self._block.workspace
+        numbers = block.rows[0] + rows
+        ends = workspace.separators[_last(workspace.row_stops[numbers])].astype(np.int64)
+        before = workspace.separators[_last(workspace.row_stops[np.maximum(numbers, 1) - 1])].astype(np.int64) + 1
+        starts = np.where(rows == 0, block.row_start, before)
+        raws = [workspace.buffer[i:j].tobytes() for i, j in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return block.origin + starts, raws
+
+
+def _last(row_stops: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """The place of the last separator of each row."""
+    return (row_stops & np.uint32(_engine.UNCLOSED - 1)) - np.uint32(1)
 
 
 def find_projector(file: FilePlan, known: dict[tuple[str, ...], Projector]) -> Projector | None:

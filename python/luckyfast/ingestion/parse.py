@@ -13,13 +13,11 @@ from luckyfast.ingestion.duplicates import SAMPLE_ROWS, thin_sample
 from luckyfast.ingestion.plan import Rules
 from luckyfast.ingestion.rejects import REASONS, BlockReport, Rejects
 from luckyfast.ingestion.rules import kernel_conditions
-from luckyfast.ingestion.stream import SCRATCH_BYTES, new_buffer
 from luckyfast.kernels import parse as kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luckyfast.ingestion.jsonlines import Projector
     from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup
     from luckyfast.ingestion.stream import Block
 
@@ -133,16 +131,13 @@ class Parser:
 
     Args:
         lookup: the dimension table of the run.
-        block_bytes: size of most blocks.
         store_bytes: how much the store may take before it must be emptied.
         rules: of the run.
     """
 
-    def __init__(self, lookup: LookupTable, block_bytes: int, store_bytes: int, rules: Rules = _NO_RULES) -> None:
-        self.buffer = new_buffer(block_bytes)
+    def __init__(self, lookup: LookupTable, store_bytes: int, rules: Rules = _NO_RULES) -> None:
         self.lookup = lookup
         self._store_bytes = store_bytes
-        self._index = (np.zeros(0, np.uint32), np.zeros(0, np.uint32))
         self.customers = _make_names()
         self.actions = _make_names(
             max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts))
@@ -166,7 +161,6 @@ class Parser:
         )
         self.store.state[kernel.MIN_TIME] = np.iinfo(np.int64).max
         self.store.state[kernel.MAX_TIME] = np.iinfo(np.int64).min
-        self._lines: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None = None
         self._rejects = kernel.Rejects(
             *(np.zeros(_REJECTS_AT_ONCE, np.int64) for _ in range(3)),
             np.zeros(_REJECTS_AT_ONCE, np.uint8),
@@ -184,51 +178,37 @@ class Parser:
         """Rows accepted so far, stores that were emptied included."""
         return int(self.store.state[kernel.N_EVENTS])
 
-    def parse(self, block: Block, layout: kernel.Layout, spill: Any, projector: Projector | None = None) -> BlockReport:
+    def parse(self, block: Block, layout: kernel.Layout, spill: Any) -> BlockReport:
         """Parse a block.
 
         Args:
             block: complete records.
             layout: of the block's source.
             spill: called when the store is full; must empty it.
-            projector: for a source of JSON lines.
 
         Returns:
             How many rows and lines there were, those that each rule left out, and the rejected ones.
         """
-        report = BlockReport(block.source, block.sequence, block.n_bytes)
+        report = BlockReport(block.source, block.offset, block.n_bytes, n_lines=block.n_lines)
         if block.long_row is not None:
-            report.n_rows = report.n_lines = 1
+            report.n_rows = 1
             report.rejects.append(Rejects.of_long_row(block.offset, block.long_row))
             return report
-        room = block.stop + _engine.SLACK
-        if len(self._index[0]) < room:
-            self._index = (np.empty(room, np.uint32), np.empty(room, np.uint32))
-        separators, row_stops = self._index
-        delimiter, quote = int(layout.numbers[kernel.DELIMITER]), int(layout.numbers[kernel.QUOTE])
-        n_rows, report.n_lines, has_escapes = _engine.scan(
-            block.buffer, 0, block.stop, block.first_unclosed, delimiter, quote, separators, row_stops
-        )
-        data, scratch = block.buffer, block.scratch
-        self._lines = None
-        if projector is not None:
-            self._lines = (separators, row_stops)
-            data, scratch, separators, row_stops = projector.project(
-                data, 0, separators, row_stops, (0, n_rows), SCRATCH_BYTES
-            )
+        workspace = block.workspace
+        data, separators, row_stops = workspace.buffer, workspace.separators, workspace.row_stops
         self._rejects.state[:] = 0
         self._rejects.filtered[:] = 0
-        row = row_start = 0
-        line_per_row = report.n_lines == n_rows
+        row, stop = block.rows
+        row_start = block.row_start
         while True:
             row = kernel.parse_rows(
                 data,
-                scratch,
+                block.scratch,
                 separators,
                 row_stops,
                 row_start,
-                (row, n_rows),
-                not has_escapes,
+                (row, stop),
+                not block.has_escapes,
                 layout,
                 self.customers,
                 self.actions,
@@ -237,38 +217,43 @@ class Parser:
                 self.store,
                 self._rejects,
             )
-            if row == n_rows:
+            if row == stop:
                 break
-            row_start = 0 if row == 0 else int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
+            if row > block.rows[0]:
+                row_start = int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
             status = self.store.state[kernel.STATUS]
             if status == kernel.REJECTS_FULL:
-                self._drain(block, report, line_per_row)
+                self._drain(block, report)
             elif status == kernel.SCRATCH_FULL:
                 data = np.concatenate([data, np.zeros(len(data), np.uint8)])
             elif status == kernel.SAMPLE_FULL:
                 self._thin_sample()
             else:
                 self._make_room(status, spill)
-        report.n_rows = n_rows - int(self._rejects.state[1])
+        report.n_rows = stop - block.rows[0] - int(self._rejects.state[1])
         report.filtered = self._rejects.filtered.copy()
-        self._drain(block, report, line_per_row)
+        self._drain(block, report)
         return report
 
-    def _drain(self, block: Block, report: BlockReport, line_per_row: bool) -> None:
+    def _drain(self, block: Block, report: BlockReport) -> None:
         n = int(self._rejects.state[0])
         if n == 0:
             return
+        data = block.workspace.buffer
         rows, starts, stops = self._rejects.row[:n], self._rejects.start[:n], self._rejects.stop[:n]
         reasons = self._rejects.reason[:n].copy()
-        if self._lines is not None:
-            starts, stops = _line_bounds(*self._lines, rows)
+        lines = rows - block.rows[0]
+        if block.original is not None:
+            offsets, raws = block.original.take(lines)
             reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
-        lines = rows.copy()
-        if not line_per_row:
-            kernel.count_lines(block.buffer, starts, lines)
-        raw = np.empty(int((stops - starts).sum()), np.uint8)
-        kernel.take_rows(block.buffer, starts, stops, raw)
-        report.rejects.append(Rejects(block.offset + starts, lines, reasons, stops - starts, raw))
+            sizes, raw = np.array([len(one) for one in raws], np.int64), np.frombuffer(b"".join(raws), np.uint8)
+        else:
+            if block.n_lines != block.rows[1] - block.rows[0]:
+                kernel.count_lines(data, block.row_start, starts, lines)
+            offsets, sizes = block.origin + starts, stops - starts
+            raw = np.empty(int(sizes.sum()), np.uint8)
+            kernel.take_rows(data, starts, stops, raw)
+        report.rejects.append(Rejects(offsets, lines, reasons, sizes, raw))
         self._rejects.state[0] = 0
 
     def take_sample(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:
@@ -339,18 +324,6 @@ class Parser:
             customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing, rows=nothing
         )
         self.customers = _make_names(1)
-        self.buffer = np.zeros(0, np.uint8)
-        self._index = (nothing, nothing)
-
-
-def _line_bounds(
-    separators: NDArray[np.uint32], row_stops: NDArray[np.uint32], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where some rows begin and end in an indexed block."""
-    ends = (row_stops[rows] & np.uint32(0x7FFFFFFF)).astype(np.int64)
-    before = (row_stops[np.maximum(rows, 1) - 1] & np.uint32(0x7FFFFFFF)).astype(np.int64)
-    starts = np.where(rows > 0, separators[before - 1].astype(np.int64) + 1, 0)
-    return starts, separators[ends - 1].astype(np.int64)
 
 
 def _doubled(array: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luckyfast import __version__
-from luckyfast.errors import InputError, OutputExistsError
+from luckyfast.errors import InputError, OutputExistsError, UserError
 from luckyfast.ingestion.journal import Journal, partial_folder
 
 if TYPE_CHECKING:
@@ -82,29 +82,31 @@ def open_workplace(plan: IngestPlan) -> Iterator[Workplace]:
             Journal.begin(out, _describe(plan, folder), resume=True).remove()
             raise OutputExistsError(f"{out} is complete: the interrupted run had come to its end", hint="just use it")
         raise OutputExistsError(f"{out} exists already", hint="choose another output folder, or remove it first")
+    is_left_over = os.path.lexists(folder)
+    workplace = None
     try:
+        # a signal may come at any moment, so nothing is made before this
         workplace = _set_up(plan, folder)
-    except OSError as error:
-        raise _explain(error, plan, None) from error
-    try:
         yield workplace
-    except KeyboardInterrupt as error:
-        error.args = (_end(workplace),)
-        raise
-    except OSError as error:
-        if error.errno not in (*_FULL, *_REFUSED):
+    except BaseException as error:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        kept = _keep(workplace) if full or isinstance(error, KeyboardInterrupt | UserError) else ""
+        if workplace is not None and not kept:
             workplace.remove()
-            raise
-        kept = _end(workplace) if error.errno in _FULL else ""
-        workplace.remove() if not kept else None
-        raise _explain(error, plan, kept) from error
-    except BaseException:
-        workplace.remove()
+        elif workplace is None and not is_left_over:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _explain(error, plan, kept) from error
+        if isinstance(error, KeyboardInterrupt):
+            error.args = (kept,) if kept else ()
+        elif isinstance(error, UserError) and kept:
+            error.hint = f"{error.hint}; then {kept}"
         raise
     else:
         workplace.remove()
     finally:
-        workplace.journal.close()
+        if workplace is not None:
+            workplace.journal.close()
 
 
 def _set_up(plan: IngestPlan, folder: Path) -> Workplace:
@@ -130,16 +132,14 @@ def _set_up(plan: IngestPlan, folder: Path) -> Workplace:
     return workplace
 
 
-def _end(workplace: Workplace) -> str:
-    """Keep what an interrupted run has done if there is a checkpoint, else remove it; says which."""
-    folder = workplace.journal.folder
-    if workplace.journal.last is None:
-        workplace.remove()
+def _keep(workplace: Workplace | None) -> str:
+    """How to go on with an interrupted run, or nothing where it has not come to its first checkpoint."""
+    if workplace is None or workplace.journal.last is None:
         return ""
-    return f"go on with the same command and --resume, or remove what was done so far: rm -r {folder}"
+    return f"go on with the same command and --resume, or remove what was done: rm -r {workplace.journal.folder}"
 
 
-def _explain(error: OSError, plan: IngestPlan, kept: str | None) -> Exception:
+def _explain(error: OSError, plan: IngestPlan, kept: str) -> Exception:
     parent = plan.out.parent
     places = f"{parent} or {plan.temp}" if plan.temp else str(parent)
     if error.errno in _FULL:

@@ -71,10 +71,10 @@ class Rejects(NamedTuple):
 
 @dataclass
 class BlockReport:
-    """What became of one block."""
+    """What became of one block, that is, of `n_bytes` of a source from `offset` on."""
 
     source: int
-    sequence: int
+    offset: int
     n_bytes: int
     n_rows: int = 0
     n_lines: int = 0
@@ -92,7 +92,7 @@ class _SourceLog:
     n_lines: int = 0
     n_rows: int = 0
     n_rejected: int = 0
-    next_sequence: int = 0
+    next_offset: int = 0
     held: list[Rejects] = field(default_factory=list)
     early: dict[int, BlockReport] = field(default_factory=dict)
     spooled: bool = False
@@ -102,21 +102,23 @@ class RejectLog:
     """Collects the reports of all blocks, in any order, in bounded memory.
 
     Args:
-        n_sources: how many sources there are.
+        first_offsets: for each source where its first block begins.
         folder: where rejects wait that are too many to hold in memory.
         n_rules: how many rules leave rows out.
     """
 
-    def __init__(self, n_sources: int, folder: Path, n_rules: int = 0) -> None:
+    def __init__(self, first_offsets: Sequence[int], folder: Path, n_rules: int = 0) -> None:
         self.n_rows = 0
         self.filtered = np.zeros(n_rules, np.int64)
         self.n_rejected = 0
         self.n_bytes = 0
         self._n_of_reason = np.zeros(len(REASONS), np.int64)
         self._folder = folder
-        self._sources = [_SourceLog() for _ in range(n_sources)]
+        self._sources = [_SourceLog(next_offset=offset) for offset in first_offsets]
         self._n_held = 0
-        self._lock = threading.Lock()
+        self._n_early = 0
+        self._stopped = False
+        self._change = threading.Condition()
 
     @property
     def by_reason(self) -> Counter[str]:
@@ -125,31 +127,44 @@ class RejectLog:
 
     def begin(self, source: int, n_header_lines: int) -> None:
         """Tell how many lines come before the first block of a source."""
-        with self._lock:
+        with self._change:
             self._sources[source].n_lines += n_header_lines
 
     def add(self, report: BlockReport) -> None:
-        """Take in the report of one block."""
-        with self._lock:
+        """Take in the report of one block; one that comes far too early has to wait for those before it."""
+        log = self._sources[report.source]
+        n_early = sum(column.nbytes for part in report.rejects for column in part)
+        with self._change:
+            while self._n_early + n_early > _HELD_BYTES and report.offset != log.next_offset and not self._stopped:
+                self._change.wait()
             n_rejected = report.n_rejected
             self.n_rows += report.n_rows
             if len(report.filtered):
                 self.filtered += report.filtered
             self.n_rejected += n_rejected
             self.n_bytes += report.n_bytes
-            log = self._sources[report.source]
             log.n_rows += report.n_rows
             log.n_rejected += n_rejected
-            log.early[report.sequence] = report
-            while (ready := log.early.pop(log.next_sequence, None)) is not None:
+            log.early[report.offset] = report
+            self._n_early += n_early
+            while (ready := log.early.pop(log.next_offset, None)) is not None:
                 for part in ready.rejects:
                     log.held.append(part._replace(line=part.line + (log.n_lines + 1)))
                     self._n_of_reason += np.bincount(part.reason, minlength=len(REASONS))
-                    self._n_held += sum(column.nbytes for column in part)
+                    n_bytes = sum(column.nbytes for column in part)
+                    self._n_held += n_bytes
+                    self._n_early -= n_bytes
                 log.n_lines += ready.n_lines
-                log.next_sequence += 1
+                log.next_offset += ready.n_bytes
+                self._change.notify_all()
             if self._n_held > _HELD_BYTES:
                 self._spool()
+
+    def stop(self) -> None:
+        """Let nobody wait for a report that will not come."""
+        with self._change:
+            self._stopped = True
+            self._change.notify_all()
 
     def source_counts(self, source: int) -> tuple[int, int]:
         """Rows and rejected rows of a source."""

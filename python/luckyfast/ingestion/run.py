@@ -22,8 +22,10 @@ from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
 from luckyfast.ingestion.duplicates import DuplicateSample
+from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.jsonlines import Projector, find_projector
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
+from luckyfast.ingestion.mending import describe_dialect
 from luckyfast.ingestion.merge import Histories, ShardWriter, merge_all, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
 from luckyfast.ingestion.partition import N_BUCKETS, Ranking, Run, Vocabulary, cut_store
@@ -32,7 +34,7 @@ from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Rules
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
-from luckyfast.ingestion.stream import Block, Feed
+from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "IngestSummary", "run_plan"]
 
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 20
 _MIN_BLOCK_BYTES = 1 << 18
 _WORKER_BYTES = 10 << 20
 _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
@@ -62,6 +64,7 @@ class IngestSummary:
         filtered_by_rule: rule to the number of rows it left out.
         other_actions: how many actions with how many events became `<other>`.
         duplicates: as in the manifest.
+        differences: how the files differ from each other, or nothing.
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
@@ -80,6 +83,7 @@ class IngestSummary:
     filtered_by_rule: dict[str, int]
     other_actions: dict[str, int]
     duplicates: dict[str, Any]
+    differences: str
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
@@ -137,7 +141,8 @@ class _Run:
         self.progress = progress
         self.started = started
         self.filters = describe_filters(plan.rules, time_kind(plan))
-        self.log = RejectLog(len(plan.files), workplace.spills, len(self.filters))
+        first_offsets = [file.dialect.header_stop for file in plan.files]
+        self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
         self.contents = [content_id(file.source.path) for file in plan.files]
         self.base: Base | None = None
@@ -242,23 +247,22 @@ class _Run:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
         plain = all(file.source.compression == "none" for file in plan.files)
-        self.progress.start("read", total if plain else None, "B")
+        self.progress.start("Reading", total if plain else None, "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
-        parsers = [
-            Parser(self.lookup, budget.block_bytes, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)
-        ]
+        parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
 
         def work(parser: Parser) -> None:
+            workspace = Workspace(budget.block_bytes)
             projectors: dict[tuple[str, ...], Projector] = {}
             try:
-                while (block := feed.next(parser.buffer)) is not None:
-                    parser.buffer = block.buffer
-                    projector = find_projector(plan.files[block.source], projectors)
-                    layout = layouts[block.source]
-                    self.log.add(parser.parse(block, layout, lambda: self._spill(parser), projector))
+                while (block := feed.next(workspace)) is not None:
+                    if projector := find_projector(plan.files[block.source], projectors):
+                        block = projector.project(block)
+                    self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
             except BaseException as error:
                 self.failures.append(error)
                 feed.stop()
+                self.log.stop()
 
         threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
         for thread in threads:
@@ -275,8 +279,10 @@ class _Run:
                 self._check_rejects(final=False)
         finally:
             feed.stop()
+            self.log.stop()
             for thread in threads:
                 thread.join()
+            feed.close()
         if self.failures:
             raise self.failures[0]
         self.progress.finish()
@@ -306,7 +312,7 @@ class _Run:
         n_actions = len(self.vocabulary)
         ids = np.arange(1, n_actions + 1, dtype=np.int32)
         stretches, n_ahead = self._plan_merge(budget)
-        self.progress.start("count", float(len(stretches)), "parts")
+        self.progress.start("Counting", float(len(stretches)), "parts")
         with ThreadPoolExecutor(budget.n_workers) as pool:
             parts = self._counted(merge_all(pool, self.runs, ids, stretches, n_ahead))
             survey = survey_histories(parts, n_actions, self.plan.rules.min_visits)
@@ -328,7 +334,7 @@ class _Run:
         stretches, n_ahead = self._plan_merge(budget)
         min_visits = self.plan.rules.min_visits
         writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
-        self.progress.start("merge", float(len(stretches)), "parts")
+        self.progress.start("Merging", float(len(stretches)), "parts")
         with ThreadPoolExecutor(budget.n_workers) as pool:
             try:
                 for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead, min_visits):
@@ -394,19 +400,24 @@ class _Run:
             shutil.copy(self.base.folder / "schema.toml", partial / "schema.toml")
             order_leak, sources = self.base.manifest["order_leak"], list(self.base.manifest["sources"])
             duplicates = self.base.add_duplicates(duplicates)
+        dialects = [] if self.base is None else list(self.base.manifest.get("dialects", []))
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
+            dialect = describe_dialect(file.dialect)
+            if dialect not in dialects:
+                dialects.append(dialect)
             sources.append(
                 {
                     "path": names[i],
                     "bytes": file.source.size_bytes,
                     "content": self.contents[i],
+                    "dialect": dialects.index(dialect),
                     "rows": rows,
                     "rejected": rejected,
                 }
             )
         manifest = make_manifest(
-            plan, counts, by_reason, filtered, others, duplicates, times, sources, writer.shards, order_leak
+            plan, counts, by_reason, filtered, others, duplicates, times, sources, dialects, writer.shards, order_leak
         )
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         self.workplace.publish()
@@ -418,6 +429,7 @@ class _Run:
             filtered_by_rule=filtered,
             other_actions=others,
             duplicates=duplicates,
+            differences=plan.reasons.get("files", ""),
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,
@@ -453,9 +465,14 @@ def _load_kernels() -> None:
     file = FilePlan(source, dialect, (0,), (1,), (2,), (3,))
     roles = Roles(("customer",), ("time",), ("action",), ("visit",))
     plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {})
-    parser = Parser(LookupTable(None), len(rows), 1 << 20, Rules(drop_duplicates=True))
-    parser.buffer[: len(rows)] = rows
-    block = Block(0, 0, 0, parser.buffer, len(rows), len(rows) + _engine.SLACK, False, None, len(rows))
+    parser = Parser(LookupTable(None), 1 << 20, Rules(drop_duplicates=True))
+    workspace = Workspace(len(rows))
+    workspace.buffer[: len(rows)] = rows
+    block = Block(0, 0, len(rows), workspace, len(rows) + _engine.SLACK)
+    n_rows, block.n_lines, _ = _engine.scan(
+        workspace.buffer, 0, len(rows), False, dialect.delimiter, -1, workspace.separators, workspace.row_stops
+    )
+    block.rows = (0, n_rows)
     parser.parse(block, make_layout(file, plan), parser.empty)
     vocabulary = Vocabulary()
     run = cut_store(parser, vocabulary.publish(parser))
