@@ -28,6 +28,19 @@ def scan(
     row_stops: NDArray[np.uint32],
     level: int = -1,
 ) -> tuple[int, int, bool]: ...
+def project_json(
+    data: NDArray[np.uint8],
+    start: int,
+    line_ends: NDArray[np.uint32],
+    line_stops: NDArray[np.uint32],
+    first: int,
+    n_lines: int,
+    path_text: NDArray[np.uint8],
+    path_stops: NDArray[np.uint32],
+    out: NDArray[np.uint8],
+    separators: NDArray[np.uint32],
+    row_stops: NDArray[np.uint32],
+) -> tuple[int, int]: ...
 def scan_until(
     data: NDArray[np.uint8],
     start: int,

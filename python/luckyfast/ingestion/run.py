@@ -25,6 +25,7 @@ from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.giants import Giant, merge_all
+from luckyfast.ingestion.jsonlines import Projector, find_projector
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
 from luckyfast.ingestion.mending import describe_dialect
 from luckyfast.ingestion.merge import Histories, merge_buckets, plan_merge
@@ -323,8 +324,11 @@ class _Run:
 
         def work(parser: Parser) -> None:
             workspace = Workspace(budget.block_bytes)
+            projectors: dict[tuple[str, ...], Projector] = {}
             try:
                 while (block := feed.next(workspace)) is not None:
+                    if projector := find_projector(plan.files[block.source], projectors):
+                        block = projector.project(block)
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
                     if workspace.rest is None:
                         checkpoints.pause(lambda: self._spill(parser))
@@ -473,7 +477,7 @@ class _Run:
     def _write_rejects(self) -> dict[str, list[tuple[str, int, bytes]]]:
         folder = self.partial / "rejects"
         n_parts = 0 if self.base is None else self.base.copy_rejects(folder)
-        names = [str(file.source.path) for file in self.plan.files]
+        names = [file.source.label for file in self.plan.files]
         return write_rejects(self.log, names, folder / f"part-{n_parts:05d}.parquet")
 
     def _write(
