@@ -19,6 +19,7 @@ __all__ = [
     "Rejects",
     "Store",
     "count_lines",
+    "hash_names",
     "intern_names",
     "parse_rows",
     "rehash_names",
@@ -30,14 +31,20 @@ UNCLOSED_QUOTE, FIELD_COUNT, MISSING_CUSTOMER, MISSING_TIME, BAD_TIME = 0, 1, 2,
 MISSING_ACTION, UNMATCHED_LOOKUP, BAD_ENCODING = 5, 6, 7
 
 # Why `parse_rows` stopped.
-DONE, STORE_FULL, CUSTOMERS_FULL, ACTIONS_FULL, REJECTS_FULL, SCRATCH_FULL = 0, 1, 2, 3, 4, 5
+DONE, STORE_FULL, CUSTOMERS_FULL, ACTIONS_FULL, REJECTS_FULL, SCRATCH_FULL, SAMPLE_FULL = 0, 1, 2, 3, 4, 5, 6
 
 # Places in Layout.numbers.
-DELIMITER, QUOTE, N_FIELDS, TIME_KIND, UNIT_US, DATE_SEPARATOR, HAS_LOOKUP, N_NUMBERS = 0, 1, 2, 3, 4, 5, 6, 7
+DELIMITER, QUOTE, N_FIELDS, TIME_KIND, UNIT_US, DATE_SEPARATOR, HAS_LOOKUP = 0, 1, 2, 3, 4, 5, 6
+SINCE, UNTIL, N_WHERE, N_NUMBERS = 7, 8, 9, 10
 ISO, EPOCH, YMD, DMY, MDY, ORDER = 0, 1, 2, 3, 4, 5
 
 # Places in Store.state.
-N_FRAGMENTS, N_ACTIONS, N_EVENTS, MIN_TIME, MAX_TIME, STATUS, N_STATE = 0, 1, 2, 3, 4, 5, 6
+N_FRAGMENTS, N_ACTIONS, N_EVENTS, MIN_TIME, MAX_TIME, STATUS = 0, 1, 2, 3, 4, 5
+N_SAMPLED, SAMPLE_BITS, N_STATE = 6, 7, 8
+
+# Columns of Layout.conditions, and the values of two of them.
+RULE, COLUMN, OPERATOR, IS_NUMBER, VALUE, SIZE, N_CONDITION = 0, 1, 2, 3, 4, 5, 6
+LESS, LESS_EQUAL, EQUAL, UNEQUAL, GREATER_EQUAL, GREATER = 0, 1, 2, 3, 4, 5
 
 UNCLOSED = 0x80000000
 US = 1_000_000
@@ -61,6 +68,8 @@ class Layout(NamedTuple):
 
     `columns[starts[r]:starts[r + 1]]` are the columns of role `r` (customer, time, action, visit); null literal `i` is
     `null_bytes[null_stops[i]:null_stops[i + 1]]`, those of role `r` are `null_starts[r]:null_starts[r + 1]`.
+    `conditions` is int64[n, N_CONDITION]: a row that does not meet one is filtered under its RULE. A number is
+    VALUE x 10 ** SIZE; a text is SIZE bytes of `condition_bytes` from VALUE on.
     """
 
     numbers: Any
@@ -69,29 +78,42 @@ class Layout(NamedTuple):
     null_bytes: Any
     null_stops: Any
     null_starts: Any
+    conditions: Any
+    condition_bytes: Any
 
 
 class Store(NamedTuple):
-    """Accepted rows as fragments: consecutive rows of one customer and one visit key."""
+    """Accepted rows as fragments: consecutive rows of one customer and one visit key.
+
+    Of the visits whose key begins with SAMPLE_BITS zero bits, each row's visit key and hash are kept in
+    `sample_keys` and `sample_rows`, from which the share of rows that come twice is told.
+    """
 
     customer: Any  # uint32, local id
     n_actions: Any  # uint32
     time: Any  # int64, the smallest of its rows
     key: Any  # uint64
     actions: Any  # uint32, local ids of all fragments in order
+    rows: Any  # uint64, hashes of the raw rows beside `actions`; no places where they are not wanted
     action_counts: Any  # int64 per local action id
     hashes: Any  # uint64 per local customer id
+    sample_keys: Any  # uint64
+    sample_rows: Any  # uint64
     state: Any  # int64[N_STATE]
 
 
 class Rejects(NamedTuple):
-    """Rejected rows: number and place in the block (int64), reason (uint8); `state` is [rejects, empty lines]."""
+    """Rejected rows: number and place in the block (int64), reason (uint8); `state` is [rejects, empty lines].
+
+    `filtered` (int64) counts the rows that each rule of the run has left out.
+    """
 
     row: Any
     start: Any
     stop: Any
     reason: Any
     state: Any
+    filtered: Any
 
 
 # PERF: helpers take the addresses of arrays, not arrays: Numba counts references around each call that is given an
@@ -221,6 +243,14 @@ def name_hash(data, start, size):  # type: ignore[no-untyped-def]
     for at in range(size):
         x = (x ^ np.uint64(byte_at(data, start + at))) * np.uint64(0x100000001B3)
     return finalise(x)
+
+
+@njit(cache=True, nogil=True)
+def hash_names(data, starts, hashes):  # type: ignore[no-untyped-def]
+    """`name_hash` of each name `data[starts[i]:starts[i + 1]]`."""
+    at = address(data)
+    for i in range(len(hashes)):
+        hashes[i] = name_hash(at, starts[i], starts[i + 1] - starts[i])
 
 
 @njit(cache=True, nogil=True)
@@ -601,6 +631,136 @@ def join_fields(data, separators, first, row_start, role, columns, n_columns, wh
 
 
 @njit(cache=True, nogil=True)
+def parse_number(data, start, size):  # type: ignore[no-untyped-def]
+    """A decimal number, with a point or a comma and perhaps an exponent: whether it is one, mantissa, exponent of 10.
+
+    Digits after the 19th are dropped.
+    """
+    at, stop = start, start + size
+    while at < stop and byte_at(data, at) == 32:
+        at += 1
+    while stop > at and byte_at(data, stop - 1) == 32:
+        stop -= 1
+    negative = at < stop and byte_at(data, at) == 45
+    if at < stop and (byte_at(data, at) == 45 or byte_at(data, at) == 43):
+        at += 1
+    mantissa = np.uint64(0)
+    exponent = 0
+    n_digits = 0
+    has_mark = False
+    while at < stop:
+        byte = byte_at(data, at)
+        if 48 <= byte <= 57:
+            n_digits += 1
+            if mantissa < np.uint64(1_000_000_000_000_000_000):
+                mantissa = mantissa * np.uint64(10) + np.uint64(byte - 48)
+                exponent -= has_mark
+            else:
+                exponent += not has_mark
+        elif (byte == 46 or byte == 44) and not has_mark:
+            has_mark = True
+        else:
+            break
+        at += 1
+    if n_digits == 0:
+        return False, False, mantissa, exponent
+    if at < stop and (byte_at(data, at) == 101 or byte_at(data, at) == 69):
+        at += 1
+        sinks = at < stop and byte_at(data, at) == 45
+        if at < stop and (byte_at(data, at) == 45 or byte_at(data, at) == 43):
+            at += 1
+        n = count_digits(data, at, stop, 5)
+        if n == 0 or n == 5:
+            return False, False, mantissa, exponent
+        power = 0
+        for k in range(at, at + n):
+            power = power * 10 + byte_at(data, k) - 48
+        exponent += -power if sinks else power
+        at += n
+    return at == stop, negative, mantissa, exponent
+
+
+@njit(cache=True, nogil=True)
+def compare_numbers(a_negative, a, a_exponent, b_negative, b, b_exponent):  # type: ignore[no-untyped-def]
+    """-1, 0 or 1 as one decimal number is less than, equal to or greater than another; exact."""
+    if a == np.uint64(0) or b == np.uint64(0) or a_negative != b_negative:
+        a_sign = 0 if a == np.uint64(0) else (-1 if a_negative else 1)
+        b_sign = 0 if b == np.uint64(0) else (-1 if b_negative else 1)
+        return (a_sign > b_sign) - (a_sign < b_sign)
+    # a mantissa has at most 19 digits: one that needs more to reach the other's exponent is the larger number
+    while a_exponent > b_exponent and a < np.uint64(1_000_000_000_000_000_000):
+        a *= np.uint64(10)
+        a_exponent -= 1
+    while b_exponent > a_exponent and b < np.uint64(1_000_000_000_000_000_000):
+        b *= np.uint64(10)
+        b_exponent -= 1
+    if a_exponent != b_exponent:
+        order = 1 if a_exponent > b_exponent else -1
+    else:
+        order = (a > b) - (a < b)
+    return -order if a_negative else order
+
+
+@njit(cache=True, nogil=True)
+def compare_bytes(a, i, n, b, j, m):  # type: ignore[no-untyped-def]
+    """-1, 0 or 1 as n bytes come before, are, or come after m others."""
+    for k in range(min(n, m)):
+        x, y = byte_at(a, i + k), byte_at(b, j + k)
+        if x != y:
+            return 1 if x > y else -1
+    return (n > m) - (n < m)
+
+
+@njit(cache=True, nogil=True)
+def unmet_rule(data, separators, first, row_start, conditions, n_conditions, texts, where, top):  # type: ignore[no-untyped-def]
+    """The rule of the first condition that a row does not meet, or -1; what is no number meets none with a number.
+
+    `conditions` and `texts` are the addresses of Layout's, `where` is (number of fields, quote, quotes are plain).
+    """
+    n_fields, quote, is_plain = where
+    for i in range(n_conditions):
+        condition = conditions + 8 * N_CONDITION * i
+        at, size = field(data, separators, first, row_start, load_i64(condition, 8 * COLUMN), n_fields)
+        at, size, _ = unquote(data, at, size, quote, is_plain, top)
+        value, value_size = load_i64(condition, 8 * VALUE), load_i64(condition, 8 * SIZE)
+        if load_i64(condition, 8 * IS_NUMBER) != 0:
+            good, negative, mantissa, exponent = parse_number(data, at, size)
+            if not good:
+                return load_i64(condition, 8 * RULE)
+            order = compare_numbers(negative, mantissa, exponent, value < 0, np.uint64(abs(value)), value_size)
+        else:
+            order = compare_bytes(data, at, size, texts, value, value_size)
+        operator = load_i64(condition, 8 * OPERATOR)
+        if order < 0:
+            met = operator == LESS or operator == LESS_EQUAL or operator == UNEQUAL
+        elif order > 0:
+            met = operator == GREATER or operator == GREATER_EQUAL or operator == UNEQUAL
+        else:
+            met = operator == EQUAL or operator == LESS_EQUAL or operator == GREATER_EQUAL
+        if not met:
+            return load_i64(condition, 8 * RULE)
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def row_hash(data, start, stop):  # type: ignore[no-untyped-def]
+    """A hash of a raw row without its line end, for telling rows that come twice."""
+    if stop > start and byte_at(data, stop - 1) == 13:
+        stop -= 1
+    size = stop - start
+    x = np.uint64(size) * np.uint64(0x9E3779B97F4A7C15)
+    y = np.uint64(0xC2B2AE3D27D4EB4F)
+    at = start
+    while at + 8 <= stop:
+        x = (x ^ load_u64(data, at)) * np.uint64(0x9FB21C651E98DF25)
+        x ^= x >> np.uint64(29)
+        y += x
+        at += 8
+    x ^= low_bytes(data, at, stop - at)
+    return finalise(finalise(x) + y)
+
+
+@njit(cache=True, nogil=True)
 def count_lines(data, starts, lines):  # type: ignore[no-untyped-def]
     """How many line ends lie before each of the ascending `starts`."""
     n = at = 0
@@ -664,8 +824,15 @@ def parse_rows(  # type: ignore[no-untyped-def]
     column_of = address(columns)
     bytes_, index, stops_ = address(data), address(separators), address(row_stops)
     known_customers, known_actions, known_keys = open_names(customers), open_names(actions), open_names(lookup)
-    reject_row, reject_start, reject_stop, reject_reason, reject_state = rejects
-    owner, size_of, time_of, key_of, action_of, action_counts, hashes, state = store
+    reject_row, reject_start, reject_stop, reject_reason, reject_state, filtered = rejects
+    owner, size_of, time_of, key_of, action_of, rows_of, action_counts, hashes, sample_keys, sample_rows, state = store
+    n_conditions, conditions, texts = (
+        len(layout.conditions),
+        address(layout.conditions),
+        address(layout.condition_bytes),
+    )
+    since, until, n_where = numbers[SINCE], numbers[UNTIL], numbers[N_WHERE]
+    keeps_rows = len(rows_of) > 0
     has_lookup = numbers[HAS_LOOKUP] != 0
     customer_column, time_column, action_column = columns[starts[0]], columns[starts[1]], columns[starts[2]]
     joins_customer, joins_time, joins_action = (
@@ -677,6 +844,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     visit_column = columns[starts[3]] if n_visit_columns > 0 else 0
     n_fragments, n_actions = state[N_FRAGMENTS], state[N_ACTIONS]
     n_rejects = reject_state[0]
+    n_sampled, sample_shift = state[N_SAMPLED], np.uint64(64 - state[SAMPLE_BITS])
     min_time, max_time = state[MIN_TIME], state[MAX_TIME]
     n_events = state[N_EVENTS]
     row = np.int64(rows[0])
@@ -689,7 +857,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     last_time_at, last_time_size, last_time = 0, -1, 0
     last_visit_at, last_visit_size = 0, -1
     last_key = np.uint64(0)
-    has_fragment = False
+    has_fragment = is_sampled = False
 
     while row < rows[1]:
         row_start = next_start
@@ -717,6 +885,14 @@ def parse_rows(  # type: ignore[no-untyped-def]
             if 4 * (line_end - row_start) + 64 > len(data) - scratch:
                 status = SCRATCH_FULL
                 break
+
+            if n_conditions > 0:
+                rule = unmet_rule(bytes_, index, first, row_start, conditions, n_conditions, texts, where, top)
+                if rule >= 0:
+                    filtered[rule] += 1
+                    first = stop
+                    row += 1
+                    continue
 
             # customer
             if joins_customer:
@@ -777,6 +953,11 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         good, time = parse_time(bytes_, at, size, form)
                         if not good:
                             reason = BAD_TIME
+                        elif time < since or time > until:
+                            filtered[n_where + (time > until)] += 1
+                            first = stop
+                            row += 1
+                            continue
 
             # action
             action = np.int64(-1)
@@ -830,6 +1011,9 @@ def parse_rows(  # type: ignore[no-untyped-def]
             row += 1
             continue
 
+        if n_sampled == len(sample_keys):
+            status = SAMPLE_FULL
+            break
         # nothing of a rejected row is kept, so names are added only now
         if customer < 0:
             if not has_room(known_customers, customer_size) or customers.state[0] >= len(hashes):
@@ -869,6 +1053,15 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     # a joined value lies in the scratch bytes, which the next row writes over
                     last_visit_at, last_visit_size = raw_visit, raw_visit_size if n_visit_columns == 1 else -1
 
+        if key != last_key or not has_fragment:
+            is_sampled = sample_shift == np.uint64(64) or key >> sample_shift == np.uint64(0)
+        if is_sampled or keeps_rows:
+            hash_ = row_hash(bytes_, row_start, line_end)
+            if keeps_rows:
+                rows_of[n_actions] = hash_
+            if is_sampled:
+                sample_keys[n_sampled], sample_rows[n_sampled] = key, hash_
+                n_sampled += 1
         if has_fragment and customer == last_customer and key == last_key:
             size_of[n_fragments - 1] += np.uint32(1)
             if time < time_of[n_fragments - 1]:
@@ -895,6 +1088,6 @@ def parse_rows(  # type: ignore[no-untyped-def]
         row += 1
 
     state[N_FRAGMENTS], state[N_ACTIONS], state[N_EVENTS] = n_fragments, n_actions, n_events
-    state[MIN_TIME], state[MAX_TIME], state[STATUS] = min_time, max_time, status
+    state[MIN_TIME], state[MAX_TIME], state[STATUS], state[N_SAMPLED] = min_time, max_time, status, n_sampled
     reject_state[0] = n_rejects
     return row

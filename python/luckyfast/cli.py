@@ -105,7 +105,9 @@ def _add_ingest(commands: Any) -> None:
         "  luckyfast ingest clicks.tsv out/ --customer user --time ts --action page --memory 1GB",
     )
     parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd or bz2")
-    parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist")
+    parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist, or see --append")
+    parser.add_argument("--append", action="store_true", help="add the files to the dataset OUT, read as it was")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted, if there is one")
     roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
     roles.add_argument("--customer", type=_columns, metavar="COLUMN", help="who acts")
     roles.add_argument("--time", type=_columns, metavar="COLUMN", help="when")
@@ -126,6 +128,17 @@ def _add_ingest(commands: Any) -> None:
         metavar="COLUMN=LITERAL",
         help="text that means no value in a column; may be repeated",
     )
+    rules = parser.add_argument_group("cleaning by rule (each counted; nothing is left out unasked)")
+    rules.add_argument(
+        "--where", action="append", metavar="RULE", help="rows to keep: 'quantity > 0 and store != online'; repeatable"
+    )
+    rules.add_argument("--since", metavar="TIME", help="keep rows from this moment on")
+    rules.add_argument("--until", metavar="TIME", help="keep rows before this moment")
+    rules.add_argument(
+        "--drop-duplicates", action="store_true", default=None, help="keep one of equal raw rows in a visit"
+    )
+    rules.add_argument("--min-visits", type=int, metavar="N", help="leave out customers with fewer visits")
+    rules.add_argument("--top-actions", type=int, metavar="N", help="the N most frequent; the rest become <other>")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: half of what is free)")
     limits.add_argument("--workers", type=int, metavar="N", help="parallel workers (default: the cores)")
@@ -156,11 +169,19 @@ def _run_ingest(options: argparse.Namespace) -> int:
         columns=options.columns,
         null=options.null,
         time_format=options.time_format,
+        where=options.where,
+        since=options.since,
+        until=options.until,
+        drop_duplicates=options.drop_duplicates,
+        min_visits=options.min_visits,
+        top_actions=options.top_actions,
         memory=options.memory,
         workers=options.workers,
         temp=options.temp,
         max_reject=options.max_reject,
         schema=options.schema,
+        append=options.append,
+        resume=options.resume,
         progress=make_progress(quiet=options.quiet),
     )
     _remember("dataset", options.out)

@@ -79,7 +79,11 @@ def print_rejects(summary: IngestSummary) -> None:
             ("+ filtered", "filtered"),
             ("+ rejected", "rejected"),
         )
-        if counts[key] or key in ("rows_read", "events", "rejected")
+        if counts[key] or key in ("rows_read", "events", "rejected") or (key == "filtered" and summary.filtered_by_rule)
+    ]
+    rows[-1:-1] = [
+        [f"    {rule}", f"{count:,}", f"{count / max(read, 1):.2%}", ""]
+        for rule, count in summary.filtered_by_rule.items()
     ]
     for reason, count in sorted(summary.rejects_by_reason.items(), key=lambda item: -item[1]):
         examples = summary.reject_examples.get(reason, [])

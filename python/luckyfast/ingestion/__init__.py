@@ -35,11 +35,19 @@ def ingest(
     columns: str | Sequence[str] | None = None,
     null: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     time_format: str | None = None,
+    where: str | Sequence[str] | None = None,
+    since: str | int | None = None,
+    until: str | int | None = None,
+    drop_duplicates: bool | None = None,
+    min_visits: int | None = None,
+    top_actions: int | None = None,
     memory: str | int | None = None,
     workers: int | None = None,
     temp: str | Path | None = None,
     max_reject: float = 0.05,
     schema: str | Path | None = None,
+    append: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> IngestSummary:
     """Turn raw purchase logs into a dataset of histories sorted by customer and time.
@@ -49,7 +57,7 @@ def ingest(
 
     Args:
         raw: files, folders or globs of delimited text, plain or compressed by gzip, zstd or bz2.
-        out: the dataset folder to write; it must not exist.
+        out: the dataset folder to write; it must not exist, except with `append`.
         customer: who acts.
         time: when.
         action: what is done, the class to predict; with `lookup` a column of that table.
@@ -62,11 +70,22 @@ def ingest(
         columns: the column names of files without a header.
         null: texts COLUMN=LITERAL that mean "no value" besides the empty field.
         time_format: iso, ymd, dmy, mdy, order, epoch-s, epoch-ms, epoch-us or epoch-ns.
+        where: rows to keep, such as "quantity > 0 and store != 'online'"; of several, each is counted by itself. It is
+            looked at before the roles are, so a row that is left out is never a reject for their sake.
+        since: keep rows from this moment on.
+        until: keep rows before this moment.
+        drop_duplicates: of equal raw rows in a visit keep one.
+        min_visits: leave out customers with fewer visits.
+        top_actions: give names to so many of the most frequent actions; the others become `<other>`. They are chosen
+            from the whole log.
         memory: bound on peak memory, such as "512MB"; half of what the process may use if None.
         workers: parallel workers; the cores of this process if None.
         temp: folder for spilled runs; beside `out` if None.
         max_reject: stop when more than this share of the rows is rejected.
         schema: a schema.toml that an earlier run wrote; arguments given here win over it.
+        append: add the files to the dataset `out`, with its roles and rules, as if all had been read at once; visits
+            that go on in the new files become one.
+        resume: go on with a run that was interrupted, if there is one.
         progress: told how far the work is.
 
     Returns:
@@ -75,7 +94,8 @@ def ingest(
     Raises:
         InputError: a file is missing, unreadable or no delimited text, or too many rows are rejected.
         SchemaError: roles, times or arguments that do not fit or cannot be told apart.
-        OutputExistsError: `out` exists.
+        OutputExistsError: `out` exists, or an interrupted run is in the way.
+        DatasetError: with `append` or `resume`, what is there cannot be gone on with.
         BudgetError: the work cannot be done in `memory`.
 
     Example:
@@ -105,10 +125,18 @@ def ingest(
         columns=columns,
         null=null,
         time_format=time_format,
+        where=where,
+        since=since,
+        until=until,
+        drop_duplicates=drop_duplicates,
+        min_visits=min_visits,
+        top_actions=top_actions,
         memory=memory,
         workers=workers,
         temp=temp,
         max_reject=max_reject,
         schema=schema,
+        append=append,
+        resume=resume,
     )
     return run_plan(plan, progress=progress or NullProgress())

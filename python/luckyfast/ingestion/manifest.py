@@ -13,7 +13,8 @@ import numpy as np
 
 from luckyfast import __version__, _engine
 from luckyfast.errors import ConservationError
-from luckyfast.ingestion.columns import flat_column, text_column
+from luckyfast.ingestion.columns import flat_column, offsets, text_column
+from luckyfast.ingestion.format import FORMAT, FORMAT_VERSION
 from luckyfast.ingestion.plan import PART_SEPARATOR
 from luckyfast.ingestion.stream import SourceReader, new_buffer
 
@@ -31,6 +32,9 @@ def make_manifest(
     plan: IngestPlan,
     counts: Mapping[str, int],
     rejects_by_reason: Mapping[str, int],
+    filtered_by_rule: Mapping[str, int],
+    other_actions: Mapping[str, int],
+    duplicates: Mapping[str, Any],
     time_range: tuple[int, int],
     sources: Sequence[Mapping[str, Any]],
     shards: Sequence[Shard],
@@ -39,11 +43,14 @@ def make_manifest(
     """The manifest; everything in it follows from the raw files and the plan alone."""
     roles = plan.roles
     return {
-        "format": "luckyfast-dataset",
-        "format_version": 1,
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
         "complete": True,
         "counts": dict(counts),
         "rejects_by_reason": dict(rejects_by_reason),
+        "filtered_by_rule": dict(filtered_by_rule),
+        "other_actions": dict(other_actions),
+        "duplicates": dict(duplicates),
         "time": {"kind": time_kind(plan), "min": time_range[0], "max": time_range[1]},
         "roles": {
             "customer": list(roles.customer),
@@ -79,14 +86,23 @@ def check_conservation(counts: Mapping[str, int], shards: Sequence[Shard], n_voc
 
 
 def write_vocabulary(texts: Sequence[bytes], n_events: Sequence[int], path: Path) -> None:
-    """Write the actions; row i is action id i, row 0 stands for unknown."""
+    """Write the actions; row i is action id i, row 0 stands for unknown.
+
+    Where an action is spread over several columns, `parts` holds its values one by one.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     shown = [b"<unknown>", *(text.replace(PART_SEPARATOR, b" / ") for text in texts)]
     counts = np.array([0, *n_events], np.int64)
-    columns = [text_column(shown), flat_column(counts, pa.int64())]
-    pq.write_table(pa.Table.from_arrays(columns, names=["action", "n_events"]), path)
+    columns, names = [text_column(shown), flat_column(counts, pa.int64())], ["action", "n_events"]
+    parts = [[shown[0]], *(text.split(PART_SEPARATOR) for text in texts)]
+    if any(len(own) > 1 for own in parts):
+        starts = pa.py_buffer(offsets(np.array([len(own) for own in parts], np.int64)))
+        values = text_column([part for own in parts for part in own])
+        columns.append(pa.Array.from_buffers(pa.list_(pa.string()), len(parts), [None, starts], children=[values]))
+        names.append("parts")
+    pq.write_table(pa.Table.from_arrays(columns, names=names), path)
 
 
 def measure_order(file: FilePlan) -> dict[str, Any]:

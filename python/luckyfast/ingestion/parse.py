@@ -9,7 +9,10 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError
+from luckyfast.ingestion.duplicates import SAMPLE_ROWS, thin_sample
+from luckyfast.ingestion.plan import Rules
 from luckyfast.ingestion.rejects import BlockReport, Rejects
+from luckyfast.ingestion.rules import kernel_conditions
 from luckyfast.ingestion.stream import new_buffer
 from luckyfast.kernels import parse as kernel
 
@@ -26,6 +29,7 @@ _TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
 _FIRST_FRAGMENTS = 1 << 11
+_NO_RULES = Rules()
 
 
 def _make_names(n_names: int = _FIRST_NAMES, n_bytes: int = 0) -> kernel.Names:
@@ -90,6 +94,10 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
     numbers[kernel.UNIT_US] = form.unit_us
     numbers[kernel.DATE_SEPARATOR] = form.date_separator or 0
     numbers[kernel.HAS_LOOKUP] = plan.lookup is not None
+    rules, bounds = plan.rules, np.iinfo(np.int64)
+    numbers[kernel.SINCE] = bounds.min if rules.since is None else rules.since
+    numbers[kernel.UNTIL] = bounds.max if rules.until is None else rules.until - 1
+    numbers[kernel.N_WHERE] = len(rules.where)
     columns = [tuple(getattr(file, role) or ()) for role in ROLES]
     literals = [tuple(plan.nulls.get(role, ())) for role in ROLES]
     flat = [literal for role in literals for literal in role]
@@ -100,6 +108,7 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
         np.frombuffer(b"".join(flat) + bytes(16), np.uint8).copy(),
         _starts([len(literal) for literal in flat]),
         _starts([len(role) for role in literals]),
+        *kernel_conditions(rules, file.where),
     )
 
 
@@ -114,9 +123,10 @@ class Parser:
         lookup: the dimension table of the run.
         block_bytes: size of most blocks.
         store_bytes: how much the store may take before it must be emptied.
+        rules: of the run.
     """
 
-    def __init__(self, lookup: LookupTable, block_bytes: int, store_bytes: int) -> None:
+    def __init__(self, lookup: LookupTable, block_bytes: int, store_bytes: int, rules: Rules = _NO_RULES) -> None:
         self.buffer = new_buffer(block_bytes)
         self.lookup = lookup
         self._store_bytes = store_bytes
@@ -135,8 +145,11 @@ class Parser:
             np.zeros(_FIRST_FRAGMENTS, np.int64),
             np.zeros(_FIRST_FRAGMENTS, np.uint64),
             np.zeros(4 * _FIRST_FRAGMENTS, np.uint32),
+            np.zeros(4 * _FIRST_FRAGMENTS if rules.drop_duplicates else 0, np.uint64),
             np.zeros(len(self.actions.stops), np.int64),
             np.zeros(_FIRST_NAMES, np.uint64),
+            np.zeros(SAMPLE_ROWS, np.uint64),
+            np.zeros(SAMPLE_ROWS, np.uint64),
             np.zeros(kernel.N_STATE, np.int64),
         )
         self.store.state[kernel.MIN_TIME] = np.iinfo(np.int64).max
@@ -145,6 +158,7 @@ class Parser:
             *(np.zeros(_REJECTS_AT_ONCE, np.int64) for _ in range(3)),
             np.zeros(_REJECTS_AT_ONCE, np.uint8),
             np.zeros(2, np.int64),
+            np.zeros(len(rules.where) + 2, np.int64),
         )
 
     @property
@@ -166,7 +180,7 @@ class Parser:
             spill: called when the store is full; must empty it.
 
         Returns:
-            How many rows and lines there were, and the rejected ones.
+            How many rows and lines there were, those that each rule left out, and the rejected ones.
         """
         report = BlockReport(block.source, block.sequence, block.n_bytes)
         if block.long_row is not None:
@@ -183,6 +197,7 @@ class Parser:
         )
         data = block.buffer
         self._rejects.state[:] = 0
+        self._rejects.filtered[:] = 0
         row = row_start = 0
         line_per_row = report.n_lines == n_rows
         while True:
@@ -210,9 +225,12 @@ class Parser:
                 self._drain(block, report, line_per_row)
             elif status == kernel.SCRATCH_FULL:
                 data = np.concatenate([data, np.zeros(len(data), np.uint8)])
+            elif status == kernel.SAMPLE_FULL:
+                self._thin_sample()
             else:
                 self._make_room(status, spill)
         report.n_rows = n_rows - int(self._rejects.state[1])
+        report.filtered = self._rejects.filtered.copy()
         self._drain(block, report, line_per_row)
         return report
 
@@ -231,6 +249,18 @@ class Parser:
         )
         self._rejects.state[0] = 0
 
+    def take_sample(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:
+        """What was sampled to tell rows that come twice, which the parser then forgets."""
+        state, n = self.store.state, int(self.store.state[kernel.N_SAMPLED])
+        state[kernel.N_SAMPLED] = 0
+        return self.store.sample_keys[:n].copy(), self.store.sample_rows[:n].copy(), int(state[kernel.SAMPLE_BITS])
+
+    def _thin_sample(self) -> None:
+        store = self.store
+        keys, rows, bits = thin_sample(store.sample_keys, store.sample_rows, int(store.state[kernel.SAMPLE_BITS]))
+        store.sample_keys[: len(keys)], store.sample_rows[: len(rows)] = keys, rows
+        store.state[kernel.N_SAMPLED], store.state[kernel.SAMPLE_BITS] = len(keys), bits
+
     def _make_room(self, status: int, spill: Any) -> None:
         store = self.store
         if status == kernel.ACTIONS_FULL:
@@ -247,7 +277,7 @@ class Parser:
         grown = (
             [store.customer, store.n_actions, store.time, store.key]
             if grows_fragments
-            else [store.actions]
+            else [store.actions, store.rows]
             if status == kernel.STORE_FULL
             else [store.hashes, *self.customers[:3]]
         )
@@ -263,7 +293,7 @@ class Parser:
                 key=_doubled(store.key),
             )
         elif status == kernel.STORE_FULL:
-            self.store = store._replace(actions=_doubled(store.actions))
+            self.store = store._replace(actions=_doubled(store.actions), rows=_doubled(store.rows))
         else:
             if self.customers.state[0] >= len(store.hashes):
                 self.store = store._replace(hashes=_doubled(store.hashes))
@@ -284,7 +314,7 @@ class Parser:
         """Give all room back; counts and times stay."""
         nothing = np.zeros(0, np.uint32)
         self.store = self.store._replace(
-            customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing
+            customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing, rows=nothing
         )
         self.customers = _make_names(1)
         self.buffer = np.zeros(0, np.uint8)

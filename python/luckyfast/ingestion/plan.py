@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Compression = Literal["none", "gzip", "zstd", "bz2"]
 TimeKind = Literal["iso", "epoch", "ymd", "dmy", "mdy", "order"]
+Operator = Literal["<", "<=", "=", "!=", ">=", ">"]
 
 PART_SEPARATOR = b"\x1f"
 """Joins the parts of a customer, action or visit that is spread over several columns."""
@@ -69,8 +70,35 @@ class TimeFormat:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """A comparison of a column with a text, or with the number `value` x 10 ** `exponent`."""
+
+    column: str
+    operator: Operator
+    value: bytes | int
+    exponent: int = 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which of the readable rows are left out or merged, because the user asked for it.
+
+    `where` holds each rule as the user wrote it with its conditions, all of which a row must meet. Rows before `since`
+    or at or after `until` are left out; of equal raw rows in a visit one stays with `drop_duplicates`; customers with
+    fewer than `min_visits` visits are left out; all but the `top_actions` most frequent actions become `<other>`.
+    """
+
+    where: tuple[tuple[str, tuple[Condition, ...]], ...] = ()
+    since: int | None = None
+    until: int | None = None
+    drop_duplicates: bool = False
+    min_visits: int = 1
+    top_actions: int | None = None
+
+
+@dataclass(frozen=True)
 class FilePlan:
-    """One source, its dialect, and the column indices of each role in this very file."""
+    """One source, its dialect, and the column indices of each role and each condition in this very file."""
 
     source: Source
     dialect: Dialect
@@ -78,6 +106,7 @@ class FilePlan:
     time: tuple[int, ...]
     action: tuple[int, ...]
     visit: tuple[int, ...] | None
+    where: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +145,8 @@ class IngestPlan:
     `nulls` maps a role ("customer", "time", "action", "visit") to the literals that mean "no value" there besides the
     empty field. With a lookup, each `FilePlan.action` is the index of the column `lookup.on`. `max_reject` is a share
     of the rows read. `reasons` says in words why the columns of each role were taken
-    and, under "files", how the files differ from each other.
+    and, under "files", how the files differ from each other. With `append` the files are added to the dataset `out`;
+    with `resume` an interrupted run goes on.
     """
 
     files: tuple[FilePlan, ...]
@@ -130,3 +160,6 @@ class IngestPlan:
     temp: Path | None
     out: Path
     reasons: Mapping[str, str]
+    rules: Rules = Rules()
+    append: bool = False
+    resume: bool = False

@@ -10,6 +10,7 @@ from luckyfast.config import available_cores, available_memory, parse_size
 from luckyfast.errors import InputError, OutputExistsError, SchemaError
 from luckyfast.ingestion.choosing import Choices, choose_roles
 from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
+from luckyfast.ingestion.format import read_manifest
 from luckyfast.ingestion.layout import (
     RawTable,
     column_index,
@@ -21,12 +22,16 @@ from luckyfast.ingestion.layout import (
 )
 from luckyfast.ingestion.lookup import read_lookup, sample_table
 from luckyfast.ingestion.nulls import find_nulls, parse_nulls
-from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup
+from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup, Rules
 from luckyfast.ingestion.roles import ColumnSample, name_score
+from luckyfast.ingestion.rules import make_rules
 from luckyfast.ingestion.schema import read_schema
 from luckyfast.ingestion.sources import find_sources
 
 __all__ = ["make_plan"]
+
+_RULES = ("where", "since", "until", "drop_duplicates", "min_visits", "top_actions")
+_ARGUMENTS = ("lookup", "on", "delimiter", "quote", "encoding", "columns", "null", *_RULES)
 
 
 def make_plan(
@@ -50,6 +55,14 @@ def make_plan(
     temp: str | Path | None = None,
     max_reject: float = 0.05,
     schema: str | Path | None = None,
+    where: str | Sequence[str] | None = None,
+    since: str | int | None = None,
+    until: str | int | None = None,
+    drop_duplicates: bool | None = None,
+    min_visits: int | None = None,
+    top_actions: int | None = None,
+    append: bool = False,
+    resume: bool = False,
 ) -> IngestPlan:
     """Decide how raw logs will be read, from samples of them.
 
@@ -85,12 +98,26 @@ def make_plan(
         "columns": columns,
         "null": null,
         "time_format": time_format,
+        "where": where,
+        "since": since,
+        "until": until,
+        "drop_duplicates": drop_duplicates,
+        "min_visits": min_visits,
+        "top_actions": top_actions,
     }
+    out_path = Path(out)
+    _check_places(out_path, temp, append=append)
+    if append:
+        if asked := [name for name in ("schema", *_RULES) if {**given, "schema": schema}[name] is not None]:
+            flag = asked[0].replace("_", "-")
+            raise SchemaError(
+                f"--{flag} cannot go with --append: rows are added as those of {out_path} were read",
+                hint=f"leave --{flag} out",
+            )
+        schema = out_path / "schema.toml"
     if schema is not None:
         given = read_schema(schema) | {name: value for name, value in given.items() if value is not None}
-        given = dict.fromkeys(("lookup", "on", "delimiter", "quote", "encoding", "columns", "null")) | given
-    out_path = Path(out)
-    _check_places(out_path, temp)
+        given = dict.fromkeys(_ARGUMENTS) | given
     if not 0.0 <= max_reject <= 1.0:
         raise SchemaError(f"--max-reject is a share between 0 and 1, not {max_reject}", hint="0.05 is 5 %")
     if workers is not None and workers < 1:
@@ -133,7 +160,16 @@ def make_plan(
     )
     if differences := describe_differences(tables):
         choices.reasons["files"] = differences
-    files = tuple(_plan_file(table, choices, main[0], product_hint) for table in tables)
+    rules = make_rules(
+        where=given["where"],
+        since=given["since"],
+        until=given["until"],
+        drop_duplicates=bool(given["drop_duplicates"]),
+        min_visits=1 if given["min_visits"] is None else given["min_visits"],
+        top_actions=given["top_actions"],
+        time_kind="order" if choices.time_format.kind == "order" else "clock",
+    )
+    files = tuple(_plan_file(table, choices, rules, main[0], product_hint) for table in tables)
     joined = None
     if lookup_table is not None and choices.on is not None:
         literals = [text.encode() for name in (*choices.roles.action, "action") for text in user_nulls.get(name, ())]
@@ -151,11 +187,16 @@ def make_plan(
         temp=Path(temp) if temp is not None else None,
         out=out_path,
         reasons=choices.reasons,
+        rules=rules,
+        append=append,
+        resume=resume,
     )
 
 
-def _check_places(out: Path, temp: str | Path | None) -> None:
-    if out.exists() or out.is_symlink():
+def _check_places(out: Path, temp: str | Path | None, *, append: bool) -> None:
+    if append:
+        read_manifest(out)
+    elif out.exists() or out.is_symlink():
         raise OutputExistsError(f"the output {out} exists already", hint="choose another folder, or remove this one")
     parent = next((place for place in out.parents if place.exists()), None)
     if parent is not None and not parent.is_dir():
@@ -170,7 +211,7 @@ def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
 
 
-def _plan_file(table: RawTable, choices: Choices, main: RawTable, product_hint: str | None) -> FilePlan:
+def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, product_hint: str | None) -> FilePlan:
     def places(names: Sequence[str]) -> tuple[int, ...]:
         found = []
         for name in names:
@@ -191,6 +232,7 @@ def _plan_file(table: RawTable, choices: Choices, main: RawTable, product_hint: 
         time=places(roles.time),
         action=places((choices.on,) if choices.on is not None else roles.action),
         visit=None if roles.visit is None else places(roles.visit),
+        where=places([condition.column for _, conditions in rules.where for condition in conditions]),
     )
 
 

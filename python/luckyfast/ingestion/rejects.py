@@ -77,6 +77,7 @@ class BlockReport:
     n_bytes: int
     n_rows: int = 0
     n_lines: int = 0
+    filtered: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     rejects: list[Rejects] = field(default_factory=list)
 
     @property
@@ -102,10 +103,12 @@ class RejectLog:
     Args:
         n_sources: how many sources there are.
         folder: where rejects wait that are too many to hold in memory.
+        n_rules: how many rules leave rows out.
     """
 
-    def __init__(self, n_sources: int, folder: Path) -> None:
+    def __init__(self, n_sources: int, folder: Path, n_rules: int = 0) -> None:
         self.n_rows = 0
+        self.filtered = np.zeros(n_rules, np.int64)
         self.n_rejected = 0
         self.n_bytes = 0
         self._n_of_reason = np.zeros(len(REASONS), np.int64)
@@ -129,6 +132,8 @@ class RejectLog:
         with self._lock:
             n_rejected = report.n_rejected
             self.n_rows += report.n_rows
+            if len(report.filtered):
+                self.filtered += report.filtered
             self.n_rejected += n_rejected
             self.n_bytes += report.n_bytes
             log = self._sources[report.source]
