@@ -1,4 +1,4 @@
-"""Made-up objectives shaped like our own: nine settings, learning curves, costs and memory, each seed another landscape.
+"""Made-up objectives shaped like our own: nine settings, learning curves, costs and memory, for each seed another.
 
 Losses fall as a power of the passes made; more customers help, larger networks need more passes and more data; the best
 place of each setting, how much it matters and how settings play together are drawn at random. Easy ones have their
@@ -83,7 +83,8 @@ class Landscape:
         """What that many passes over that share of the customers take."""
         speed = 2.5e10 * settings["batch"] / (settings["batch"] + 192) * min(1, 0.15 + settings["units"] / 256)
         per_token = self._flops(settings) * 6 / speed + 1.5e-6 / (settings["batch"] / 64)
-        return epochs * _N_TOKENS / _SPEED_UP * customers * (0.3 + 0.7 * settings["window"] / 32) * per_token
+        n_tokens = epochs * _N_TOKENS / _SPEED_UP * customers * (0.3 + 0.7 * settings["window"] / 32)
+        return float(n_tokens * per_token)
 
     def fits(self, settings: Mapping[str, Any]) -> bool:
         """Whether a trial may take so much memory."""
@@ -139,7 +140,8 @@ class Landscape:
         return float(4 * H * (H + E) + (settings["layers"] - 1) * 8 * H * H + H * 300)
 
     def _diverges(self, settings: Mapping[str, Any], u: Mapping[str, float]) -> bool:
-        return u["lr"] + 0.3 * u["units"] - 0.3 * u["batch"] - 0.2 * (settings["opt"] == "sgd") > 1.02
+        heat = u["lr"] + 0.3 * u["units"] - 0.3 * u["batch"] - 0.2 * (settings["opt"] == "sgd")
+        return bool(heat > 1.02)
 
     def _least(self, settings: Mapping[str, Any], u: Mapping[str, float], customers: float) -> float:
         """Loss after endless passes."""
@@ -148,7 +150,9 @@ class Landscape:
         best_lr += self._with_lr["units"] * (u["units"] - 0.5) + self._opt_lr[opt]
         best_drop = self._best_at["drop"] + self._drop_with_units * (u["units"] - 0.5)
         off = u["lr"] - best_lr
-        loss = self._weight["lr"] * 2 * off**2 / (1 + 2 * abs(off)) + self._weight["drop"] * (u["drop"] - best_drop) ** 2
+        loss = (
+            self._weight["lr"] * 2 * off**2 / (1 + 2 * abs(off)) + self._weight["drop"] * (u["drop"] - best_drop) ** 2
+        )
         loss += sum(self._weight[name] * (u[name] - self._best_at[name]) ** 2 for name in ("wd", "batch"))
         size = 0.8 * u["units"] + 0.2 * u["layers"]
         for name, value, slope in (("units", size, 0.0), ("window", u["window"], 0.02), ("emb", u["emb"], 0.03)):
@@ -172,7 +176,9 @@ def decode(point: Any) -> dict[str, Any]:
             settings[name] = round(value) if isinstance(values[0], int) else value
         else:
             low, high = values
-            settings[name] = min(low + int(u * (high - low + 1)), high) if isinstance(low, int) else low + u * (high - low)
+            settings[name] = (
+                min(low + int(u * (high - low + 1)), high) if isinstance(low, int) else low + u * (high - low)
+            )
     return settings
 
 

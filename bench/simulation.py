@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
 from luckyfast.search.journal import Record, Trial
 from luckyfast.search.proposer import DEFAULT_OPTIMIZER, GP_OPTIMIZER, Proposer
 from luckyfast.search.scheduler import Job, Rung, Scheduler
@@ -216,9 +217,7 @@ class Hyperband(Stepwise):
             bracket = self.bracket = (getattr(self, "bracket", 0) - 1) % 4
             n_first = math.ceil(4 / (bracket + 1) * 3**bracket)
             epochs = [max(MAX_EPOCHS // 3 ** (bracket - k), 1) for k in range(bracket + 1)]
-            self.plan = [
-                (max(n_first // 3**k, 1), epochs[k - 1], epochs[k]) for k in range(1, bracket + 1)
-            ]
+            self.plan = [(max(n_first // 3**k, 1), epochs[k - 1], epochs[k]) for k in range(1, bracket + 1)]
             while len(self.queue) < n_first:
                 settings = DEFAULT if self.first else decode(self.rng.uniform(size=len(SETTINGS)))
                 self.first = False
@@ -239,7 +238,7 @@ class Optuna(Stepwise):
         warnings.simplefilter("ignore")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.optuna = optuna
-        pruners = {
+        pruners: dict[str, Callable[[], Any]] = {
             "NopPruner": optuna.pruners.NopPruner,
             "MedianPruner": optuna.pruners.MedianPruner,
             "HyperbandPruner": lambda: optuna.pruners.HyperbandPruner(1, MAX_EPOCHS, 3),

@@ -278,7 +278,8 @@ def validate(
     """Measure loss, hit@1 and hit@3 on the target visits of a part, on about 20,000 of them where there are more.
 
     Returns:
-        ``{part}_loss`` (:func:`visit_loss` with power ``VALIDATION_POWER``), ``{part}_hit1``, ``{part}_hit3``; NaN where there are no targets.
+        ``{part}_loss`` (:func:`visit_loss` with power ``VALIDATION_POWER``), ``{part}_hit1``, ``{part}_hit3``; NaN
+        where there are no targets.
     """
     loss, weight, hits, n = 0.0, 0.0, np.zeros(2), 0
     for histories in dataset.batches():

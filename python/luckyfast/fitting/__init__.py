@@ -47,11 +47,11 @@ def fit(
 ) -> Model:
     """Train a network on a dataset, calibrate it on validation visits, and measure it on test visits beside baselines.
 
-    With time for more than one training, hyperparameters are searched: Nevergrad proposes configurations, and successive
-    halving decides how many customers and passes each gets. Everything ends within the budget. While a search runs its
-    journal and its best weights lie in ``OUT.search``; whatever ends it, ``resume`` goes on from there. A second run with
-    the same seed and ``trials`` proposes the same configurations on the same number of cores; under a budget the clock
-    decides what is promoted when, and no two runs are the same.
+    With time for more than one training, hyperparameters are searched: Nevergrad proposes configurations, and
+    successive halving decides how many customers and passes each gets. Everything ends within the budget. While a
+    search runs, its journal and best weights lie in ``OUT.search``; whatever ends it, ``resume`` goes on from there.
+    A second run with the same seed and ``trials`` proposes the same configurations on the same number of cores; under a
+    budget the clock decides what is promoted when, and no two runs are the same.
 
     Args:
         dataset: folder that ``luckyfast ingest`` wrote.

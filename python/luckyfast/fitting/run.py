@@ -21,7 +21,8 @@ from luckyfast.search.journal import Journal, read_events
 from luckyfast.search.memory import BASE_BYTES, MemoryModel
 from luckyfast.search.process import JobProcesses, OutOfMemoryError
 from luckyfast.search.proposer import Proposer
-from luckyfast.search.scheduler import RUNGS, Rung, Scheduler
+from luckyfast.search.results import read_results, write_results
+from luckyfast.search.scheduler import RUNGS, Job, Rung, Scheduler
 from luckyfast.search.space import Space
 from luckyfast.search.study import Best, Status, Study
 
@@ -65,7 +66,8 @@ class FitRun:
 
     def into(self, work: Path) -> None:
         """Do it all, and write the model into a folder."""
-        journal = Journal(self.study_folder / JOURNAL, self.plan | {"budget_s": self.budget_s})
+        header = self.plan | {"budget_s": self.budget_s, "rungs": [[rung.customers, rung.epochs] for rung in RUNGS]}
+        journal = Journal(self.study_folder / JOURNAL, header)
         budget_s = self.budget_s if self.budget_s is not None else journal.header["budget_s"]
         self.clock = Clock(budget_s, self.started, journal.spent_s)
         preload = jobs.FINISH.partition(":")[0] if self.memory_bytes >= WARM_BYTES else None
@@ -85,6 +87,7 @@ class FitRun:
         if self.n_cores > 1:
             self._measure_baselines()
         probed = probing.result()
+        self.listener.finish()
         memory = MemoryModel(probed["n_actions"], probed["rest_bytes"] or BASE_BYTES)
         memory.learn(start, probed["peak_bytes"])
         if self.n_cores == 1:
@@ -123,7 +126,8 @@ class FitRun:
             in_order=self.plan["trials"] is not None,
             every_epoch=not searching,
             patience=self.patience,
-            callbacks=self.callbacks if searching and self.callbacks else (self._show(searching),),
+            callbacks=self.callbacks if searching and self.callbacks else (self._show(searching), *self.callbacks),
+            habit_hit1=self._habit_hit1,
         )
         best = study.run()
         if best is None:
@@ -138,6 +142,13 @@ class FitRun:
         """Begin to measure the baselines, unless an earlier run has."""
         if not (self.study_folder / "baselines.json").is_file():
             self._baselines = self._submit(jobs.BASELINES, str(self.data.path))
+
+    def _habit_hit1(self) -> float | None:
+        """What an evaluation of habits on validation came to, once it is known."""
+        if self._baselines is None or not self._baselines.done() or self._baselines.exception() is not None:
+            return None
+        value: float | None = self._baselines.result()["habit_valid_hit1"]
+        return value
 
     def _room(self) -> int:
         """Memory that trials may take, all together."""
@@ -177,8 +188,10 @@ class FitRun:
 
     def _show(self, searching: bool) -> Callable[[Status], None]:
         """A callback that turns what happens into progress of one stage."""
-        total = self.clock.budget_s if searching and math.isfinite(self.clock.budget_s) else 1.0 if not searching else None
-        self.listener.start("Searching" if searching else "Training", total, "s" if searching else "share")
+        if searching:
+            self.listener.start("Searching", self.budget_s, "s")
+        else:
+            self.listener.start("Training", 1.0, "share")
         done = 0.0
 
         def show(status: Status) -> None:
@@ -211,6 +224,7 @@ class FitRun:
         self.listener.start("Finishing", None, "")
         baselines = self._baselines_result(study)
         shutil.copyfile(self.study_folder / JOURNAL, work / JOURNAL)
+        write_results(read_results(work), work / "trials.parquet")
         deadline_s = self.clock.left_s - SLACK_S
         about = {
             "interrupted": study.stopped.startswith("stopped"),
@@ -237,7 +251,7 @@ class FitRun:
         )
         finishing = self.processes.start(jobs.call, jobs.FINISH, *arguments, on_event=self._relay)
         try:
-            import sys; print(finishing.result(), file=sys.stderr)
+            finishing.result()
         except KeyboardInterrupt:
             # Once: the refit ends where it is. Twice: all ends.
             self.processes.interrupt(finishing)
@@ -269,10 +283,7 @@ class FitRun:
 
 def _full_s(costs: CostModel, settings: dict[str, Any]) -> float:
     """Seconds of one whole training."""
-    from luckyfast.search.scheduler import Job
-
-    full = next(rung for rung in range(len(costs.rungs)) if costs.rungs[rung] == Rung(1.0))
-    return costs.estimate(Job(-1, full, settings))
+    return costs.estimate(Job(-1, costs.rungs.index(Rung(1.0)), settings))
 
 
 def _best_of(model: Path, space: Space) -> list[dict[str, Any]]:

@@ -22,10 +22,10 @@ SCORING = 4.0
 
 
 def visit_cost(settings: Mapping[str, Any]) -> float:
-    """Work per visit relative to other settings: matrix products, and what habits and batches cost whatever the size."""
+    """Work per visit relative to other settings: matrix products, and what habits and batches cost at any size."""
     H, E = settings["hidden"], settings["embedding"]
     n_in = {"mlp": E * settings["window"], "lstm": 0}.get(settings["arch"], E)
-    return 1.0 + H * (H + n_in) / 40_000 + 200 / settings["batch_visits"]
+    return float(1.0 + H * (H + n_in) / 40_000 + 200 / settings["batch_visits"])
 
 
 class CostModel:
@@ -69,7 +69,8 @@ class CostModel:
         pass_s = (median(ratios) if ratios else self._probed_ratio) * visit_cost(settings)
         fixed_s = FIXED_S + SCORING * self.validation_s
         share = settings["refit_epochs"] / (settings["refit_epochs"] + settings["epochs"])
-        return fixed_s + min(1.2 * pass_s * float(settings["refit_epochs"]), share * max(left_s - fixed_s, 0.0))
+        refit_s: float = min(1.2 * pass_s * settings["refit_epochs"], share * max(left_s - fixed_s, 0.0))
+        return fixed_s + refit_s
 
     @property
     def validation_s(self) -> float:

@@ -20,7 +20,7 @@ MAX_POINTS = 250
 
 
 @ng.optimizers.registry.register
-class GaussianProcess(ng.optimizers.base.Optimizer):
+class GaussianProcess(ng.optimizers.base.Optimizer):  # type: ignore[misc]
     """Expected improvement under a Gaussian process (Jones et al., 1998), Matérn 5/2 with automatic relevance.
 
     Losses are replaced by normal scores of their ranks, so that a diverged trial or a penalty does not bend the model.
@@ -91,8 +91,8 @@ class _Process:
         density = np.exp(-0.5 * gain**2) / np.sqrt(2 * np.pi)
         # Abramowitz & Stegun 7.1.26 in place of an error function, which NumPy has not.
         t = 1.0 / (1.0 + 0.2316419 * np.abs(gain))
-        tail = density * t * (
-            0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429)))
+        tail = (
+            density * t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
         )
         below = np.where(gain > 0, 1.0 - tail, tail)
         improvement: Array = spread * (gain * below + density)

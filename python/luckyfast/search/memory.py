@@ -29,7 +29,7 @@ def training_floats(settings: Mapping[str, Any], n_actions: int) -> float:
     features = settings["n_half_lives"] + len(settings["visit_spans"]) + 12
     habits = moments * N_HABIT_PAIRS * (6 * features + 4 * settings["habit_hidden"]) if settings["habit"] else 0.0
     # Weights, gradients, two moments, and the averaged, the best and the saved copies.
-    return 7.0 * weights + activations + habits
+    return float(7.0 * weights + activations + habits)
 
 
 class MemoryModel:

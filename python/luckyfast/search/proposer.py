@@ -100,8 +100,7 @@ class Proposer:
             array.set_mutation(sigma=SIGMA).set_bounds(0.0, 1.0)
             array.random_state.seed(seed)
             optimizer = _registry()[self.optimizer](array, budget=1000, num_workers=1)
-            if not told:
-                optimizer.ask()  # the first is the default itself
+            optimizer.ask()  # the first is the default itself
             for settings, loss in told:
                 child = array.spawn_child(new_value=np.clip(self.space.encode(settings), 0.0, 1.0))
                 optimizer.tell(child, loss)

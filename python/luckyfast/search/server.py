@@ -1,9 +1,9 @@
 """The process that trials are forked from: it has imported all they need, so that one starts in a few milliseconds.
 
-``python -m luckyfast.search.server FD MODULE`` imports the module, takes one channel after another from the socket FD and
-forks a child for each; without a module it is such a child itself, for where memory is too tight to keep a process in
-reserve. A channel carries
-one pickled job in, and events and one outcome out. A child that dies says nothing more: its end of the channel closes.
+``python -m luckyfast.search.server FD MODULE`` imports the module, takes one channel after another from the socket FD
+and forks a child for each; without a module it is such a child itself, for where memory is too tight to keep a process
+in reserve. A channel carries one pickled job in, and events and one outcome out. A child that dies says nothing more:
+its end of the channel closes.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ __all__ = ["Dimension", "Space", "default_space", "read_space"]
 Kind = Literal["log", "linear", "ordered", "choice"]
 Point = NDArray[np.float64]
 
-_HINT = 'write it like hidden = {log = [32, 512]}, dropout = {linear = [0.0, 0.6]}, batch_visits = {ordered = [256, 512]}'
+_HINT = (
+    "write it like hidden = {log = [32, 512]}, dropout = {linear = [0.0, 0.6]}, batch_visits = {ordered = [256, 512]}"
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,9 @@ def read_space(path: str | Path, config: ModelConfig, fixed: Sequence[str] = ())
     start, dimensions = config.to_dict(), []
     for name, value in content.items():
         if name not in known:
-            raise ModelError(f"{path}: there is no setting {name}", hint=f"the settings are: {', '.join(sorted(known))}")
+            raise ModelError(
+                f"{path}: there is no setting {name}", hint=f"the settings are: {', '.join(sorted(known))}"
+            )
         if name in fixed:
             continue
         if not isinstance(value, dict):

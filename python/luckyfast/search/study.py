@@ -73,6 +73,9 @@ class Status:
         n_trials: configurations begun.
         best: the best so far; None before the first.
         ends_in_s: seconds until the search gives way to the refit and the measuring.
+        start: the default configuration.
+        habit_hit1: hit@1 of decayed personal frequency on validation, once it is known.
+        ended: whether the search is over.
         message: what is worth a line in a log; empty where nothing is.
     """
 
@@ -86,6 +89,9 @@ class Status:
     n_trials: int
     best: Best | None
     ends_in_s: float
+    start: dict[str, Any]
+    habit_hit1: float | None
+    ended: bool = False
     message: str = ""
 
 
@@ -108,6 +114,7 @@ class Study:
         every_epoch: whether trials validate after each epoch.
         patience: end after so many configurations in a row without a better model; None for never.
         callbacks: receive a :class:`Status`.
+        habit_hit1: tells hit@1 of decayed personal frequency on validation, once it is known.
     """
 
     dataset_path: str
@@ -126,6 +133,7 @@ class Study:
     every_epoch: bool = False
     patience: int | None = None
     callbacks: Sequence[Callable[[Status], None]] = ()
+    habit_hit1: Callable[[], float | None] = lambda: None
     best: Best | None = None
     stopped: str = ""
     _running: dict[Future[dict[str, Any]], Running] = field(default_factory=dict)
@@ -151,7 +159,7 @@ class Study:
             self.stopped = "stopped by Ctrl-C"
         self._end_running()
         self.journal.note("stop", self.clock.now_s, reason=self.stopped)
-        self._tell(self.stopped)
+        self._tell(self.stopped, ended=True)
         return self.best
 
     def _loop(self) -> None:
@@ -309,7 +317,7 @@ class Study:
                 self.executor.kill(future)
         self._running.clear()
 
-    def _tell(self, message: str = "") -> None:
+    def _tell(self, message: str = "", *, ended: bool = False) -> None:
         if not self.callbacks:
             return
         processes = self.executor if isinstance(self.executor, JobProcesses) else None
@@ -328,6 +336,9 @@ class Study:
             n_trials=len(trials),
             best=self.best,
             ends_in_s=self._search_left_s(),
+            start=dict(self.scheduler.proposer.space.start),
+            habit_hit1=self.habit_hit1(),
+            ended=ended,
             message=message,
         )
         for callback in self.callbacks:
