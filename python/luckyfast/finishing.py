@@ -82,7 +82,8 @@ def finish_model(
     Returns:
         ``refitted``, whether the refit was made; ``seconds`` by step.
     """
-    began, steps = time.monotonic(), {}
+    began = time.monotonic()
+    steps: dict[str, float] = {}
     listener, work = jobs.listener, Path(work_folder)
     data, split = Dataset.open(dataset_path), Split(*split_values)
     blind, curve = load_trial(Path(trial_folder))
