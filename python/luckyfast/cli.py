@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_inspect,
         _add_rejects,
         _add_fit,
+        _add_trials,
         _add_predict,
         _add_evaluate,
         _add_bench,
@@ -314,11 +315,13 @@ def _add_fit(commands: Any) -> None:
         "Train a network on a dataset, calibrate it, and measure it beside every baseline.",
         "examples:\n"
         "  luckyfast fit receipts/ --arch lstm-embed --budget 20m\n"
+        "  luckyfast fit receipts/ --budget 8h --memory 8GB --resume    go on after whatever ended the last run\n"
         "  luckyfast fit --arch mlp --no-habit --out plain-mlp/",
     )
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
     parser.add_argument("--arch", choices=("mlp", "lstm", "lstm-embed"), default="lstm-embed", help="(lstm-embed)")
     parser.add_argument("--budget", metavar="TIME", help="wall time of the whole command: 90s, 20m, 8h, 2d")
+    parser.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: most of what is free)")
     parser.add_argument("--out", metavar="MODEL", help="folder of the model to write (default: model-ARCH)")
     parser.add_argument("--overwrite", action="store_true", help="replace MODEL if it exists")
     parser.add_argument(
@@ -326,6 +329,16 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all of this process)")
+    search = parser.add_argument_group("search of hyperparameters")
+    search.add_argument(
+        "--search", choices=("none", "hyperband", "bayes"), help="(hyperband where --budget leaves time for it)"
+    )
+    search.add_argument("--resume", action="store_true", help="go on with what an earlier run left")
+    search.add_argument("--trials", type=int, metavar="N", help="try N configurations; with a seed it repeats itself")
+    search.add_argument("--patience", type=int, metavar="N", help="end after N configurations without a better one")
+    search.add_argument("--space", metavar="FILE", help="TOML with the settings to search")
+    search.add_argument("--warm-start", metavar="MODEL", help="try the best configurations of an earlier search first")
+    search.add_argument("--optimizer", metavar="NAME", help="any in Nevergrad's registry (DiscreteOnePlusOne)")
     network = parser.add_argument_group("settings (good defaults when not given)")
     network.add_argument("--hidden", type=int, metavar="N", help="units of the network")
     network.add_argument("--embedding", type=int, metavar="N", help="size of an action's embedding")
@@ -339,6 +352,7 @@ def _run_fit(options: argparse.Namespace) -> int:
     from luckyfast.fitting import fit
     from luckyfast.summary import print_metrics
     from luckyfast.terminal import make_progress
+    from luckyfast.trial_display import make_search_display
 
     dataset = options.dataset or _recall("dataset", "luckyfast fit DATASET")
     settings = {
@@ -350,16 +364,57 @@ def _run_fit(options: argparse.Namespace) -> int:
         dataset,
         arch=options.arch,
         budget=options.budget,
+        memory=options.memory,
+        search=options.search,
         out=options.out,
         overwrite=options.overwrite,
+        resume=options.resume,
+        trials=options.trials,
+        patience=options.patience,
+        space=options.space,
+        warm_start=options.warm_start,
+        optimizer=options.optimizer,
         habit=options.habit,
         seed=options.seed,
         threads=options.threads,
+        callbacks=make_search_display(quiet=options.quiet),
         progress=make_progress(quiet=options.quiet),
         **settings,
     )
     _remember("model", model.path)
     print_metrics(model.metrics, model.path, as_json=options.json)
+    return 0
+
+
+# ---- trials ---------------------------------------------------------------------------------------------------------
+
+
+def _add_trials(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "trials",
+        _run_trials,
+        "Show what a search has tried: trials, the best of them, and which settings mattered.",
+        "examples:\n"
+        "  luckyfast trials model-lstm-embed/\n"
+        "  luckyfast trials model-lstm-embed.search/             a search that still runs, or waits to be resumed\n"
+        "  luckyfast trials model-lstm-embed/ --out trials.csv",
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder that luckyfast fit wrote")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many to print (10)")
+    parser.add_argument("--out", metavar="FILE", help="write all of them: .parquet, .csv or .jsonl")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print all of them as JSON")
+
+
+def _run_trials(options: argparse.Namespace) -> int:
+    from luckyfast.search.results import read_results, write_results
+    from luckyfast.summary import print_trials
+
+    results = read_results(Path(options.model))
+    if options.out is not None:
+        write_results(results, Path(options.out), overwrite=options.overwrite)
+    print_trials(results, options.model, top=options.top, as_json=options.json, out=options.out)
     return 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luckyfast.config import format_duration
+from luckyfast.config import format_duration, format_size
 from luckyfast.terminal import console, print_table
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from luckyfast.comparison import Comparison
     from luckyfast.demo import DemoSummary
     from luckyfast.prediction import PredictSummary
+    from luckyfast.search.results import Results
 
 __all__ = [
     "print_bench_report",
@@ -26,6 +27,7 @@ __all__ = [
     "print_metrics",
     "print_predict_summary",
     "print_targets",
+    "print_trials",
 ]
 
 # figure, heading, scale, digits
@@ -144,6 +146,47 @@ def print_predict_summary(summary: PredictSummary, *, as_json: bool) -> None:
     ):
         if count:
             print(f"{count:,} {what}")
+
+
+def print_trials(results: Results, folder: str, *, top: int, as_json: bool, out: str | None) -> None:
+    """Print the best trials, what became of the others, and which settings mattered."""
+    if as_json:
+        print(
+            json.dumps({"search": results.header, "trials": results.rows, "importance": results.importance}, indent=1)
+        )
+        return
+    best: dict[int, dict[str, Any]] = {}
+    for row in results.rows:
+        if row["valid_loss"] is not None and row["rung"] >= best.get(row["trial"], row)["rung"]:
+            best[row["trial"]] = row
+    ordered = sorted(best.values(), key=lambda row: (-row["customers"], row["valid_loss"]))[:top]
+    header = ["trial", "customers", "epochs", "loss", "hit@1 %", "time", "memory", *results.searched]
+    rows = [
+        [
+            str(row["trial"]),
+            f"{row['customers']:.0%}",
+            str(row["epochs"]),
+            f"{row['valid_loss']:.4f}",
+            "-" if row["valid_hit1"] is None else f"{100 * row['valid_hit1']:.1f}",
+            format_duration(row["seconds"]),
+            format_size(row["peak_bytes"] or 0),
+            *(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in results.searched),
+        ]
+        for row in ordered
+    ]
+    n_trials = len({row["trial"] for row in results.rows})
+    print_table(f"The best of {n_trials} configurations, {len(results.rows)} trainings", header, rows, text=())
+    for status in ("memory", "failed"):
+        count = sum(row["status"] == status for row in results.rows)
+        if count:
+            print(f"{count} trainings ended for want of memory" if status == "memory" else f"{count} trainings failed")
+    shares = results.importance
+    if shares:
+        print("\nShare of the differences between trials that each setting explains:")
+        print("  " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005))
+    if results.stopped:
+        print(f"the search ended: {results.stopped}")
+    _say(f"written: {out}" if out else f"all of them: luckyfast trials {shlex.quote(folder)} --out trials.csv")
 
 
 def print_demo_summary(summary: DemoSummary) -> int:
