@@ -119,7 +119,7 @@ def inspect_raw(raw: str | Path | list[str | Path], **settings: Any) -> RawInspe
         )
     dialects: list[tuple[int, dict[str, Any]]] = []
     for file in plan.files:
-        described = describe_dialect(file.dialect)
+        described = describe_dialect(file)
         known = next((i for i, (_, own) in enumerate(dialects) if own == described), None)
         if known is None:
             dialects.append((1, described))

@@ -507,7 +507,7 @@ class _Run:
         dialects = [] if self.base is None else list(self.base.manifest.get("dialects", []))
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
-            dialect = describe_dialect(file.dialect)
+            dialect = describe_dialect(file)
             if dialect not in dialects:
                 dialects.append(dialect)
             sources.append(
