@@ -225,6 +225,9 @@ def _describe_dialect(dialect: Mapping[str, Any]) -> str:
     quotes = "no quotes" if dialect["quote"] is None else f"quotes {dialect['quote']}"
     columns = ", ".join(dialect["header"][:20]) + (", ..." if len(dialect["header"]) > 20 else "")
     header = "header" if dialect["has_header"] else "no header, taken as"
+    if dialect["form"] != "delimited":
+        names = {"json": "JSON lines", "parquet": "Parquet", "arrow": "Arrow"}
+        return f"{names[dialect['form']]}; columns {columns}"
     return f"{delimiter}, {quotes}, {dialect['encoding']}; {header} {columns}"
 
 

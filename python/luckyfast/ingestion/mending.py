@@ -15,6 +15,8 @@ from luckyfast.ingestion.format import damaged, read_manifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from luckyfast.ingestion.plan import FilePlan
+
 __all__ = ["ExportedRejects", "RejectList", "describe_dialect", "export_rejects", "list_rejects"]
 
 
@@ -140,13 +142,15 @@ def export_rejects(
     return [ExportedRejects(paths[i], rows[i], cut[i]) for i in files]
 
 
-def describe_dialect(dialect: Any) -> dict[str, Any]:
-    """A `Dialect` as the manifest has it."""
+def describe_dialect(file: FilePlan) -> dict[str, Any]:
+    """The `Dialect` of a file as the manifest has it; rows that are no delimited text need no header."""
+    dialect, source = file.dialect, file.source
     return {
+        "form": source.form,
         "delimiter": chr(dialect.delimiter),
         "quote": None if dialect.quote is None else chr(dialect.quote),
-        "encoding": dialect.encoding,
-        "has_header": dialect.has_header,
+        "encoding": source.encoding,
+        "has_header": dialect.has_header and source.form == "delimited",
         "header": list(dialect.header),
     }
 

@@ -246,7 +246,7 @@ class _Run:
     def _parse_all(self, feed: Feed, budget: Budget) -> list[Parser]:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
-        plain = all(file.source.compression == "none" for file in plan.files)
+        plain = all(file.source.is_plain for file in plan.files)
         self.progress.start("Reading", total if plain else None, "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
         parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
@@ -403,7 +403,7 @@ class _Run:
         dialects = [] if self.base is None else list(self.base.manifest.get("dialects", []))
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
-            dialect = describe_dialect(file.dialect)
+            dialect = describe_dialect(file)
             if dialect not in dialects:
                 dialects.append(dialect)
             sources.append(
