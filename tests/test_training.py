@@ -69,7 +69,16 @@ def test_training_is_the_same_every_time_and_tells_of_each_epoch() -> None:
         np.testing.assert_array_equal(array, second.state[name])
     assert any((array != other.state[name]).any() for name, array in first.state.items())
     assert [line["epoch"] for line in lines] == [1, 2]
-    keys = {"epoch", "seconds", "train_loss", "learning_rate", "valid_loss", "valid_hit1", "valid_hit3"}
+    keys = {
+        "epoch",
+        "seconds",
+        "train_loss",
+        "learning_rate",
+        "valid_loss",
+        "valid_hit1",
+        "valid_hit3",
+        "valid_seconds",
+    }
     assert all(set(line) == keys for line in lines)
     # The caller's own random numbers are left alone.
     assert before != torch.rand(1)

@@ -18,6 +18,7 @@ namespace {
 constexpr size_t L = LUCKYFAST_LANES;
 typedef float Lanes __attribute__((vector_size(4 * LUCKYFAST_LANES)));
 typedef int32_t Bits __attribute__((vector_size(4 * LUCKYFAST_LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LUCKYFAST_LANES)));
 typedef Lanes LooseLanes __attribute__((aligned(4), may_alias));
 
 #define LUCKYFAST_INLINE inline __attribute__((always_inline))
@@ -113,12 +114,11 @@ LUCKYFAST_INLINE Lanes exp(Lanes x) noexcept {
     return p * __builtin_bit_cast(Lanes, scale);
 }
 
-// Of positive normal numbers.
+// Of positive normal numbers; of others it is any number.
 LUCKYFAST_INLINE Lanes log(Lanes x) noexcept {
-    const Bits bits = __builtin_bit_cast(Bits, x);
-    const Bits from_sqrt_half = bits - 0x3f3504f3;
-    const Bits exponent = from_sqrt_half >> 23;
-    const Bits mantissa = bits - (exponent << 23);
+    const Words bits = __builtin_bit_cast(Words, x);
+    const Bits exponent = __builtin_bit_cast(Bits, bits - 0x3f3504f3u) >> 23;  // of the power of two nearest to x
+    const Words mantissa = bits - (__builtin_bit_cast(Words, exponent) << 23);
     const Lanes r = __builtin_bit_cast(Lanes, mantissa) - 1.0f, e = __builtin_convertvector(exponent, Lanes);
     Lanes p = splat(7.0376836292e-2f);
     p = p * r - 1.1514610310e-1f;

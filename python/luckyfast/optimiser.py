@@ -78,7 +78,7 @@ class Optimiser:
         for part, factor, decay in self.parts:
             arrays = [flat[part] for flat in (self.weights, self.grads, self.means, self.squares, self.averages)]
             if on_cpu:
-                views = [array.numpy() for array in arrays]
+                views = (array.numpy() for array in arrays)
                 _engine.adam_step(*views, scale, rate * factor, decay, self.n_steps, keep)
             else:
                 self._step(arrays, scale, rate * factor, decay, keep)

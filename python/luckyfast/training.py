@@ -35,6 +35,8 @@ REFIT_RATE = 0.3
 SHARED_RATE = 3.0
 """Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
 VALIDATION_VISITS = 20_000
+VALIDATION_POWER = 0.25
+"""The same ``size_power`` for every configuration's validation loss: losses can be compared whatever was trained on."""
 
 
 def train(
@@ -103,7 +105,9 @@ def train(
             for epoch in course.run(split.valid_start, config.epochs, config.learning_rate, limit_s, listener):
                 if not (every_epoch or course.finished):
                     continue
+                validation_began = time.monotonic()
                 epoch |= validate(course.average, config, constants, dataset, split, "valid")
+                epoch["valid_seconds"] = time.monotonic() - validation_began
                 n_epochs += 1
                 listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
                 if on_epoch:
@@ -272,7 +276,8 @@ def validate(
     """Measure loss, hit@1 and hit@3 on the target visits of a part, on about 20,000 of them where there are more.
 
     Returns:
-        ``{part}_loss`` (weighted as in training), ``{part}_hit1``, ``{part}_hit3``; NaN where there are no targets.
+        ``{part}_loss`` (:func:`visit_loss` with power ``VALIDATION_POWER``), ``{part}_hit1``, ``{part}_hit3``; NaN
+        where there are no targets.
     """
     loss, weight, hits, n = 0.0, 0.0, np.zeros(2), 0
     for histories in dataset.batches():
@@ -285,7 +290,7 @@ def validate(
             log_p = F.log_softmax(torch.from_numpy(scores), 1).numpy()
             log_p[:, 0] = -100.0
             own, known = log_p[rows, labels.actions], labels.actions > 0
-            weights = (sizes.astype(np.float64) ** -config.size_power)[rows] * known
+            weights = (sizes.astype(np.float64) ** -VALIDATION_POWER)[rows] * known
             loss, weight = loss - float(weights @ own), weight + float(weights.sum())
             above = (log_p > np.maximum.reduceat(own, labels.start[:-1])[:, None]).sum(1)
             hits += (above < 1).sum(), (above < 3).sum()

@@ -40,17 +40,18 @@ class ColumnarReader:
     Args:
         source: index of the source.
         plan: what to read.
+        start: the number of rows to leave out, if not none.
     """
 
     header_lines = 0
 
-    def __init__(self, source: int, plan: FilePlan) -> None:
+    def __init__(self, source: int, plan: FilePlan, start: int | None = None) -> None:
         self.source = source
         self._file = plan.source
         self._names = tuple(plan.dialect.header[column] for column in plan.needed)
         self._stack = ExitStack()
         self._batches: Iterator[list[Any]] | None = None
-        self._offset = 0
+        self._offset = start or 0
 
     @property
     def is_open(self) -> bool:
@@ -61,7 +62,7 @@ class ColumnarReader:
         """The next rows, not yet as text."""
         with _named_errors(self._file):
             if self._batches is None:
-                self._batches = _read_batches(self._file, self._names, self._stack)
+                self._batches = _skip_rows(_read_batches(self._file, self._names, self._stack), self._offset)
             columns = next(self._batches, None)
         if columns is None:
             self.close()
@@ -178,6 +179,13 @@ def _read_batches(source: Source, names: Sequence[str], stack: ExitStack) -> Ite
         n_rows = max(1, min(BATCH_ROWS, batch.num_rows * _TEXT_BYTES // max(n_bytes, 1)))
         for start in range(0, batch.num_rows, n_rows):
             yield [column[start : start + n_rows] for column in columns]
+
+
+def _skip_rows(batches: Iterator[list[Any]], n_rows: int) -> Iterator[list[Any]]:
+    for columns in batches:
+        if n_rows < len(columns[0]):
+            yield [column[n_rows:] for column in columns] if n_rows else columns
+        n_rows = max(0, n_rows - len(columns[0]))
 
 
 def _open_batches(source: Source, stack: ExitStack, names: Sequence[str] | None = None) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from luckyfast.ingestion.columnar import ColumnarReader
 from luckyfast.ingestion.plan import FilePlan
@@ -24,6 +24,11 @@ class Feed:
         block_bytes: size of most blocks.
         n_workers: how many threads will call `next`.
         on_open: told of each source its index and the lines of its header, before its first block is given out.
+        starts: for each source that an earlier run has begun, the offset of its first record that is still to be read;
+            -1 for those that it has finished.
+
+    Attributes:
+        finished: the packed sources that have been read to their end.
     """
 
     def __init__(
@@ -32,16 +37,22 @@ class Feed:
         block_bytes: int,
         n_workers: int,
         on_open: Callable[[int, int], None] | None = None,
+        starts: Mapping[int, int] | None = None,
     ) -> None:
+        starts = starts or {}
+        self.finished = {source for source, start in starts.items() if start < 0}
         self._plain: list[SlicedFile] = []
         self._packed: list[SourceReader | ColumnarReader] = []
         for source, file in enumerate(files):
+            start = starts.get(source)
+            if source in self.finished:
+                continue
             if file.source.is_plain:
-                self._plain.append(SlicedFile(source, file, block_bytes))
+                self._plain.append(SlicedFile(source, file, block_bytes, start))
             elif file.source.is_columnar:
-                self._packed.append(ColumnarReader(source, file))
+                self._packed.append(ColumnarReader(source, file, start))
             else:
-                self._packed.append(SourceReader(source, file, block_bytes))
+                self._packed.append(SourceReader(source, file, block_bytes, start))
         self._n_plain_done = 0
         self._waiting = self._packed[::-1]
         self._idle: list[SourceReader | ColumnarReader] = []
@@ -94,7 +105,9 @@ class Feed:
         finally:
             with self._change:
                 self._n_busy -= 1
-                if found is not None:
+                if found is None:
+                    self.finished.add(reader.source)
+                else:
                     self._idle.append(reader)
                     self._idle.sort(key=lambda other: other.source)
                 self._change.notify()

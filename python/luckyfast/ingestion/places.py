@@ -38,12 +38,11 @@ class Workplace:
         journal: the checkpoints.
     """
 
-    def __init__(self, plan: IngestPlan, journal: Journal, spills: Path, made: Path | None) -> None:
+    def __init__(self, plan: IngestPlan, journal: Journal, spills: Path) -> None:
         self.dataset = journal.folder / "dataset"
         self.spills = spills
         self.journal = journal
         self._plan = plan
-        self._made = made
 
     def publish(self) -> None:
         """Put the finished dataset where users look for it; a dataset that it replaces goes where it was written.
@@ -62,9 +61,9 @@ class Workplace:
         """Remove everything; the journal goes first, since without the rest it would promise too much."""
         self.journal.remove()
         shutil.rmtree(self.spills, ignore_errors=True)
-        if self._made is not None:
+        if self.journal.header.get("made"):
             with suppress(OSError):
-                self._made.rmdir()
+                Path(self.journal.header["made"]).rmdir()
 
 
 @contextmanager
@@ -113,14 +112,14 @@ def _set_up(plan: IngestPlan, folder: Path) -> Workplace:
     temp, made = plan.temp, None
     if temp is not None and not temp.exists():
         temp.mkdir(parents=True)
-        made = temp
+        made = str(temp)
     new = folder / "spills" if temp is None else temp / f"luckyfast-{os.getpid()}-{os.urandom(4).hex()}"
-    journal = Journal.begin(plan.out, _describe(plan, new), resume=plan.resume)
+    journal = Journal.begin(plan.out, {**_describe(plan, new), "made": made}, resume=plan.resume)
     spills = Path(journal.header["spills"])
     if journal.last is not None and not all((spills / name).is_file() for name in journal.last["files"]):
         # somebody has tidied up: nothing to go on from
         journal.restart()
-    workplace = Workplace(plan, journal, spills, made)
+    workplace = Workplace(plan, journal, spills)
     shutil.rmtree(workplace.dataset, ignore_errors=True)
     (workplace.dataset / "shards").mkdir(parents=True)
     (workplace.dataset / "rejects").mkdir()

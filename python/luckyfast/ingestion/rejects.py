@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -159,6 +160,43 @@ class RejectLog:
                 self._change.notify_all()
             if self._n_held > _HELD_BYTES:
                 self._spool()
+
+    def to_arrays(self) -> tuple[dict[str, NDArray[Any]], list[Path]]:
+        """All of it as arrays, for a checkpoint while no report is missing; and the files where the rejects lie."""
+        with self._change:
+            self._spool()
+            logs = self._sources
+            files = [self._path(i) for i, log in enumerate(logs) if log.spooled]
+            spooled = [self._path(i).stat().st_size if log.spooled else 0 for i, log in enumerate(logs)]
+            sources = [
+                (log.next_offset, log.n_lines, log.n_rows, log.n_rejected, n)
+                for log, n in zip(logs, spooled, strict=True)
+            ]
+            return {
+                "sources": np.array(sources, np.int64),
+                "filtered": self.filtered.copy(),
+                "n_of_reason": self._n_of_reason.copy(),
+                "log_bytes": np.array(self.n_bytes),
+            }, files
+
+    def next_offsets(self) -> list[int]:
+        """For each source, up to where all of it has come in."""
+        return [log.next_offset for log in self._sources]
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become what `to_arrays` has written down; rejects that came later are cut off."""
+        self.filtered, self._n_of_reason = state["filtered"], state["n_of_reason"]
+        self.n_bytes = int(state["log_bytes"])
+        for i, (log, values) in enumerate(zip(self._sources, state["sources"].tolist(), strict=True)):
+            first_offset = log.next_offset
+            log.next_offset, log.n_lines, log.n_rows, log.n_rejected, n_spooled = values
+            log.spooled = n_spooled > 0
+            if log.next_offset == first_offset:
+                log.n_lines = 0  # its header will be read again
+            if log.spooled:
+                os.truncate(self._path(i), n_spooled)
+        self.n_rows = sum(log.n_rows for log in self._sources)
+        self.n_rejected = sum(log.n_rejected for log in self._sources)
 
     def stop(self) -> None:
         """Let nobody wait for a report that will not come."""

@@ -21,6 +21,7 @@ import numpy as np
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
+from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.jsonlines import Projector, find_projector
@@ -40,6 +41,8 @@ from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from luckyfast.progress import Progress
 
 __all__ = ["Budget", "IngestSummary", "run_plan"]
@@ -152,23 +155,35 @@ class _Run:
         self.n_spilled = 0
         self.lock = threading.Lock()
         self.failures: list[BaseException] = []
+        # of rows that an interrupted run has read: events, smallest and largest time
+        self.before = np.array([0, np.iinfo(np.int64).max, np.iinfo(np.int64).min])
+        self.starts: dict[int, int] = {}
+        self.checkpoints: Checkpoints | None = None
 
     def carry_out(self, budget: Budget | None) -> IngestSummary:
+        is_over = False
+        try:
+            summary = self._carry_out(budget)
+            is_over = True
+            return summary
+        finally:
+            if self.checkpoints is not None:
+                self.checkpoints.close(is_over=is_over)
+
+    def _carry_out(self, budget: Budget | None) -> IngestSummary:
         plan = self.plan
         # before memory is divided: a compiler takes memory too
         _load_kernels()
         self._open_base()
+        self._restore()
         budget = budget or self._divide_memory()
-        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin)
+        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin, self.starts)
         parsers = self._parse_all(feed, budget)
         self._check_rejects(final=True)
         self._gather_runs(parsers)
-        n_accepted = sum(parser.n_events for parser in parsers)
-        times = (
-            min(int(parser.store.state[parse_kernel.MIN_TIME]) for parser in parsers),
-            max(int(parser.store.state[parse_kernel.MAX_TIME]) for parser in parsers),
-        )
-        del parsers
+        n_accepted, *bounds = self._measure(parsers).tolist()
+        times = (bounds[0], bounds[1])
+        del parsers, feed
         if self.base is not None:
             n_accepted += self.base.manifest["counts"]["events"]
             times = self.base.widen(times)
@@ -214,6 +229,41 @@ class _Run:
         ids = self.vocabulary.adopt(self.base.texts, self.base.events)
         self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids))
 
+    def _restore(self) -> None:
+        """Take in what an interrupted run had come to at its last checkpoint."""
+        entry = self.workplace.journal.last
+        if entry is None:
+            return
+        state = load_state(self.temp, entry)
+        self.log.restore(state)
+        self.vocabulary.restore(state)
+        self.sample.restore(state)
+        self.before = state["measure"]
+        self.runs += [Run.load(self.temp / name) for name in entry["runs"]]
+        self.n_spilled = 1 + max(int(name.removeprefix("run-")) for name in entry["runs"])
+        offsets = self.log.next_offsets()
+        begun = [i for i, file in enumerate(self.plan.files) if offsets[i] > file.dialect.header_stop]
+        self.starts = {i: offsets[i] for i in begun} | dict.fromkeys(state["finished"].tolist(), -1)
+
+    def _take_state(self, feed: Feed, parsers: list[Parser]) -> tuple[dict[str, NDArray[Any]], list[Path], list[Path]]:
+        """All that `_restore` needs; no worker is working, and their stores are empty."""
+        arrays, spools = self.log.to_arrays()
+        offsets = self.log.next_offsets()
+        ended = {i for i, file in enumerate(self.plan.files) if offsets[i] >= file.source.size_bytes}
+        plain = {i for i in ended if self.plan.files[i].source.compression == "none"}
+        arrays["finished"] = np.array(sorted(feed.finished | plain), np.int64)
+        arrays["measure"] = self._measure(parsers)
+        arrays |= self.vocabulary.to_arrays() | self.sample.to_arrays()
+        return arrays, [run.path for run in self.runs if run.path is not None], spools
+
+    def _measure(self, parsers: list[Parser]) -> NDArray[np.int64]:
+        """Accepted rows, and their smallest and largest time."""
+        states = [parser.store.state for parser in parsers]
+        n_events = int(self.before[0]) + sum(int(state[parse_kernel.N_EVENTS]) for state in states)
+        low = min(int(self.before[1]), *(int(state[parse_kernel.MIN_TIME]) for state in states))
+        high = max(int(self.before[2]), *(int(state[parse_kernel.MAX_TIME]) for state in states))
+        return np.array([n_events, low, high])
+
     def _filtered_by_rule(self, n_too_few: int) -> dict[str, int]:
         """What each rule that was asked for has left out, by itself: a row counts under the first that it breaks."""
         rules = self.plan.rules
@@ -251,6 +301,10 @@ class _Run:
         layouts = [make_layout(file, plan) for file in plan.files]
         parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
 
+        self.checkpoints = checkpoints = Checkpoints(
+            self.workplace.journal, self.temp, budget.n_workers, lambda: self._take_state(feed, parsers)
+        )
+
         def work(parser: Parser) -> None:
             workspace = Workspace(budget.block_bytes)
             projectors: dict[tuple[str, ...], Projector] = {}
@@ -259,10 +313,14 @@ class _Run:
                     if projector := find_projector(plan.files[block.source], projectors):
                         block = projector.project(block)
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
+                    if workspace.rest is None:
+                        checkpoints.pause(lambda: self._spill(parser))
+                checkpoints.leave()
             except BaseException as error:
                 self.failures.append(error)
                 feed.stop()
                 self.log.stop()
+                checkpoints.stop()
 
         threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
         for thread in threads:
@@ -280,6 +338,7 @@ class _Run:
         finally:
             feed.stop()
             self.log.stop()
+            checkpoints.stop()
             for thread in threads:
                 thread.join()
             feed.close()
@@ -289,7 +348,12 @@ class _Run:
         return parsers
 
     def _spill(self, parser: Parser) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.want()
         with self.lock:
+            self.sample.add(*parser.take_sample())
+            if parser.n_fragments == 0:
+                return
             path = self.temp / f"run-{self.n_spilled:06d}"
             self.n_spilled += 1
         run = cut_store(parser, self.vocabulary.publish(parser), path)
@@ -306,6 +370,8 @@ class _Run:
                 self.runs.append(cut_store(parser, self.vocabulary.publish(parser)))
             self.sample.add(*parser.take_sample())
             parser.release()
+        if self.n_spilled and self.checkpoints is not None:
+            self.checkpoints.note()
 
     def _survey(self, budget: Budget) -> Survey:
         """Count what the rules on whole histories leave, in a merge that writes nothing."""

@@ -45,9 +45,10 @@ class SlicedFile:
         source: index of the source.
         plan: what to read; it must not be compressed.
         slice_bytes: size of the slices.
+        start: offset of the first record to read, where an earlier run has come to; after the header if None.
     """
 
-    def __init__(self, source: int, plan: FilePlan, slice_bytes: int) -> None:
+    def __init__(self, source: int, plan: FilePlan, slice_bytes: int, start: int | None = None) -> None:
         self.source = source
         self.header_lines = 0
         self._plan = plan
@@ -59,7 +60,9 @@ class SlicedFile:
         self._n_slices = 0
         self._n_claimed = 0
         self._n_done = 0
-        self._starts = {0: plan.dialect.header_stop}
+        self._goes_on = start is not None
+        self._first = plan.dialect.header_stop if start is None else start
+        self._starts = {0: self._first}
         self._change = threading.Condition()
         self._stopped = False
 
@@ -67,7 +70,9 @@ class SlicedFile:
         """Open the file and count the lines of its header; what is appended to it later is not read."""
         self._descriptor = self._stack.enter_context(open_source(self._plan.source)).fileno()
         self._size = os.fstat(self._descriptor).st_size
-        self._n_slices = max(0, -((self._plan.dialect.header_stop - self._size) // self._slice_bytes))
+        self._n_slices = max(0, -((self._first - self._size) // self._slice_bytes))
+        if self._goes_on:
+            return
         header = Workspace(self._plan.dialect.header_stop)
         n = min(self._plan.dialect.header_stop, self._size)
         self._read(header, 0, 0, n)
@@ -161,7 +166,7 @@ class SlicedFile:
         self._stack.close()
 
     def _border(self, number: int) -> int:
-        return self._plan.dialect.header_stop + (number + 1) * self._slice_bytes
+        return self._first + (number + 1) * self._slice_bytes
 
     def _read(self, workspace: Workspace, origin: int, n: int, wanted: int) -> int:
         """Fill the buffer from `n` to `wanted`, and end the file's last line; returns what the buffer holds."""

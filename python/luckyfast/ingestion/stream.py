@@ -120,9 +120,10 @@ class SourceReader:
         source: index of the source.
         plan: what to read.
         block_bytes: size of most blocks.
+        start: offset of the first record to read, where an earlier run has come to; after the header if None.
     """
 
-    def __init__(self, source: int, plan: FilePlan, block_bytes: int) -> None:
+    def __init__(self, source: int, plan: FilePlan, block_bytes: int, start: int | None = None) -> None:
         if 2 * block_bytes > MAX_RECORD_BYTES:
             raise ValueError("blocks must be at most half as long as the longest record")
         self.source = source
@@ -132,7 +133,8 @@ class SourceReader:
         self._stack = ExitStack()
         self._stream: BinaryIO | None = None
         self._carry = np.zeros(0, np.uint8)
-        self._offset = plan.dialect.header_stop
+        self._offset = plan.dialect.header_stop if start is None else start
+        self._goes_on = start is not None
         self._at_eof = False
         self._lacks_line_end = False
 
@@ -182,9 +184,9 @@ class SourceReader:
 
     def _open(self) -> BinaryIO:
         stream = self._stack.enter_context(open_source(self._plan.source))
-        left = self._plan.dialect.header_stop
+        left = self._offset
         while left > 0 and (piece := stream.read(min(left, 1 << 16))):
-            self.header_lines += piece.count(b"\n")
+            self.header_lines += 0 if self._goes_on else piece.count(b"\n")
             left -= len(piece)
         return stream
 
