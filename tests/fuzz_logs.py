@@ -32,8 +32,19 @@ class FuzzLog:
     quote: int | None
     line_end: bytes
     encoding: str
+    header: str
     rows: list[tuple[int, bytes, str]] = field(default_factory=list)
     events: Counter[tuple[str, int, str]] = field(default_factory=Counter)
+
+    def locate(self, start: int, offset: int, raw: bytes) -> tuple[int, bytes]:
+        """Where a row of `text` stands in the file, and its bytes there."""
+        if self.encoding.startswith("utf-8"):
+            return start + offset, raw.replace(b"\n", b"\r") if self.line_end == b"\r" else raw
+        encoding = "utf-16-le" if self.encoding == "utf-16" else self.encoding
+        end = "\r" if self.line_end == b"\r" else "\n"
+        written = raw.decode().replace("\n", end).encode(encoding)
+        before = self.data.decode(self.encoding)[: len(self.header) + len(self.text[:offset].decode())]
+        return len(before.encode(self.encoding)), written
 
 
 def make_log(seed: int, n_rows: int) -> FuzzLog:
@@ -65,7 +76,7 @@ def make_log(seed: int, n_rows: int) -> FuzzLog:
         data = (header + body).decode("utf-8", "replace").replace("\ufffd", "?").encode(encoding, "replace")
         body = data.decode(encoding).removeprefix("\ufeff").encode()[len(header) :]
     text = body.replace(b"\r", b"\n") if line_end == b"\r" else body
-    log = FuzzLog(data, text, delimiter, quote, line_end, encoding)
+    log = FuzzLog(data, text, delimiter, quote, line_end, encoding, header.decode())
     for offset, raw, fields in read_rows(text, delimiter, quote):
         log.rows.append((offset, raw, _reason(fields, log.events)))
     return log

@@ -7,12 +7,17 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_awkward_logs import ask, fill, run
 
 from luckyfast.errors import InputError
+from luckyfast.ingestion.columnar import ColumnarReader, sample_columns
+from luckyfast.ingestion.plan import Dialect, FilePlan
+from luckyfast.ingestion.sources import find_sources
+from luckyfast.ingestion.stream import Workspace, row_bounds
 from luckyfast.inspection import inspect_raw
 
 DAYS = [datetime(2024, 5, 1) + timedelta(hours=7 * i) for i in range(300)]
@@ -145,6 +150,30 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"log\.parquet is a Parquet file but damaged or cut short"):
         run(tmp_path, {"log.parquet": bytes(data)}, action="event.type", time="when")
     ask(tmp_path / "b", {"log.parquet": write(table(), tmp_path / "log", "parquet")[:-4]}, "")
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_reading_can_go_on_behind_any_row(tmp_path: Path, form: str) -> None:
+    write(table(), tmp_path / "log", form)
+    (source,) = find_sources([tmp_path / "log"])
+    assert source.form == form
+    names, _ = sample_columns(source, 10)
+    plan = FilePlan(source, Dialect(0x1F, None, True, tuple(names), 0), (0,), (1,), (2,), None)
+    whole = read_rows(ColumnarReader(0, plan))
+    for start in (0, 1, 69, 70, 71, 299, 300):
+        assert read_rows(ColumnarReader(0, plan, start)) == whole[start:]
+
+
+def read_rows(reader: ColumnarReader) -> list[tuple[int, bytes]]:
+    """The number and the text of each row."""
+    rows: list[tuple[int, bytes]] = []
+    workspace = Workspace(100)
+    while (found := reader.cut(workspace)) is not None:
+        block = reader.index(*found)
+        starts, ends = row_bounds(block, np.arange(block.rows[1]))
+        text = workspace.buffer.tobytes()
+        rows += [(block.offset + i, text[a:b]) for i, (a, b) in enumerate(zip(starts, ends, strict=True))]
+    return rows
 
 
 def test_columnar_files_can_be_inspected(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def check(log: FuzzLog, tmp_path: Path, *, packed: bool, block_bytes: int, n_wor
     plan = plan_of(log, path, out)
     summary = run_plan(plan, budget=Budget(n_workers, block_bytes, 1 << 24, 1 << 27))
     start = plan.files[0].dialect.header_stop
-    rejects = [(start + offset, raw, reason) for offset, raw, reason in log.rows if reason]
+    rejects = [(*log.locate(start, offset, raw), reason) for offset, raw, reason in log.rows if reason]
     table: dict[str, list[Any]] = pq.read_table(out / "rejects").to_pydict()
     found = list(zip(table["byte_offset"], table["raw"], table["reason"], strict=True))
     assert found == rejects

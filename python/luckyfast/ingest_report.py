@@ -44,6 +44,7 @@ def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
     facts = [
         *_describe_contents(summary.counts, summary.time_kind, summary.time_range, summary.top_actions),
         *_describe_findings(summary.duplicates, summary.order_leak, summary.other_actions, summary.differences),
+        *([("encoding", summary.encodings)] if summary.encodings else []),
         ("read", f"{format_size(summary.bytes_read)} in {format_duration(summary.elapsed_s)}, {speed}/s"),
         ("peak memory", format_size(summary.peak_rss_bytes) + spilled),
     ]

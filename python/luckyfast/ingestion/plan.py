@@ -29,7 +29,7 @@ class Source:
     """One raw log: where it lies, how it is compressed, its size on disk in bytes, what its bytes are.
 
     `member` names the entry of a zip archive. Text that is not `encoding` "utf-8" with `line_end` "lf" is read as if it
-    were: offsets then count the bytes of that.
+    were.
     """
 
     path: Path
