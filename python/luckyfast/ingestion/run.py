@@ -70,6 +70,7 @@ class IngestSummary:
         other_actions: how many actions with how many events became `<other>`.
         duplicates: as in the manifest.
         differences: how the files differ from each other, or nothing.
+        encodings: which files are not read as UTF-8, and why, or nothing.
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
@@ -89,6 +90,7 @@ class IngestSummary:
     other_actions: dict[str, int]
     duplicates: dict[str, Any]
     differences: str
+    encodings: str
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
@@ -313,7 +315,7 @@ class _Run:
     def _parse_all(self, budget: Budget, pool: ThreadPoolExecutor) -> list[Parser]:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
-        plain = all(file.source.compression == "none" for file in plan.files)
+        plain = all(file.source.is_plain for file in plan.files)
         self.progress.start("Reading", total if plain else None, "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
         parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
@@ -534,6 +536,7 @@ class _Run:
             other_actions=others,
             duplicates=duplicates,
             differences=plan.reasons.get("files", ""),
+            encodings=plan.reasons.get("encoding", ""),
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,
