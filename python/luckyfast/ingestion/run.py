@@ -36,6 +36,7 @@ from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
 from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
+from luckyfast.ingestion.watch import FileWatch
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
 
@@ -146,6 +147,7 @@ class _Run:
         first_offsets = [file.dialect.header_stop for file in plan.files]
         self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
+        self.watch = FileWatch(plan.files)
         self.contents = [content_id(file.source.path) for file in plan.files]
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
@@ -178,6 +180,7 @@ class _Run:
         budget = budget or self._divide_memory()
         feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin, self.starts)
         parsers = self._parse_all(feed, budget)
+        self.watch.check()
         self._check_rejects(final=True)
         self._gather_runs(parsers)
         n_accepted, *bounds = self._measure(parsers).tolist()
