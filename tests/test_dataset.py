@@ -150,4 +150,7 @@ def test_samples_are_nested_prefixes(tmp_path: Path) -> None:
         for histories in batches:
             assert len(histories.visit_time) == histories.visit_start[-1]
             assert len(histories.actions) == len(histories.counts) == histories.action_start[-1]
-    assert dataset.sample(0.5).counts == dataset.counts
+    half = dataset.sample(0.5)
+    assert half.counts == dataset.counts
+    assert [histories.n_customers for histories in half.sample(0.5).batches()] == [5]
+    assert [histories.n_customers for histories in half.sample(1.0).batches()] == [10]

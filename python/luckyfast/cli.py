@@ -111,7 +111,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"luckyfast {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_ingest, _add_inspect, _add_rejects, _add_fit, _add_predict, _add_bench, _add_demo):
+    for add in (
+        _add_ingest,
+        _add_inspect,
+        _add_rejects,
+        _add_fit,
+        _add_trials,
+        _add_predict,
+        _add_evaluate,
+        _add_bench,
+        _add_demo,
+    ):
         add(commands)
     return parser
 
@@ -143,7 +153,7 @@ def _add_ingest(commands: Any) -> None:
         "  luckyfast ingest 'logs/*.csv.gz' out/ --lookup products.csv --on product_id --action product_category\n"
         "  luckyfast ingest clicks.tsv out/ --customer user --time ts --action page --memory 1GB",
     )
-    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd or bz2")
+    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd, bz2 or zip")
     parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist, or see --append")
     parser.add_argument("--append", action="store_true", help="add the files to the dataset OUT, read as it was")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted, if there is one")
@@ -169,10 +179,13 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     roles.add_argument("--schema", metavar="FILE", help="a schema.toml that an earlier run wrote")
     form = parser.add_argument_group("format (inferred when not given)")
     form.add_argument("--columns", type=_columns, metavar="NAMES", help="column names of files without a header")
+    form.add_argument(
+        "--filename-pattern", metavar="REGEX", help="what of a path a role named filename takes: 'client_(\\d+)'"
+    )
     form.add_argument("--delimiter", metavar="CHAR", help="one character, or tab")
     form.add_argument("--quote", metavar="CHAR", help='one character, or none when " is data')
-    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files (utf-8)")
-    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, order, ...")
+    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files: cp1252, utf-16, ...")
+    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, named, order")
     form.add_argument(
         "--null",
         action="append",
@@ -194,7 +207,17 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
     names = ("customer", "time", "action", "visit", "lookup", "on", "delimiter", "quote", "encoding", "columns", "null")
-    more = ("time_format", "schema", "where", "since", "until", "drop_duplicates", "min_visits", "top_actions")
+    more = (
+        "filename_pattern",
+        "time_format",
+        "schema",
+        "where",
+        "since",
+        "until",
+        "drop_duplicates",
+        "min_visits",
+        "top_actions",
+    )
     return {name: getattr(options, name) for name in (*names, *more)}
 
 
@@ -296,11 +319,13 @@ def _add_fit(commands: Any) -> None:
         "Train a network on a dataset, calibrate it, and measure it beside every baseline.",
         "examples:\n"
         "  luckyfast fit receipts/ --arch lstm-embed --budget 20m\n"
+        "  luckyfast fit receipts/ --budget 8h --memory 8GB --resume    go on after whatever ended the last run\n"
         "  luckyfast fit --arch mlp --no-habit --out plain-mlp/",
     )
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
     parser.add_argument("--arch", choices=("mlp", "lstm", "lstm-embed"), default="lstm-embed", help="(lstm-embed)")
     parser.add_argument("--budget", metavar="TIME", help="wall time of the whole command: 90s, 20m, 8h, 2d")
+    parser.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: most of what is free)")
     parser.add_argument("--out", metavar="MODEL", help="folder of the model to write (default: model-ARCH)")
     parser.add_argument("--overwrite", action="store_true", help="replace MODEL if it exists")
     parser.add_argument(
@@ -308,6 +333,16 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all of this process)")
+    search = parser.add_argument_group("search of hyperparameters")
+    search.add_argument(
+        "--search", choices=("none", "hyperband", "bayes"), help="(hyperband where --budget leaves time for it)"
+    )
+    search.add_argument("--resume", action="store_true", help="go on with what an earlier run left")
+    search.add_argument("--trials", type=int, metavar="N", help="try N configurations; with a seed it repeats itself")
+    search.add_argument("--patience", type=int, metavar="N", help="end after N configurations without a better one")
+    search.add_argument("--space", metavar="FILE", help="TOML with the settings to search")
+    search.add_argument("--warm-start", metavar="MODEL", help="try the best configurations of an earlier search first")
+    search.add_argument("--optimizer", metavar="NAME", help="any in Nevergrad's registry (DiscreteOnePlusOne)")
     network = parser.add_argument_group("settings (good defaults when not given)")
     network.add_argument("--hidden", type=int, metavar="N", help="units of the network")
     network.add_argument("--embedding", type=int, metavar="N", help="size of an action's embedding")
@@ -321,6 +356,7 @@ def _run_fit(options: argparse.Namespace) -> int:
     from luckyfast.fitting import fit
     from luckyfast.summary import print_metrics
     from luckyfast.terminal import make_progress
+    from luckyfast.trial_display import make_search_display
 
     dataset = options.dataset or _recall("dataset", "luckyfast fit DATASET")
     settings = {
@@ -332,16 +368,57 @@ def _run_fit(options: argparse.Namespace) -> int:
         dataset,
         arch=options.arch,
         budget=options.budget,
+        memory=options.memory,
+        search=options.search,
         out=options.out,
         overwrite=options.overwrite,
+        resume=options.resume,
+        trials=options.trials,
+        patience=options.patience,
+        space=options.space,
+        warm_start=options.warm_start,
+        optimizer=options.optimizer,
         habit=options.habit,
         seed=options.seed,
         threads=options.threads,
+        callbacks=make_search_display(quiet=options.quiet),
         progress=make_progress(quiet=options.quiet),
         **settings,
     )
     _remember("model", model.path)
     print_metrics(model.metrics, model.path, as_json=options.json)
+    return 0
+
+
+# ---- trials ---------------------------------------------------------------------------------------------------------
+
+
+def _add_trials(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "trials",
+        _run_trials,
+        "Show what a search has tried: trials, the best of them, and which settings mattered.",
+        "examples:\n"
+        "  luckyfast trials model-lstm-embed/\n"
+        "  luckyfast trials model-lstm-embed.search/             a search that still runs, or waits to be resumed\n"
+        "  luckyfast trials model-lstm-embed/ --out trials.csv",
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder that luckyfast fit wrote")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many to print (10)")
+    parser.add_argument("--out", metavar="FILE", help="write all of them: .parquet, .csv or .jsonl")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print all of them as JSON")
+
+
+def _run_trials(options: argparse.Namespace) -> int:
+    from luckyfast.search.results import read_results, write_results
+    from luckyfast.summary import print_trials
+
+    results = read_results(Path(options.model))
+    if options.out is not None:
+        write_results(results, Path(options.out), overwrite=options.overwrite)
+    print_trials(results, options.model, top=options.top, as_json=options.json, out=options.out)
     return 0
 
 
@@ -382,6 +459,64 @@ def _run_predict(options: argparse.Namespace) -> int:
         progress=make_progress(quiet=options.quiet),
     )
     print_predict_summary(summary, as_json=options.json)
+    return 0
+
+
+# ---- evaluate -------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "evaluate",
+        _run_evaluate,
+        "Measure models and anybody's predictions beside every baseline, on the same test visits.",
+        "examples:\n"
+        "  luckyfast evaluate receipts/ --targets targets.parquet\n"
+        "  luckyfast evaluate receipts/ --predictions mine.parquet --model model-lstm-embed/\n"
+        "\n"
+        "A file of predictions is Parquet with one row per visit and action, in any order:\n"
+        "  customer\n"
+        "  visit or time   visit: the key that --targets wrote, or the visit's own id as text\n"
+        "  action          its name; actions that are not named rank last\n"
+        "  score, probability or chance\n"
+        "                  any number; of being the next action; of being in the next visit\n"
+        "or with one row per visit: customer, visit or time, and a list 'actions', best first, with a list of\n"
+        "scores, probabilities or chances beside it if you have them, in a column of one of these three names.\n"
+        "Test visits without a prediction count as misses. Where the file covers visits of the part 'valid' too,\n"
+        "its probabilities are calibrated on them, as luckyfast's own are.",
+    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
+    parser.add_argument(
+        "--predictions", action="append", default=[], metavar="FILE", help="Parquet file; may be repeated"
+    )
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="MODEL", help="folder that luckyfast fit wrote; may be repeated"
+    )
+    parser.add_argument("--targets", metavar="FILE", help="only write which visits are to be predicted (.parquet)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of targets if it exists")
+    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _run_evaluate(options: argparse.Namespace) -> int:
+    from luckyfast.comparison import evaluate, write_targets
+    from luckyfast.summary import print_comparison, print_targets
+    from luckyfast.terminal import make_progress
+
+    dataset = options.dataset or _recall("dataset", "luckyfast evaluate DATASET")
+    if options.targets is not None:
+        n_visits = write_targets(dataset, options.targets, models=options.model, overwrite=options.overwrite)
+        print_targets(options.targets, n_visits, as_json=options.json)
+        return 0
+    comparison = evaluate(
+        dataset,
+        predictions=options.predictions,
+        models=options.model,
+        baselines=options.baselines,
+        progress=make_progress(quiet=options.quiet),
+    )
+    print_comparison(comparison, as_json=options.json)
     return 0
 
 

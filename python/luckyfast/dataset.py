@@ -151,7 +151,7 @@ class Dataset:
             True
         """
         view = copy(self)
-        view._n_first = max(round(share * self.n_customers), 1)
+        view._n_first = max(round(share * self._n_first), 1)
         return view
 
     def batches(self) -> Iterator[Histories]:

@@ -9,20 +9,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luckyfast.config import format_duration
+from luckyfast.config import format_duration, format_size
 from luckyfast.terminal import console, print_table
 
 if TYPE_CHECKING:
     from luckyfast.bench.report import BenchReport
+    from luckyfast.comparison import Comparison
     from luckyfast.demo import DemoSummary
     from luckyfast.prediction import PredictSummary
+    from luckyfast.search.results import Results
 
 __all__ = [
     "print_bench_report",
+    "print_comparison",
     "print_demo_summary",
     "print_figures",
     "print_metrics",
     "print_predict_summary",
+    "print_targets",
+    "print_trials",
 ]
 
 # figure, heading, scale, digits
@@ -61,6 +66,63 @@ def print_figures(metrics: dict[str, Any]) -> None:
         share = 100 * short["figures"]["hit@1"]["value"]
         print(f"apart, customers with too short a history: {short['n_visits']:,} visits, hit@1 {share:.1f} %")
 
+    calibrated = systems[0]["figures"]["ece"]["value"]
+    if calibrated is not None:
+        before = systems[0]["before"]
+        changes = ", ".join(
+            f"{heading} {before[key]['value']:.{digits}f} to {systems[0]['figures'][key]['value']:.{digits}f}"
+            for key, heading, digits in (("nll", "NLL", 3), ("brier", "Brier", 4), ("ece", "ECE", 4))
+            if before[key]["value"] is not None
+        )
+        print(f"calibration: {changes}" if changes else "calibrated on the validation visits")
+        print(
+            f"ECE of perfect chances on so many visits: {systems[0]['ece_floor']:.4f}; "
+            f"ECE without that noise: {systems[0]['figures']['ece_debiased']['value']:.4f}; "
+            f"over all pairs of visit and action: {systems[0]['figures']['ece_pairs']['value']:.4f}"
+        )
+
+
+def print_targets(path: str, n_visits: int, *, as_json: bool) -> None:
+    """Print how many visits are to be predicted."""
+    if as_json:
+        print(json.dumps({"path": path, "visits": n_visits}))
+        return
+    print(f"{n_visits:,} visits to predict: {path}")
+    _say("next: luckyfast evaluate DATASET --predictions FILE; what FILE holds: luckyfast evaluate --help")
+
+
+def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
+    """Print the figures of every system, what files left out, and the leads over the best baseline."""
+    if as_json:
+        print(json.dumps(comparison.to_dict(), indent=1))
+        return
+    print_figures(comparison.to_dict())
+    for name, coverage in comparison.coverage.items():
+        print(f"{name}: {coverage.test:,} of {coverage.test_targets:,} test visits are covered", end="")
+        print(f", {coverage.valid:,} of {coverage.valid_targets:,} validation visits to calibrate on")
+        for count, what in (
+            (coverage.test_targets - coverage.test, "test visits have no prediction and count as misses"),
+            (coverage.other_visits, "visits of the file are no targets and were not looked at"),
+            (coverage.unknown_actions, "predictions are for actions that the dataset does not have"),
+        ):
+            if count:
+                print(f"{name}: {count:,} {what}")
+    rows = [
+        [
+            name,
+            *(
+                f"{100 * lead['value']:+.1f} [{100 * lead['low']:+.1f}, {100 * lead['high']:+.1f}]"
+                for lead in leads.values()
+            ),
+        ]
+        for name, leads in comparison.leads.items()
+    ]
+    if rows:
+        over = next(iter(comparison.leads.values()))
+        print()
+        header = ["points over the best baseline", *(f"{metric} ({lead['over']})" for metric, lead in over.items())]
+        print_table("Leads, with 95 % intervals from paired samples of customers", header, rows)
+
 
 def _cell(figure: dict[str, float | None], scale: int, digits: int) -> str:
     value, low, high = figure["value"], figure["low"], figure["high"]
@@ -84,6 +146,47 @@ def print_predict_summary(summary: PredictSummary, *, as_json: bool) -> None:
     ):
         if count:
             print(f"{count:,} {what}")
+
+
+def print_trials(results: Results, folder: str, *, top: int, as_json: bool, out: str | None) -> None:
+    """Print the best trials, what became of the others, and which settings mattered."""
+    if as_json:
+        print(
+            json.dumps({"search": results.header, "trials": results.rows, "importance": results.importance}, indent=1)
+        )
+        return
+    best: dict[int, dict[str, Any]] = {}
+    for row in results.rows:
+        if row["valid_loss"] is not None and row["rung"] >= best.get(row["trial"], row)["rung"]:
+            best[row["trial"]] = row
+    ordered = sorted(best.values(), key=lambda row: (-row["customers"], row["valid_loss"]))[:top]
+    header = ["trial", "customers", "epochs", "loss", "hit@1 %", "time", "memory", *results.searched]
+    rows = [
+        [
+            str(row["trial"]),
+            f"{row['customers']:.0%}",
+            str(row["epochs"]),
+            f"{row['valid_loss']:.4f}",
+            "-" if row["valid_hit1"] is None else f"{100 * row['valid_hit1']:.1f}",
+            format_duration(row["seconds"]),
+            format_size(row["peak_bytes"] or 0),
+            *(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in results.searched),
+        ]
+        for row in ordered
+    ]
+    n_trials = len({row["trial"] for row in results.rows})
+    print_table(f"The best of {n_trials} configurations, {len(results.rows)} trainings", header, rows, text=())
+    for status in ("memory", "failed"):
+        count = sum(row["status"] == status for row in results.rows)
+        if count:
+            print(f"{count} trainings ended for want of memory" if status == "memory" else f"{count} trainings failed")
+    shares = results.importance
+    if shares:
+        print("\nShare of the differences between trials that each setting explains:")
+        print("  " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005))
+    if results.stopped:
+        print(f"the search ended: {results.stopped}")
+    _say(f"written: {out}" if out else f"all of them: luckyfast trials {shlex.quote(folder)} --out trials.csv")
 
 
 def print_demo_summary(summary: DemoSummary) -> int:

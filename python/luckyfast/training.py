@@ -20,7 +20,9 @@ from luckyfast.dataset import Dataset
 from luckyfast.errors import DatasetError
 from luckyfast.models import ModelConfig, build
 from luckyfast.models.network import Network
+from luckyfast.models.ops import Ops
 from luckyfast.models.trained import TrainedModel, score_visits
+from luckyfast.optimiser import Optimiser
 from luckyfast.progress import NullProgress, Progress
 from luckyfast.windows import Labels, Part, Split, known_actions, target_visits
 
@@ -33,6 +35,8 @@ REFIT_RATE = 0.3
 SHARED_RATE = 3.0
 """Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
 VALIDATION_VISITS = 20_000
+VALIDATION_POWER = 0.25
+"""The same ``size_power`` for every configuration's validation loss: losses can be compared whatever was trained on."""
 
 
 def train(
@@ -101,7 +105,9 @@ def train(
             for epoch in course.run(split.valid_start, config.epochs, config.learning_rate, limit_s, listener):
                 if not (every_epoch or course.finished):
                     continue
+                validation_began = time.monotonic()
                 epoch |= validate(course.average, config, constants, dataset, split, "valid")
+                epoch["valid_seconds"] = time.monotonic() - validation_began
                 n_epochs += 1
                 listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
                 if on_epoch:
@@ -182,15 +188,15 @@ class _Course:
         if start is not None:
             self.network.load_state_dict(start.state_dict())
         self.average = copy.deepcopy(self.network).eval()
-        shared = [] if self.network.residual is None else [self.network.residual.shared]
-        others = [p for p in self.network.parameters() if all(p is not q for q in shared)]
-        groups = [
-            {"params": others, "weight_decay": config.weight_decay, "scale": 1.0},
-            {"params": shared, "weight_decay": 0.0, "scale": SHARED_RATE},
-        ]
-        self.optimiser = torch.optim.AdamW(groups)
+        self.optimiser = Optimiser(
+            self.network,
+            self.average,
+            quick=[] if self.network.residual is None else [self.network.residual.shared],
+            quick_scale=SHARED_RATE,
+            decay=config.weight_decay,
+            ema_decay=config.ema_decay,
+        )
         self.rng = np.random.default_rng(config.seed)
-        self.n_steps = 0
         self.finished = False
 
     def run(
@@ -211,11 +217,21 @@ class _Course:
                 state = self.network.start(len(batch.first))
                 self.network.train()
                 for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
-                    segment = cut_segment(batch, constants, offset, config.segment_visits, None, habit=config.habit)
+                    segment = cut_segment(
+                        batch,
+                        constants,
+                        offset,
+                        config.segment_visits,
+                        None,
+                        habit=config.habit,
+                        n_threads=torch.get_num_threads(),
+                    )
                     state = tuple(part[: segment.shape[1]].detach() for part in state)
                     logits, state = self.network(segment, state)
                     age = (stop_time - batch.histories.visit_time[segment.visits]) / span
-                    loss = visit_loss(logits, segment, config.size_power, 2.0 ** (-config.recency * age))
+                    loss = visit_loss(
+                        logits, segment, config.size_power, 2.0 ** (-config.recency * age), ops=self.network.ops
+                    )
                     rate = peak_rate * _schedule(share)
                     self._step(loss, rate)
                     losses.append(float(loss.detach()))
@@ -236,36 +252,22 @@ class _Course:
     def _step(self, loss: Tensor, rate: float) -> None:
         if not torch.isfinite(loss):
             return
-        self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
-        self.optimiser.step()
-        self.n_steps += 1
-        keep = min(self.config.ema_decay, self.n_steps / (self.n_steps + 10))
-        with torch.no_grad():
-            for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                kept.lerp_(new, 1 - keep)
+        self.optimiser.step(rate)
 
 
 def visit_loss(
-    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None
+    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None, *, ops: Ops
 ) -> Tensor:
     """Mean of ``-log p(action)`` over the actions of visits, of one of n weighing ``n ** -size_power`` each.
 
     With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same and
     ``p`` is the distribution of one action drawn from it. ``visit_weights`` float64 [n_moments] come on top.
     """
-    rows, actions = torch.from_numpy(segment.label_rows), torch.from_numpy(segment.label_actions)
-    if len(rows) == 0:
-        return logits.sum() * 0.0
-    log_p = F.log_softmax(logits, 1)[rows, actions]
-    weights = torch.bincount(rows, minlength=len(logits)).clamp(min=1).float().pow(-size_power)
+    weights = np.maximum(np.diff(segment.label_start), 1.0) ** -size_power
     if visit_weights is not None:
-        weights = weights * torch.from_numpy(visit_weights).float()
-    weights = weights[rows]
-    return -(log_p * weights).sum() / weights.sum()
+        weights = weights * visit_weights
+    return ops.set_loss(logits, segment.label_start, segment.label_actions, weights.astype(np.float32))
 
 
 def validate(
@@ -274,7 +276,8 @@ def validate(
     """Measure loss, hit@1 and hit@3 on the target visits of a part, on about 20,000 of them where there are more.
 
     Returns:
-        ``{part}_loss`` (weighted as in training), ``{part}_hit1``, ``{part}_hit3``; NaN where there are no targets.
+        ``{part}_loss`` (:func:`visit_loss` with power ``VALIDATION_POWER``), ``{part}_hit1``, ``{part}_hit3``; NaN
+        where there are no targets.
     """
     loss, weight, hits, n = 0.0, 0.0, np.zeros(2), 0
     for histories in dataset.batches():
@@ -287,7 +290,7 @@ def validate(
             log_p = F.log_softmax(torch.from_numpy(scores), 1).numpy()
             log_p[:, 0] = -100.0
             own, known = log_p[rows, labels.actions], labels.actions > 0
-            weights = (sizes.astype(np.float64) ** -config.size_power)[rows] * known
+            weights = (sizes.astype(np.float64) ** -VALIDATION_POWER)[rows] * known
             loss, weight = loss - float(weights @ own), weight + float(weights.sum())
             above = (log_p > np.maximum.reduceat(own, labels.start[:-1])[:, None]).sum(1)
             hits += (above < 1).sum(), (above < 3).sum()
