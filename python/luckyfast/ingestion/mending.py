@@ -15,6 +15,8 @@ from luckyfast.ingestion.format import damaged, read_manifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from luckyfast.ingestion.plan import FilePlan
+
 __all__ = ["ExportedRejects", "RejectList", "describe_dialect", "export_rejects", "list_rejects"]
 
 
@@ -140,12 +142,14 @@ def export_rejects(
     return [ExportedRejects(paths[i], rows[i], cut[i]) for i in files]
 
 
-def describe_dialect(dialect: Any) -> dict[str, Any]:
-    """A `Dialect` as the manifest has it."""
+def describe_dialect(file: FilePlan) -> dict[str, Any]:
+    """How the rows of a file are written, as the manifest has it."""
+    dialect = file.dialect
     return {
+        "form": file.source.form,
         "delimiter": chr(dialect.delimiter),
         "quote": None if dialect.quote is None else chr(dialect.quote),
-        "encoding": dialect.encoding,
+        "encoding": file.source.encoding,
         "has_header": dialect.has_header,
         "header": list(dialect.header),
     }
@@ -184,7 +188,7 @@ def _create(path: Path, overwrite: bool) -> IO[bytes]:
 
 
 def _header_line(dialect: dict[str, Any]) -> bytes:
-    if not dialect["has_header"]:
+    if not dialect["has_header"] or dialect["form"] != "delimited":
         return b""
     mark, delimiter = dialect["quote"], dialect["delimiter"]
     fields = [

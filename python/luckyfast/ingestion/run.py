@@ -20,7 +20,7 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
-from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
+from luckyfast.ingestion.append import Base, ShardRun, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
@@ -149,7 +149,7 @@ class _Run:
         self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
         self.watch = FileWatch(plan.files)
-        self.contents = [content_id(file.source.path) for file in plan.files]
+        self.contents = content_ids([file.source for file in plan.files])
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
@@ -253,7 +253,7 @@ class _Run:
         arrays, spools = self.log.to_arrays()
         offsets = self.log.next_offsets()
         ended = {i for i, file in enumerate(self.plan.files) if offsets[i] >= file.source.size_bytes}
-        plain = {i for i in ended if self.plan.files[i].source.compression == "none"}
+        plain = {i for i in ended if self.plan.files[i].source.is_plain}
         arrays["finished"] = np.array(sorted(feed.finished | plain), np.int64)
         arrays["measure"] = self._measure(parsers)
         arrays |= self.vocabulary.to_arrays() | self.sample.to_arrays()
@@ -472,7 +472,7 @@ class _Run:
         dialects = [] if self.base is None else list(self.base.manifest.get("dialects", []))
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
-            dialect = describe_dialect(file.dialect)
+            dialect = describe_dialect(file)
             if dialect not in dialects:
                 dialects.append(dialect)
             sources.append(

@@ -35,7 +35,7 @@ class FileWatch:
                 status = path.stat()
             except OSError as error:
                 raise InputError(f"cannot read {path}: {error.strerror}", hint="it was there a moment ago") from error
-            if status.st_size != file.source.size_bytes:
+            if file.source.member is None and status.st_size != file.source.size_bytes:
                 raise _changed(path)
             self._seen[path] = status.st_size, status.st_mtime_ns
 
