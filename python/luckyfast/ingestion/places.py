@@ -165,6 +165,7 @@ def _describe(plan: IngestPlan, spills: Path) -> dict[str, Any]:
             file.source.label,
             file.source.form,
             file.source.encoding,
+            file.constants,
             file.dialect,
             file.customer,
             file.time,
