@@ -20,7 +20,7 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
-from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
+from luckyfast.ingestion.append import Base, ShardRun, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
@@ -39,6 +39,7 @@ from luckyfast.ingestion.schema import format_schema
 from luckyfast.ingestion.shards import BATCH_PAIRS, ShardWriter
 from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
+from luckyfast.ingestion.watch import FileWatch
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
 
@@ -151,7 +152,8 @@ class _Run:
         first_offsets = [file.dialect.header_stop for file in plan.files]
         self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
-        self.contents = [content_id(file.source.path) for file in plan.files]
+        self.watch = FileWatch(plan.files)
+        self.contents = content_ids([file.source for file in plan.files])
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
@@ -186,6 +188,7 @@ class _Run:
     def _carry_out(self, budget: Budget, pool: ThreadPoolExecutor) -> IngestSummary:
         plan = self.plan
         parsers = self._parse_all(budget, pool)
+        self.watch.check()
         self._check_rejects(final=True)
         self._gather_runs(parsers, pool)
         n_accepted, *bounds = self._measure(parsers).tolist()
@@ -269,7 +272,7 @@ class _Run:
         arrays, spools = self.log.to_arrays()
         offsets = self.log.next_offsets()
         ended = {i for i, file in enumerate(self.plan.files) if offsets[i] >= file.source.size_bytes}
-        plain = {i for i in ended if self.plan.files[i].source.compression == "none"}
+        plain = {i for i in ended if self.plan.files[i].source.is_plain}
         arrays["finished"] = np.array(sorted(feed.finished | plain), np.int64)
         arrays["measure"] = self._measure(parsers)
         arrays |= self.vocabulary.to_arrays() | self.sample.to_arrays()
