@@ -12,6 +12,8 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using namespace luckyfast;
 
+void add_network(nb::module_& m);
+
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -25,10 +27,28 @@ void check_range(const Bytes& data, size_t start, size_t stop) {
     if (start > stop || stop > data.size() || stop >= ScanIndex::unclosed) throw nb::value_error("range outside of the buffer");
 }
 
+void check_room(const Positions& separators, const Positions& row_stops, size_t n_bytes) {
+    if (std::min(separators.size(), row_stops.size()) < n_bytes + ScanIndex::slack)
+        throw nb::value_error("no room for every byte to be a separator");
+}
+
+ScanIndex make_index(const Positions& separators, const Positions& row_stops) {
+    ScanIndex index;
+    index.separators = separators.data();
+    index.row_stops = row_stops.data();
+    return index;
+}
+
+size_t count_lines(const Bytes& data, size_t start, size_t stop, const ScanIndex& index) {
+    if (!index.has_quoted_lines) return index.n_rows;
+    return static_cast<size_t>(std::count(data.data() + start, data.data() + stop, uint8_t{'\n'}));
+}
+
 }  // namespace
 
 NB_MODULE(_engine, m) {
-    m.doc() = "The structure of delimited text, found with the widest instructions at hand.";
+    m.doc() = "What needs the widest instructions at hand: the structure of delimited text, and networks.";
+    add_network(m);
     m.attr("SLACK") = ScanIndex::slack;
     m.attr("UNCLOSED") = ScanIndex::unclosed;
     m.def("kernel_name", [](int level) { return std::string(scan_kernels(level).name); }, "level"_a = -1,
@@ -50,20 +70,31 @@ NB_MODULE(_engine, m) {
         [](Bytes data, size_t start, size_t stop, bool first_unclosed, int delimiter, int quote, Positions separators,
            Positions row_stops, int level) {
             check_range(data, start, stop);
-            if (std::min(separators.size(), row_stops.size()) < stop - start + ScanIndex::slack)
-                throw nb::value_error("no room for every byte to be a separator");
+            check_room(separators, row_stops, stop - start);
             nb::gil_scoped_release release;
-            ScanIndex index;
-            index.separators = separators.data();
-            index.row_stops = row_stops.data();
+            ScanIndex index = make_index(separators, row_stops);
             scan(data.data(), start, stop, first_unclosed, make_dialect(delimiter, quote), index, scan_kernels(level));
-            const size_t n_lines = index.has_quoted_lines
-                                       ? static_cast<size_t>(std::count(data.data() + start, data.data() + stop, uint8_t{'\n'}))
-                                       : index.n_rows;
-            return std::make_tuple(index.n_rows, n_lines, index.has_escapes);
+            return std::make_tuple(index.n_rows, count_lines(data, start, stop, index), index.has_escapes);
         },
         "data"_a, "start"_a, "stop"_a, "first_unclosed"_a, "delimiter"_a, "quote"_a, "separators"_a, "row_stops"_a, "level"_a = -1,
         "Index complete records: positions of separators and, for each row, their number up to its line end (with the "
         "UNCLOSED bit where the line opens a quote that never closes). Returns the numbers of rows and lines, and whether "
         "quoted fields need more than their two quotes taken off.");
+
+    m.def(
+        "scan_until",
+        [](Bytes data, size_t start, size_t stop, size_t border, bool at_eof, int delimiter, int quote, Positions separators,
+           Positions row_stops, int level) {
+            check_range(data, start, stop);
+            check_room(separators, row_stops, stop - start);
+            nb::gil_scoped_release release;
+            ScanIndex index = make_index(separators, row_stops);
+            scan_complete(data.data(), start, stop, at_eof, false, make_dialect(delimiter, quote), index, scan_kernels(level));
+            const size_t end = drop_rows_from(border, start, index);
+            return std::make_tuple(index.n_rows, count_lines(data, start, end, index), index.has_escapes, end);
+        },
+        "data"_a, "start"_a, "stop"_a, "border"_a, "at_eof"_a, "delimiter"_a, "quote"_a, "separators"_a, "row_stops"_a,
+        "level"_a = -1,
+        "Index the complete records of bytes that end anywhere, those that begin before the border. Returns what `scan` "
+        "does, and the position behind the last of them.");
 }

@@ -761,9 +761,9 @@ def row_hash(data, start, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def count_lines(data, starts, lines):  # type: ignore[no-untyped-def]
-    """How many line ends lie before each of the ascending `starts`."""
-    n = at = 0
+def count_lines(data, at, starts, lines):  # type: ignore[no-untyped-def]
+    """How many line ends lie between `at` and each of the ascending `starts`."""
+    n = 0
     for i in range(len(starts)):
         while at < starts[i]:
             n += data[at] == 10

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["mark_repeats", "rank_targets"]
+__all__ = ["bin_pairs", "mark_repeats", "rank_targets"]
 
 
 @njit(cache=True, nogil=True)
@@ -102,3 +102,40 @@ def mark_repeats(
         for pair in range(action_start[visit], action_start[visit + 1]):
             repeated[position] = seen[actions[pair]] == first[index]
             position += 1
+
+
+@njit(cache=True, nogil=True)
+def bin_pairs(
+    chances: NDArray[np.float32],
+    target_start: NDArray[np.int64],
+    target_actions: NDArray[np.int32],
+    groups: NDArray[np.int64],
+    edges: NDArray[np.float32],
+    gaps: NDArray[np.float64],
+    totals: NDArray[np.float64],
+) -> None:
+    """Add every pair of row and action to the bin of its chance.
+
+    Row ``i`` of ``chances`` float32 [n, n_actions] has the right actions
+    ``target_actions[target_start[i]:target_start[i + 1]]``; column 0 is left out. Bin ``b`` holds the chances from
+    ``edges[b - 1]`` to less than ``edges[b]``. ``gaps`` float64 [n_groups, n_edges + 1] gets chance minus outcome in
+    row ``groups[i]``, ``totals`` float64 [n_edges + 1, 3] the number, the chances and the outcomes.
+    """
+    n_actions = chances.shape[1]
+    came = np.zeros(n_actions, np.bool_)
+    for row in range(len(groups)):
+        start, stop = target_start[row], target_start[row + 1]
+        for position in range(start, stop):
+            came[target_actions[position]] = True
+        for action in range(1, n_actions):
+            chance = chances[row, action]
+            bin_ = 0
+            while bin_ < len(edges) and chance >= edges[bin_]:
+                bin_ += 1
+            outcome = 1.0 if came[action] else 0.0
+            gaps[groups[row], bin_] += chance - outcome
+            totals[bin_, 0] += 1.0
+            totals[bin_, 1] += chance
+            totals[bin_, 2] += outcome
+        for position in range(start, stop):
+            came[target_actions[position]] = False

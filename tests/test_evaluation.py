@@ -16,7 +16,7 @@ from luckyfast.calibration import Calibration
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.errors import ModelError
 from luckyfast.evaluation import Result, assert_blind, compare, evaluate, lead
-from luckyfast.figures import METRICS, Tally
+from luckyfast.figures import CHANCE_EDGES, METRICS, Tally
 from luckyfast.windows import Split, split_by_time, target_visits
 
 
@@ -104,7 +104,9 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
     scorer = Rule(lambda h, v: knows(-1, -2)(h, v) + np.arange(N_ACTIONS) / 100)
     calibration = Calibration(1.3, 1.1, -0.1, 0.9)
     result = evaluate(scorer, dataset, split, calibration)
-    sums: dict[str, list[float]] = {name: [] for name in (*METRICS, "repeat", "explore", "short")}
+    measured = ("hit@1", "hit@3", "recall@10", "ndcg@10", "nll", "brier")
+    sums: dict[str, list[float]] = {name: [] for name in (*measured, "before", "repeat", "explore", "short")}
+    pairs: list[tuple[float, bool]] = []
     for histories in dataset.batches():
         visit = 0
         for visits in visits_of(histories):
@@ -118,7 +120,11 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
                     sums["short"].append(ranked[0] in actions)
                     continue
                 sizes = [len(earlier) for _, earlier in visits[:i]]
-                chance = float(calibration.in_visit(scores, np.array([np.mean(sizes)]))[0, ranked[0]])
+                chances = calibration.in_visit(scores, np.array([np.mean(sizes)]))[0]
+                chance = float(chances[ranked[0]])
+                pairs += [(float(chances[action]), action in actions) for action in range(1, N_ACTIONS)]
+                plain = float(Calibration().in_visit(scores, np.array([np.mean(sizes)]))[0, ranked[0]])
+                sums["before"].append((plain - (ranked[0] in actions)) ** 2)
                 p = calibration.next_action(scores)[0]
                 places = [ranked.index(action) + 1 for action in actions]
                 best = sum(1 / np.log2(place + 1) for place in range(1, len(actions) + 1))
@@ -132,7 +138,7 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
                 for name, part in (("repeat", set(actions) & old), ("explore", set(actions) - old)):
                     sums[name] += [np.mean([ranked.index(action) < 10 for action in part])] if part else []
     assert result.n_visits == len(sums["hit@1"])
-    for name in set(METRICS) - {"ece"}:
+    for name in measured:
         assert result.figures[name].value == pytest.approx(np.mean(sums[name]), rel=1e-5), name
         assert result.figures[name].low < result.figures[name].value < result.figures[name].high
     for name in ("repeat", "explore"):
@@ -143,6 +149,18 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
     bins = result.reliability
     gap = sum(bin_.n * abs(bin_.mean_predicted - bin_.observed) for bin_ in bins) / result.n_visits
     assert result.figures["ece"].value == pytest.approx(gap, abs=1e-6)
+    assert result.before["brier"].value == pytest.approx(np.mean(sums["before"]), rel=1e-5)
+    assert result.before["brier"].value != pytest.approx(result.figures["brier"].value, rel=1e-3)
+    gaps: dict[int, float] = {}
+    for chance, came in pairs:
+        bin_ = sum(chance >= edge for edge in CHANCE_EDGES.tolist())
+        gaps[bin_] = gaps.get(bin_, 0.0) + chance - came
+    expected = sum(map(abs, gaps.values())) / len(pairs)
+    assert result.figures["ece_pairs"].value == pytest.approx(expected, abs=1e-6)
+    assert [bin_.n for bin_ in result.reliability_pairs] == [
+        sum(sum(chance >= edge for edge in CHANCE_EDGES.tolist()) == bin_ for chance, _ in pairs)
+        for bin_ in sorted(gaps)
+    ]
 
 
 def test_rows_shuffled_inside_visits_change_nothing() -> None:
@@ -241,20 +259,49 @@ def test_intervals_cover_the_truth() -> None:
     assert n_covered >= 50
 
 
-def test_calibrated_chances_have_a_small_error() -> None:
-    rng = np.random.default_rng(1)
-    errors = {}
-    for name, bend in (("right", 0.0), ("wrong", 0.2)):
-        chances = rng.random(60_000).astype(np.float32) * 0.8
-        outcomes = (rng.random(60_000) < chances + bend).astype(np.float64)
-        tally = Tally()
-        customers = np.arange(60_000) % 500
-        tally.add("all", customers, np.zeros((60_000, 6)))
-        tally.add_chances(customers, chances, outcomes)
-        errors[name] = tally.figures("all").figures["ece"].value
-        assert sum(bin_.n for bin_ in tally.reliability()) == 60_000
-    assert errors["right"] < 0.012
-    assert errors["wrong"] == pytest.approx(0.2, abs=0.012)
+def tally_of(bend: float, *, n: int = 20_000, n_customers: int = 500, seed: int = 1) -> Tally:
+    """Visits whose most probable action comes with the chance given to it plus ``bend``."""
+    rng = np.random.default_rng(seed)
+    chances = rng.random(n).astype(np.float32) * 0.8
+    outcomes = (rng.random(n) < chances + bend).astype(np.float64)
+    tally = Tally(seed)
+    customers = np.arange(n) % n_customers
+    for section in ("all", "before"):
+        tally.add(section, customers, np.zeros((n, 6)))
+        tally.add_chances(section, customers, chances, outcomes)
+    return tally
+
+
+def test_the_usual_error_has_a_floor_and_the_debiased_one_has_none() -> None:
+    perfect = [tally_of(0.0, seed=seed) for seed in range(12)]
+    usual = [tally.figures("all").figures["ece"].value for tally in perfect]
+    debiased = [tally.figures("all").figures["ece_debiased"].value for tally in perfect]
+    floors = [tally.noise_floor() for tally in perfect]
+    assert np.mean(usual) == pytest.approx(np.mean(floors), rel=0.15)
+    assert np.mean(usual) > 0.008
+    # Half of the time the squared estimate is negative and counts as 0; the other half is small.
+    assert np.median(debiased) < 0.6 * np.mean(usual)
+
+
+@pytest.mark.parametrize("bend", [0.02, 0.2])
+def test_both_errors_find_a_bend(bend: float) -> None:
+    figures = tally_of(bend).figures("all").figures
+    for name in ("ece", "ece_debiased"):
+        assert figures[name].value == pytest.approx(bend, abs=0.006)
+        assert figures[name].low <= bend + 0.004
+        assert figures[name].high >= bend - 0.004
+    assert sum(bin_.n for bin_ in tally_of(bend).reliability()) == 20_000
+
+
+def test_noise_is_that_of_customers_and_not_of_visits() -> None:
+    # Customers who always hit or never: 500 draws and not 20,000.
+    rng = np.random.default_rng(0)
+    customers = np.arange(20_000) % 500
+    outcomes = (rng.random(500) < 0.5)[customers].astype(np.float64)
+    tally = Tally()
+    tally.add("all", customers, np.zeros((20_000, 6)))
+    tally.add_chances("all", customers, np.full(20_000, 0.5, np.float32), outcomes)
+    assert tally.noise_floor() == pytest.approx(0.8 * 0.5 / np.sqrt(500), rel=0.2)
 
 
 def test_the_lead_is_paired(dataset: Dataset, split: Split) -> None:

@@ -16,7 +16,7 @@ from luckyfast import _engine
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Source, TimeFormat
 from luckyfast.ingestion.rejects import REASONS
-from luckyfast.ingestion.stream import SourceReader, new_buffer
+from luckyfast.ingestion.stream import SourceReader, Workspace
 
 FORMS = [
     TimeFormat("iso"),
@@ -36,10 +36,10 @@ def parse_lines(path: Path, lines: list[bytes], form: TimeFormat) -> tuple[Parse
     file = FilePlan(source, Dialect(44, 34, False, ("c", "t", "a"), 0), (0,), (1,), (2,), None)
     roles = Roles(("c",), ("t",), ("a",), None)
     plan = IngestPlan((file,), roles, form, {}, None, 1.0, 0, 1, None, path, {})
-    parser = Parser(LookupTable(None), 1 << 16, 1 << 24)
+    parser = Parser(LookupTable(None), 1 << 24)
     reader = SourceReader(0, file, 1 << 16)
     reasons = {}
-    while (block := reader.read(new_buffer(1 << 16))) is not None:
+    while (block := reader.read(Workspace(1 << 16))) is not None:
         for part in parser.parse(block, make_layout(file, plan), parser.empty).rejects:
             reasons |= {
                 line: REASONS[reason] for line, reason in zip(part.line.tolist(), part.reason.tolist(), strict=True)

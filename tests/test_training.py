@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from luckyfast.batches import Segment
 from luckyfast.errors import DatasetError
 from luckyfast.models import ModelConfig
+from luckyfast.models.fused import FusedOps
+from luckyfast.models.ops import Ops
+from luckyfast.models.plain import PlainOps
 from luckyfast.training import train, validate, visit_loss
 from luckyfast.windows import Split, split_by_time
 
@@ -169,10 +172,11 @@ def test_nothing_to_train_on_is_an_error() -> None:
         train(dataset, Split(valid_start=-1, test_start=10 * DAY), SMALL)
 
 
+@pytest.mark.parametrize("ops", [PlainOps(), FusedOps()])
 @pytest.mark.parametrize("power", [0.0, 0.25, 1.0])
-def test_visit_loss_is_its_definition(power: float) -> None:
+def test_visit_loss_is_its_definition(power: float, ops: Ops) -> None:
     rng = np.random.default_rng(0)
-    logits = torch.from_numpy(rng.normal(size=(3, 6)))
+    logits = torch.from_numpy(rng.normal(size=(3, 6))).float()
     visits = [[1, 2, 5], [], [4]]
     empty = np.zeros(0)
     segment = Segment(
@@ -183,10 +187,8 @@ def test_visit_loss_is_its_definition(power: float) -> None:
         visits=empty,
         positions=empty,
         calendar=empty,
-        habit_rows=empty,
-        habit_actions=empty,
-        habits=empty,
-        label_rows=np.repeat([0, 1, 2], [3, 0, 1]),
+        habits=None,
+        label_start=np.array([0, 3, 3, 4]),
         label_actions=np.array([1, 2, 5, 4]),
     )
     log_p = F.log_softmax(logits, 1)
@@ -194,5 +196,5 @@ def test_visit_loss_is_its_definition(power: float) -> None:
         -float(log_p[row, action]) * len(actions) ** -power for row, actions in enumerate(visits) for action in actions
     )
     weight = sum(len(actions) ** (1 - power) for actions in visits if actions)
-    assert float(visit_loss(logits, segment, power)) == pytest.approx(total / weight, rel=1e-5)
+    assert float(visit_loss(logits, segment, power, ops=ops)) == pytest.approx(total / weight, rel=1e-5)
     assert math.isfinite(total)

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from luckyfast.comparison import evaluate as evaluate
     from luckyfast.dataset import Dataset as Dataset
     from luckyfast.errors import BudgetError as BudgetError
     from luckyfast.errors import ConservationError as ConservationError
@@ -40,6 +41,7 @@ _HOMES = {
     "OutputExistsError": "errors",
     "SchemaError": "errors",
     "UserError": "errors",
+    "evaluate": "comparison",
     "fit": "fitting",
     "ingest": "ingestion",
     "load": "model",

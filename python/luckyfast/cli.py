@@ -1,7 +1,7 @@
 """The command line: reads flags, calls the library, and is the only place that prints.
 
 Standard output carries results; progress, notes and errors go to standard error. Exit codes: 0 done, 1 a defect or
-a failure of the machine, 2 something the user can mend, 130 stopped by Ctrl-C.
+a failure of the machine, 2 something the user can mend, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ __all__ = ["main"]
 _EPILOG = """\
 examples:
   luckyfast ingest raw/ receipts/                       dirty logs -> sorted histories
+  luckyfast inspect raw/                                what ingest would do
   luckyfast fit receipts/ --arch lstm-embed --budget 20m
   luckyfast predict model-lstm-embed/ --top 5
   luckyfast demo                                        all of it on real receipts
@@ -42,18 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from luckyfast.terminal import print_error
 
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-        return code
+        with _signals():
+            code: int = options.run(options)
+            sys.stdout.flush()
+            return code
     except UserError as error:
         print_error(error.message, error.hint)
         return 2
     except LuckyfastError as error:
         print_error(str(error), "this is a defect of luckyfast: please report it with the command you ran")
         return 1
-    except KeyboardInterrupt:
-        print_error("stopped by Ctrl-C", None)
-        return 130
+    except KeyboardInterrupt as error:
+        is_terminated = isinstance(error, _Terminated)
+        print_error("stopped by SIGTERM" if is_terminated else "stopped by Ctrl-C", str(error) or None)
+        return 143 if is_terminated else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -61,6 +67,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print_error(f"{place}{error.strerror or error}", "check the path, its permissions and the free disk space")
         return 1
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is."""
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end the command in order, and a second one at once."""
+    seen = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal seen
+        code = 128 + number
+        if seen:
+            os.write(2, b"\nerror: stopped before everything was put in order; the next run says what is left\n")
+            os._exit(code)
+        seen = True
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +107,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"luckyfast {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_ingest, _add_fit, _add_trials, _add_predict, _add_bench, _add_demo):
+    for add in (
+        _add_ingest,
+        _add_inspect,
+        _add_rejects,
+        _add_fit,
+        _add_trials,
+        _add_predict,
+        _add_evaluate,
+        _add_bench,
+        _add_demo,
+    ):
         add(commands)
     return parser
 
@@ -108,6 +153,18 @@ def _add_ingest(commands: Any) -> None:
     parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist, or see --append")
     parser.add_argument("--append", action="store_true", help="add the files to the dataset OUT, read as it was")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted, if there is one")
+    _add_reading(parser)
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: half of what is free)")
+    limits.add_argument("--workers", type=int, metavar="N", help="parallel workers (default: the cores)")
+    limits.add_argument("--temp", metavar="DIR", help="folder for spilled runs (default: beside OUT)")
+    limits.add_argument(
+        "--max-reject", type=float, default=0.05, metavar="SHARE", help="stop above this share of rejects (0.05)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
     roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
     roles.add_argument("--customer", type=_columns, metavar="COLUMN", help="who acts")
     roles.add_argument("--time", type=_columns, metavar="COLUMN", help="when")
@@ -139,53 +196,98 @@ def _add_ingest(commands: Any) -> None:
     )
     rules.add_argument("--min-visits", type=int, metavar="N", help="leave out customers with fewer visits")
     rules.add_argument("--top-actions", type=int, metavar="N", help="the N most frequent; the rest become <other>")
-    limits = parser.add_argument_group("limits")
-    limits.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: half of what is free)")
-    limits.add_argument("--workers", type=int, metavar="N", help="parallel workers (default: the cores)")
-    limits.add_argument("--temp", metavar="DIR", help="folder for spilled runs (default: beside OUT)")
-    limits.add_argument(
-        "--max-reject", type=float, default=0.05, metavar="SHARE", help="stop above this share of rejects (0.05)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("customer", "time", "action", "visit", "lookup", "on", "delimiter", "quote", "encoding", "columns", "null")
+    more = ("time_format", "schema", "where", "since", "until", "drop_duplicates", "min_visits", "top_actions")
+    return {name: getattr(options, name) for name in (*names, *more)}
 
 
 def _run_ingest(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_ingest_summary
     from luckyfast.ingestion import ingest
-    from luckyfast.summary import print_ingest_summary
     from luckyfast.terminal import make_progress
 
     summary = ingest(
         options.raw,
         options.out,
-        customer=options.customer,
-        time=options.time,
-        action=options.action,
-        visit=options.visit,
-        lookup=options.lookup,
-        on=options.on,
-        delimiter=options.delimiter,
-        quote=options.quote,
-        encoding=options.encoding,
-        columns=options.columns,
-        null=options.null,
-        time_format=options.time_format,
-        where=options.where,
-        since=options.since,
-        until=options.until,
-        drop_duplicates=options.drop_duplicates,
-        min_visits=options.min_visits,
-        top_actions=options.top_actions,
+        **_reading(options),
         memory=options.memory,
         workers=options.workers,
         temp=options.temp,
         max_reject=options.max_reject,
-        schema=options.schema,
         append=options.append,
         resume=options.resume,
         progress=make_progress(quiet=options.quiet),
     )
     _remember("dataset", options.out)
     print_ingest_summary(summary, as_json=options.json)
+    return 0
+
+
+# ---- inspect --------------------------------------------------------------------------------------------------------
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "inspect",
+        _run_inspect,
+        "Say what ingest would do with raw logs, or what a dataset holds.",
+        "examples:\n"
+        "  luckyfast inspect raw/ --where 'quantity > 0'         a sample is read, nothing is written\n"
+        "  luckyfast inspect receipts/                           what the dataset holds and was made of",
+    )
+    parser.add_argument("path", nargs="+", metavar="RAW|DATASET", help="files, folders or globs of logs, or a dataset")
+    _add_reading(parser)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _run_inspect(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_dataset_inspection, print_raw_inspection
+    from luckyfast.inspection import inspect_dataset, inspect_raw, is_dataset
+
+    if len(options.path) == 1 and is_dataset(options.path[0]):
+        print_dataset_inspection(inspect_dataset(options.path[0]), as_json=options.json)
+    else:
+        print_raw_inspection(inspect_raw(options.path, **_reading(options)), as_json=options.json)
+    return 0
+
+
+# ---- rejects --------------------------------------------------------------------------------------------------------
+
+
+def _add_rejects(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "rejects",
+        _run_rejects,
+        "List the rejected rows of a dataset by reason, or write them to a file to be mended.",
+        "examples:\n"
+        "  luckyfast rejects receipts/\n"
+        "  luckyfast rejects receipts/ --reason bad_time --out mended.csv\n"
+        "  luckyfast ingest mended.csv receipts/ --append        after mending",
+    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
+    parser.add_argument("--reason", action="append", default=[], metavar="REASON", help="only these; repeatable")
+    parser.add_argument("--examples", type=int, default=3, metavar="N", help="rows to show of each reason (3)")
+    parser.add_argument("--out", metavar="FILE", help="write the raw rows below their header to this file")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _run_rejects(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_exported_rejects, print_reject_list
+    from luckyfast.ingestion.mending import export_rejects, list_rejects
+
+    dataset = options.dataset or _recall("dataset", "luckyfast rejects DATASET")
+    if options.out is None:
+        found = list_rejects(dataset, reasons=options.reason, examples=options.examples)
+        print_reject_list(found, as_json=options.json)
+    else:
+        files = export_rejects(dataset, options.out, reasons=options.reason, overwrite=options.overwrite)
+        print_exported_rejects(files, dataset, as_json=options.json)
     return 0
 
 
@@ -340,6 +442,64 @@ def _run_predict(options: argparse.Namespace) -> int:
         progress=make_progress(quiet=options.quiet),
     )
     print_predict_summary(summary, as_json=options.json)
+    return 0
+
+
+# ---- evaluate -------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "evaluate",
+        _run_evaluate,
+        "Measure models and anybody's predictions beside every baseline, on the same test visits.",
+        "examples:\n"
+        "  luckyfast evaluate receipts/ --targets targets.parquet\n"
+        "  luckyfast evaluate receipts/ --predictions mine.parquet --model model-lstm-embed/\n"
+        "\n"
+        "A file of predictions is Parquet with one row per visit and action, in any order:\n"
+        "  customer\n"
+        "  visit or time   visit: the key that --targets wrote, or the visit's own id as text\n"
+        "  action          its name; actions that are not named rank last\n"
+        "  score, probability or chance\n"
+        "                  any number; of being the next action; of being in the next visit\n"
+        "or with one row per visit: customer, visit or time, and a list 'actions', best first, with a list of\n"
+        "scores, probabilities or chances beside it if you have them, in a column of one of these three names.\n"
+        "Test visits without a prediction count as misses. Where the file covers visits of the part 'valid' too,\n"
+        "its probabilities are calibrated on them, as luckyfast's own are.",
+    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
+    parser.add_argument(
+        "--predictions", action="append", default=[], metavar="FILE", help="Parquet file; may be repeated"
+    )
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="MODEL", help="folder that luckyfast fit wrote; may be repeated"
+    )
+    parser.add_argument("--targets", metavar="FILE", help="only write which visits are to be predicted (.parquet)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of targets if it exists")
+    parser.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave the baselines out")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _run_evaluate(options: argparse.Namespace) -> int:
+    from luckyfast.comparison import evaluate, write_targets
+    from luckyfast.summary import print_comparison, print_targets
+    from luckyfast.terminal import make_progress
+
+    dataset = options.dataset or _recall("dataset", "luckyfast evaluate DATASET")
+    if options.targets is not None:
+        n_visits = write_targets(dataset, options.targets, models=options.model, overwrite=options.overwrite)
+        print_targets(options.targets, n_visits, as_json=options.json)
+        return 0
+    comparison = evaluate(
+        dataset,
+        predictions=options.predictions,
+        models=options.model,
+        baselines=options.baselines,
+        progress=make_progress(quiet=options.quiet),
+    )
+    print_comparison(comparison, as_json=options.json)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from luckyfast.blindness import assert_blind, checked_blocks
 from luckyfast.calibration import Calibration, mean_by_visit
 from luckyfast.dataset import Dataset, Histories
-from luckyfast.figures import METRICS, Figure, Figures, ReliabilityBin, Tally, figure_of
+from luckyfast.figures import METRICS, PROBABILISTIC, Figure, Figures, ReliabilityBin, Tally, figure_of
 from luckyfast.kernels.ranking import mark_repeats, rank_targets
 from luckyfast.windows import Labels, Part, Scorer, Split, first_visits, known_actions, target_visits
 
-__all__ = ["Result", "assert_blind", "compare", "evaluate", "lead"]
+__all__ = ["Result", "Ruler", "assert_blind", "compare", "evaluate", "lead"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class Result:
         repeat: the same ranking measured on the actions that the customer had taken before.
         explore: the same ranking measured on the actions that were new to the customer.
         short: over the visits of customers with less history.
+        before: the figures of probabilities as they were before calibration.
+        ece_floor: the ECE that a perfectly calibrated system would show on these visits; see ``luckyfast.figures``.
         reliability: bins of equal mass over the chance of the most probable action.
+        reliability_before: the same before calibration.
+        reliability_pairs: bins over the chances of all pairs of visit and action.
         calibration: the calibration used.
         resampled: float64 [1000] by metric, the figures in each bootstrap sample; not part of the JSON.
     """
@@ -43,7 +47,11 @@ class Result:
     repeat: Figures
     explore: Figures
     short: Figures
+    before: dict[str, Figure] = field(default_factory=dict)
+    ece_floor: float = float("nan")
     reliability: list[ReliabilityBin] = field(default_factory=list)
+    reliability_before: list[ReliabilityBin] = field(default_factory=list)
+    reliability_pairs: list[ReliabilityBin] = field(default_factory=list)
     calibration: dict[str, float] = field(default_factory=dict)
     resampled: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -60,16 +68,121 @@ class Result:
         def section(name: str) -> Figures:
             return Figures(values[name]["n_visits"], _figures(values[name]["figures"]))
 
+        def bins(name: str) -> list[ReliabilityBin]:
+            return [ReliabilityBin(**entry) for entry in values[name]]
+
+        floor = values["ece_floor"]
         return cls(
             name=values["name"],
             part=values["part"],
             n_visits=values["n_visits"],
             figures=_figures(values["figures"]),
-            reliability=[ReliabilityBin(**entry) for entry in values["reliability"]],
+            before=_figures(values["before"]),
+            ece_floor=float("nan") if floor is None else floor,
+            reliability=bins("reliability"),
+            reliability_before=bins("reliability_before"),
+            reliability_pairs=bins("reliability_pairs"),
             calibration=values["calibration"],
             repeat=section("repeat"),
             explore=section("explore"),
             short=section("short"),
+        )
+
+
+class Ruler:
+    """What measures a system: scores come in blocks, figures come out at the end.
+
+    Args:
+        dataset: the dataset.
+        split: its split.
+        calibration: of the system that is measured.
+        before: what its probabilities are taken to be without calibration.
+        part: ``"test"`` or ``"valid"``.
+        seed: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        calibration: Calibration,
+        before: Calibration,
+        *,
+        part: Part = "test",
+        seed: int = 0,
+    ) -> None:
+        start, _ = split.bounds(part)
+        self._known = known_actions(dataset, split.test_start if start is None else start)
+        self._calibrations = {"all": calibration, "before": before}
+        self._part = part
+        self._tally = Tally(seed)
+
+    def add(
+        self,
+        section: Literal["all", "short"],
+        first_customer: int,
+        histories: Histories,
+        targets: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        covered: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Measure one block of scores.
+
+        Args:
+            section: ``short`` for visits of customers with too short a history.
+            first_customer: how many customers of the dataset come before the batch.
+            histories: the batch.
+            targets: int64 [n], visits local to the batch.
+            scores: float32 [n, n_actions].
+            covered: bool [n], False where there is no prediction: nothing is found there, whatever the scores.
+        """
+        labels = Labels.of(histories, targets, self._known)
+        right = labels.actions
+        if covered is not None:
+            right = np.where(np.repeat(covered, np.diff(labels.start)), right, 0).astype(np.int32)
+        customers = first_customer + np.searchsorted(histories.visit_start, targets, side="right") - 1
+        values = np.empty((len(targets), 6))
+        rank_targets(scores, labels.start, right, values[:, :4])
+        hits = values[:, 0]
+        for name, calibration in self._calibrations.items():
+            chances = calibration.in_visit(scores, labels.mean_size)
+            best = chances[:, 1:].max(axis=1)
+            values[:, 4] = -mean_by_visit(calibration.log_next_action(scores), labels)
+            values[:, 5] = hits * (1.0 - best) ** 2 + (1.0 - hits) * best**2
+            if section == "short":
+                self._tally.add(section, customers, values)
+                return
+            self._tally.add(name, customers, values)
+            self._tally.add_chances(name, customers, best, hits)
+            self._tally.add_pairs(name, customers, chances, labels.start, right)
+        repeated = np.empty(len(right), np.bool_)
+        first = first_visits(histories, targets)
+        mark_repeats(first, targets, histories.action_start, histories.actions, len(self._known), repeated)
+        for name, chosen in (("repeat", repeated), ("explore", ~repeated)):
+            start = np.concatenate((np.zeros(1, np.int64), np.cumsum(chosen)))[labels.start]
+            ranks = np.empty((len(targets), 4))
+            rank_targets(scores, start, right[chosen], ranks)
+            self._tally.add(name, customers, ranks)
+
+    def result(self, name: str) -> Result:
+        """The figures of everything that was added, under a name."""
+        tally = self._tally
+        overall, before = tally.figures("all"), tally.figures("before")
+        return Result(
+            name=name,
+            part=self._part,
+            n_visits=overall.n_visits,
+            figures={metric: overall.figures[metric] for metric in METRICS},
+            repeat=tally.figures("repeat"),
+            explore=tally.figures("explore"),
+            short=tally.figures("short"),
+            before={metric: before.figures[metric] for metric in PROBABILISTIC},
+            ece_floor=tally.noise_floor(),
+            reliability=tally.reliability(),
+            reliability_before=tally.reliability("before"),
+            reliability_pairs=tally.pair_reliability(),
+            calibration=self._calibrations["all"].to_dict(),
+            resampled=tally.resampled(),
         )
 
 
@@ -87,9 +200,10 @@ def evaluate(
 
     All actions but id 0 are ranked, ties are broken at random in expectation, and actions that nobody took before the
     part began are misses. NLL is the mean over visits of the mean over their distinct actions of ``-log`` of the
-    calibrated next-action probability, in nats. ECE (15 bins of equal mass) and Brier score are those of the chance
-    that the most probable action is in the visit. Intervals: 1,000 bootstrap samples of customers (of 16,384 groups
-    of customers where there are more); ECE uses at most the first 2^20 visits.
+    calibrated next-action probability, in nats. Brier score, ECE (15 bins of equal mass) and its debiased form are
+    those of the chance that the most probable action is in the visit; ``ece_pairs`` is over the chances of all actions;
+    see :class:`luckyfast.figures.Tally`. Intervals: 1,000 bootstrap samples of customers (of 16,384 groups of
+    customers where there are more); ECE uses at most the first 2^20 visits.
 
     Args:
         scorer: a fitted model or baseline.
@@ -113,10 +227,8 @@ def evaluate(
         >>> 0.0 <= result.figures["hit@1"].value <= result.figures["hit@3"].value <= 1.0
         True
     """
-    calibration = Calibration() if calibration is None else calibration
-    start, _ = split.bounds(part)
-    known = known_actions(dataset, split.test_start if start is None else start)
-    tally = Tally(seed)
+    identity = Calibration()
+    ruler = Ruler(dataset, split, calibration or identity, identity, part=part, seed=seed)
     n_customers = 0
     checked = False
     for histories in dataset.batches():
@@ -124,58 +236,15 @@ def evaluate(
         if len(targets) and not checked:
             assert_blind(scorer, histories, targets)
             checked = True
-        for section, visits in (("all", targets), ("short", target_visits(histories, split, part, short=True))):
+        sections: tuple[tuple[Literal["all", "short"], NDArray[np.int64]], ...] = (
+            ("all", targets),
+            ("short", target_visits(histories, split, part, short=True)),
+        )
+        for section, visits in sections:
             for block, scores in checked_blocks(scorer, histories, visits, dataset.n_actions):
-                customers = np.searchsorted(histories.visit_start, block, side="right") - 1
-                _measure(tally, section, n_customers + customers, histories, block, scores, known, calibration)
+                ruler.add(section, n_customers, histories, block, scores)
         n_customers += histories.n_customers
-    overall = tally.figures("all")
-    return Result(
-        name=scorer.name if name is None else name,
-        part=part,
-        n_visits=overall.n_visits,
-        figures={metric: overall.figures[metric] for metric in METRICS},
-        repeat=tally.figures("repeat"),
-        explore=tally.figures("explore"),
-        short=tally.figures("short"),
-        reliability=tally.reliability(),
-        calibration=calibration.to_dict(),
-        resampled=tally.resampled(),
-    )
-
-
-def _measure(
-    tally: Tally,
-    section: str,
-    customers: NDArray[np.int64],
-    histories: Histories,
-    targets: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    known: NDArray[np.bool_],
-    calibration: Calibration,
-) -> None:
-    """Measure one block of scores and add it to the tally."""
-    labels = Labels.of(histories, targets, known)
-    log_next = calibration.log_next_action(scores)
-    best = log_next[:, 1:].max(axis=1)
-    chances = calibration.chance(best, labels.mean_size)
-    values = np.empty((len(targets), 6))
-    rank_targets(scores, labels.start, labels.actions, values[:, :4])
-    hits = values[:, 0]
-    values[:, 4] = -mean_by_visit(log_next, labels)
-    values[:, 5] = hits * (1.0 - chances) ** 2 + (1.0 - hits) * chances**2
-    tally.add(section, customers, values)
-    if section == "short":
-        return
-    tally.add_chances(customers, chances, hits)
-    repeated = np.empty(len(labels.actions), np.bool_)
-    first = first_visits(histories, targets)
-    mark_repeats(first, targets, histories.action_start, histories.actions, len(known), repeated)
-    for name, chosen in (("repeat", repeated), ("explore", ~repeated)):
-        start = np.concatenate((np.zeros(1, np.int64), np.cumsum(chosen)))[labels.start]
-        ranks = np.empty((len(targets), 4))
-        rank_targets(scores, start, labels.actions[chosen], ranks)
-        tally.add(name, customers, ranks)
+    return ruler.result(scorer.name if name is None else name)
 
 
 def compare(results: Sequence[Result]) -> list[dict[str, str]]:

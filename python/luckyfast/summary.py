@@ -10,24 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luckyfast.config import format_duration, format_size
-from luckyfast.moments import format_moment
 from luckyfast.terminal import console, print_table
 
 if TYPE_CHECKING:
     from luckyfast.bench.report import BenchReport
+    from luckyfast.comparison import Comparison
     from luckyfast.demo import DemoSummary
-    from luckyfast.ingestion.run import IngestSummary
     from luckyfast.prediction import PredictSummary
     from luckyfast.search.results import Results
 
 __all__ = [
     "print_bench_report",
+    "print_comparison",
     "print_demo_summary",
     "print_figures",
-    "print_ingest_summary",
     "print_metrics",
     "print_predict_summary",
-    "print_rejects",
+    "print_targets",
     "print_trials",
 ]
 
@@ -40,58 +39,6 @@ _FIGURES = (
     ("nll", "NLL", 1, 3),
     ("ece", "ECE", 1, 4),
 )
-
-
-def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
-    """Print what became of every row: roles with reasons, counts, rejects with examples, times, actions, cost."""
-    if as_json:
-        print(json.dumps(asdict(summary), indent=1, default=_plain))
-        return
-    roles = [[role, " + ".join(columns or ("-",)), reason] for role, (columns, reason) in summary.roles.items()]
-    print_table("Roles", ["role", "column", "why"], roles, text=(0, 1, 2))
-    print()
-    print_rejects(summary)
-    counts = summary.counts
-    first, last = (format_moment(moment, summary.time_kind) for moment in summary.time_range)
-    top = ", ".join(f"{name} ({count:,})" for name, count in summary.top_actions[:3])
-    print(f"\n{counts['customers']:,} customers, {counts['visits']:,} visits, {counts['actions']:,} actions")
-    print(f"from {first} to {last}")
-    print(f"most frequent: {top}")
-    if summary.order_leak["suspicious"]:
-        share = summary.order_leak["share_sorted"]
-        print(f"order of rows: sorted in {share:.0%} of the visits, so it is no order of events; it is never used")
-    speed = format_size(summary.bytes_read / max(summary.elapsed_s, 1e-9))
-    spilled = f", {summary.n_spilled_runs} runs spilled to disk" if summary.n_spilled_runs else ""
-    print(
-        f"{format_size(summary.bytes_read)} in {format_duration(summary.elapsed_s)} ({speed}/s), "
-        f"peak memory {format_size(summary.peak_rss_bytes)}{spilled}"
-    )
-    _say(f"dataset: {summary.path}")
-
-
-def print_rejects(summary: IngestSummary) -> None:
-    """Print the conservation of rows: what was read is what was kept and what was set aside, with an example each."""
-    counts, read = summary.counts, summary.counts["rows_read"]
-    rows = [
-        [name, f"{counts[key]:,}", f"{counts[key] / max(read, 1):.2%}", ""]
-        for name, key in (
-            ("rows read", "rows_read"),
-            ("= events", "events"),
-            ("+ duplicates removed", "duplicates_removed"),
-            ("+ filtered", "filtered"),
-            ("+ rejected", "rejected"),
-        )
-        if counts[key] or key in ("rows_read", "events", "rejected") or (key == "filtered" and summary.filtered_by_rule)
-    ]
-    rows[-1:-1] = [
-        [f"    {rule}", f"{count:,}", f"{count / max(read, 1):.2%}", ""]
-        for rule, count in summary.filtered_by_rule.items()
-    ]
-    for reason, count in sorted(summary.rejects_by_reason.items(), key=lambda item: -item[1]):
-        examples = summary.reject_examples.get(reason, [])
-        example = f"{Path(examples[0][0]).name}:{examples[0][1]}: {_excerpt(examples[0][2])}" if examples else ""
-        rows.append([f"    {reason}", f"{count:,}", f"{count / max(read, 1):.2%}", example])
-    print_table("Rows", ["", "rows", "share", "example"], rows, text=(0, 3))
 
 
 def print_metrics(metrics: dict[str, Any], folder: Path, *, as_json: bool) -> None:
@@ -118,6 +65,63 @@ def print_figures(metrics: dict[str, Any]) -> None:
     if short["n_visits"]:
         share = 100 * short["figures"]["hit@1"]["value"]
         print(f"apart, customers with too short a history: {short['n_visits']:,} visits, hit@1 {share:.1f} %")
+
+    calibrated = systems[0]["figures"]["ece"]["value"]
+    if calibrated is not None:
+        before = systems[0]["before"]
+        changes = ", ".join(
+            f"{heading} {before[key]['value']:.{digits}f} to {systems[0]['figures'][key]['value']:.{digits}f}"
+            for key, heading, digits in (("nll", "NLL", 3), ("brier", "Brier", 4), ("ece", "ECE", 4))
+            if before[key]["value"] is not None
+        )
+        print(f"calibration: {changes}" if changes else "calibrated on the validation visits")
+        print(
+            f"ECE of perfect chances on so many visits: {systems[0]['ece_floor']:.4f}; "
+            f"ECE without that noise: {systems[0]['figures']['ece_debiased']['value']:.4f}; "
+            f"over all pairs of visit and action: {systems[0]['figures']['ece_pairs']['value']:.4f}"
+        )
+
+
+def print_targets(path: str, n_visits: int, *, as_json: bool) -> None:
+    """Print how many visits are to be predicted."""
+    if as_json:
+        print(json.dumps({"path": path, "visits": n_visits}))
+        return
+    print(f"{n_visits:,} visits to predict: {path}")
+    _say("next: luckyfast evaluate DATASET --predictions FILE; what FILE holds: luckyfast evaluate --help")
+
+
+def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
+    """Print the figures of every system, what files left out, and the leads over the best baseline."""
+    if as_json:
+        print(json.dumps(comparison.to_dict(), indent=1))
+        return
+    print_figures(comparison.to_dict())
+    for name, coverage in comparison.coverage.items():
+        print(f"{name}: {coverage.test:,} of {coverage.test_targets:,} test visits are covered", end="")
+        print(f", {coverage.valid:,} of {coverage.valid_targets:,} validation visits to calibrate on")
+        for count, what in (
+            (coverage.test_targets - coverage.test, "test visits have no prediction and count as misses"),
+            (coverage.other_visits, "visits of the file are no targets and were not looked at"),
+            (coverage.unknown_actions, "predictions are for actions that the dataset does not have"),
+        ):
+            if count:
+                print(f"{name}: {count:,} {what}")
+    rows = [
+        [
+            name,
+            *(
+                f"{100 * lead['value']:+.1f} [{100 * lead['low']:+.1f}, {100 * lead['high']:+.1f}]"
+                for lead in leads.values()
+            ),
+        ]
+        for name, leads in comparison.leads.items()
+    ]
+    if rows:
+        over = next(iter(comparison.leads.values()))
+        print()
+        header = ["points over the best baseline", *(f"{metric} ({lead['over']})" for metric, lead in over.items())]
+        print_table("Leads, with 95 % intervals from paired samples of customers", header, rows)
 
 
 def _cell(figure: dict[str, float | None], scale: int, digits: int) -> str:
@@ -234,12 +238,6 @@ def print_bench_report(report: BenchReport, *, as_json: bool) -> int:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _excerpt(raw: bytes, width: int = 60) -> str:
-    text = raw.decode("utf-8", "backslashreplace")
-    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _plain(value: Any) -> str:

@@ -20,7 +20,9 @@ from luckyfast.dataset import Dataset
 from luckyfast.errors import DatasetError
 from luckyfast.models import ModelConfig, build
 from luckyfast.models.network import Network
+from luckyfast.models.ops import Ops
 from luckyfast.models.trained import TrainedModel, score_visits
+from luckyfast.optimiser import Optimiser
 from luckyfast.progress import NullProgress, Progress
 from luckyfast.windows import Labels, Part, Split, known_actions, target_visits
 
@@ -97,7 +99,7 @@ def train(
         course = _Course(dataset.sample(customers), config, constants)
         best = course.average
         n_planned = config.epochs + config.refit_epochs
-        listener.start("train", 1.0, "share")
+        listener.start("Training", 1.0, "share")
         try:
             limit_s = (0.9 * budget_s - (time.monotonic() - began)) * config.epochs / n_planned
             for epoch in course.run(split.valid_start, config.epochs, config.learning_rate, limit_s, listener):
@@ -163,7 +165,7 @@ def refit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         course = _Course(dataset, config, constants, replace(model, constants=constants).network())
-        listener.start("refit", 1.0, "share")
+        listener.start("Refitting", 1.0, "share")
         try:
             for _ in course.run(
                 split.test_start, config.refit_epochs, REFIT_RATE * config.learning_rate, budget_s, listener
@@ -186,15 +188,15 @@ class _Course:
         if start is not None:
             self.network.load_state_dict(start.state_dict())
         self.average = copy.deepcopy(self.network).eval()
-        shared = [] if self.network.residual is None else [self.network.residual.shared]
-        others = [p for p in self.network.parameters() if all(p is not q for q in shared)]
-        groups = [
-            {"params": others, "weight_decay": config.weight_decay, "scale": 1.0},
-            {"params": shared, "weight_decay": 0.0, "scale": SHARED_RATE},
-        ]
-        self.optimiser = torch.optim.AdamW(groups)
+        self.optimiser = Optimiser(
+            self.network,
+            self.average,
+            quick=[] if self.network.residual is None else [self.network.residual.shared],
+            quick_scale=SHARED_RATE,
+            decay=config.weight_decay,
+            ema_decay=config.ema_decay,
+        )
         self.rng = np.random.default_rng(config.seed)
-        self.n_steps = 0
         self.finished = False
 
     def run(
@@ -215,11 +217,21 @@ class _Course:
                 state = self.network.start(len(batch.first))
                 self.network.train()
                 for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
-                    segment = cut_segment(batch, constants, offset, config.segment_visits, None, habit=config.habit)
+                    segment = cut_segment(
+                        batch,
+                        constants,
+                        offset,
+                        config.segment_visits,
+                        None,
+                        habit=config.habit,
+                        n_threads=torch.get_num_threads(),
+                    )
                     state = tuple(part[: segment.shape[1]].detach() for part in state)
                     logits, state = self.network(segment, state)
                     age = (stop_time - batch.histories.visit_time[segment.visits]) / span
-                    loss = visit_loss(logits, segment, config.size_power, 2.0 ** (-config.recency * age))
+                    loss = visit_loss(
+                        logits, segment, config.size_power, 2.0 ** (-config.recency * age), ops=self.network.ops
+                    )
                     rate = peak_rate * _schedule(share)
                     self._step(loss, rate)
                     losses.append(float(loss.detach()))
@@ -240,36 +252,22 @@ class _Course:
     def _step(self, loss: Tensor, rate: float) -> None:
         if not torch.isfinite(loss):
             return
-        self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
-        self.optimiser.step()
-        self.n_steps += 1
-        keep = min(self.config.ema_decay, self.n_steps / (self.n_steps + 10))
-        with torch.no_grad():
-            for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                kept.lerp_(new, 1 - keep)
+        self.optimiser.step(rate)
 
 
 def visit_loss(
-    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None
+    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None, *, ops: Ops
 ) -> Tensor:
     """Mean of ``-log p(action)`` over the actions of visits, of one of n weighing ``n ** -size_power`` each.
 
     With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same and
     ``p`` is the distribution of one action drawn from it. ``visit_weights`` float64 [n_moments] come on top.
     """
-    rows, actions = torch.from_numpy(segment.label_rows), torch.from_numpy(segment.label_actions)
-    if len(rows) == 0:
-        return logits.sum() * 0.0
-    log_p = F.log_softmax(logits, 1)[rows, actions]
-    weights = torch.bincount(rows, minlength=len(logits)).clamp(min=1).float().pow(-size_power)
+    weights = np.maximum(np.diff(segment.label_start), 1.0) ** -size_power
     if visit_weights is not None:
-        weights = weights * torch.from_numpy(visit_weights).float()
-    weights = weights[rows]
-    return -(log_p * weights).sum() / weights.sum()
+        weights = weights * visit_weights
+    return ops.set_loss(logits, segment.label_start, segment.label_actions, weights.astype(np.float32))
 
 
 def validate(

@@ -35,8 +35,8 @@ class Checkpoints:
         journal: where checkpoints are noted.
         folder: where the runs and the state lie.
         n_workers: how many workers there are.
-        take_state: called while no worker works; returns the plain part of the entry, the arrays of the state, and the
-            files that must be on the disk before the entry may say so.
+        take_state: called while no worker works; returns the arrays of the state, the files that will not change any
+            more, and those that grow.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Checkpoints:
         journal: Journal,
         folder: Path,
         n_workers: int,
-        take_state: Callable[[], tuple[dict[str, Any], dict[str, NDArray[Any]], list[Path]]],
+        take_state: Callable[[], tuple[dict[str, NDArray[Any]], list[Path], list[Path]]],
     ) -> None:
         self._journal = journal
         self._folder = folder
         self._take_state = take_state
         self._number = 0 if journal.last is None else int(journal.last["number"])
-        self._synced = set() if journal.last is None else {folder / name for name in journal.last["runs"]}
+        self._synced: set[Path] = set()
         self._n_workers = n_workers
         self._has_left = False
         self._n_waiting = 0
@@ -101,19 +101,16 @@ class Checkpoints:
         with self._change:
             self._note()
 
-    def close(self, *, wait: bool) -> None:
-        """End the writing thread; raises what went wrong in it if `wait`."""
-        self._writer.shutdown(wait=True, cancel_futures=not wait)
-        if wait and self._writing is not None:
-            self._writing.result()
+    def close(self, *, is_over: bool) -> None:
+        """End the writing thread; checkpoints that wait to be written are dropped if the run `is_over`."""
+        self._writer.shutdown(wait=True, cancel_futures=is_over)
 
     def _note(self) -> None:
         if self._writing is not None and self._writing.done():
             self._writing.result()
         self._number += 1
-        entry, state, files = self._take_state()
-        path = self._folder / f"state-{self._number:06d}.npz"
-        self._writing = self._writer.submit(self._write, {**entry, "number": self._number}, state, path, files)
+        state, runs, spools = self._take_state()
+        self._writing = self._writer.submit(self._write, self._number, state, runs, spools)
         self._release()
 
     def _release(self) -> None:
@@ -123,13 +120,15 @@ class Checkpoints:
         self._due = time.monotonic() + INTERVAL_S
         self._change.notify_all()
 
-    def _write(self, entry: dict[str, Any], state: dict[str, NDArray[Any]], path: Path, files: list[Path]) -> None:
+    def _write(self, number: int, state: dict[str, NDArray[Any]], runs: list[Path], spools: list[Path]) -> None:
+        path = self._folder / f"state-{number:06d}.npz"
         np.savez(path, **state)  # type: ignore[arg-type]
-        for file in [path, *(file for file in files if file not in self._synced)]:
+        for file in (path, *spools, *(run for run in runs if run not in self._synced)):
             sync_file(file)
-        self._synced.update(self._folder / name for name in entry["runs"])
+        self._synced.update(runs)
         sync_folder(self._folder)
-        self._journal.append({**entry, "state": path.name})
+        names = [file.name for file in (path, *spools, *runs)]
+        self._journal.append({"number": number, "state": path.name, "runs": [run.name for run in runs], "files": names})
         for old in self._folder.glob("state-*.npz"):
             if old < path:
                 old.unlink()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 __all__ = ["SAMPLE_ROWS", "DuplicateSample", "keep_first_rows", "thin_sample"]
@@ -44,6 +46,14 @@ class DuplicateSample:
         self.keys, self.rows, self.bits = thin_sample(
             np.concatenate([self.keys, keys]), np.concatenate([self.rows, rows]), max(self.bits, bits)
         )
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it as arrays, for a checkpoint."""
+        return {"sample_keys": self.keys, "sample_rows": self.rows, "sample_bits": np.array(self.bits)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become what `to_arrays` has written down."""
+        self.keys, self.rows, self.bits = state["sample_keys"], state["sample_rows"], int(state["sample_bits"])
 
     def measure(self) -> dict[str, Any]:
         """Rows of the sample, how many of them repeat another of their visit, and whether the sample is everything."""

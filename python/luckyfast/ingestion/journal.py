@@ -99,17 +99,20 @@ class Journal:
     def restart(self) -> None:
         """Forget all checkpoints."""
         os.ftruncate(self._descriptor, 0)
-        self.append(self.header)
+        self._write(self.header)
         self.last = None
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add a checkpoint; it holds once this returns, even if the machine loses its power."""
+        self._write(entry)
+        os.fsync(self._descriptor)
+        self.last = dict(entry)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
         text = json.dumps(entry)
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
         while line:
             line = line[os.write(self._descriptor, line) :]
-        os.fsync(self._descriptor)
-        self.last = dict(entry)
 
     def close(self) -> None:
         """Let another process take the run over."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luckyfast import __version__, _engine
+from luckyfast import __version__
 from luckyfast.errors import ConservationError
 from luckyfast.ingestion.columns import flat_column, offsets, text_column
 from luckyfast.ingestion.format import FORMAT, FORMAT_VERSION
 from luckyfast.ingestion.plan import PART_SEPARATOR
-from luckyfast.ingestion.stream import SourceReader, new_buffer
+from luckyfast.ingestion.stream import Block, SourceReader, Workspace
 
 if TYPE_CHECKING:
     from luckyfast.ingestion.merge import Shard
@@ -37,6 +37,7 @@ def make_manifest(
     duplicates: Mapping[str, Any],
     time_range: tuple[int, int],
     sources: Sequence[Mapping[str, Any]],
+    dialects: Sequence[Mapping[str, Any]],
     shards: Sequence[Shard],
     order_leak: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def make_manifest(
             "visit": list(roles.visit) if roles.visit else None,
         },
         "sources": [dict(source) for source in sources],
+        "dialects": [dict(dialect) for dialect in dialects],
         "shards": [vars(shard) for shard in shards],
         "order_leak": dict(order_leak),
         "luckyfast_version": __version__,
@@ -117,10 +119,10 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
     """
     dialect = file.dialect
     reader = SourceReader(0, file, _ORDER_SAMPLE_BYTES)
-    block = reader.read(new_buffer(_ORDER_SAMPLE_BYTES))
+    block = reader.read(Workspace(_ORDER_SAMPLE_BYTES))
     if block is not None:
         reader.close()
-    visits = _sample_visits(file, block) if block is not None and block.stop else []
+    visits = _sample_visits(file, block) if block is not None else []
     best: dict[str, Any] = {"share_sorted": 0.0, "column": None, "share_by_chance": 0.0, "suspicious": False}
     taken = {*file.customer, *file.time, *(file.visit or ())}
     for column, name in enumerate(dialect.header):
@@ -148,17 +150,11 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
     return best
 
 
-def _sample_visits(file: FilePlan, block: Any) -> list[list[list[bytes]]]:
-    dialect = file.dialect
-    room = block.stop + _engine.SLACK
-    separators, row_stops = np.empty(room, np.uint32), np.empty(room, np.uint32)
-    quote = -1 if dialect.quote is None else dialect.quote
-    n_rows, _, _ = _engine.scan(
-        block.buffer, 0, block.stop, block.first_unclosed, dialect.delimiter, quote, separators, row_stops
-    )
-    data = block.buffer[: block.stop].tobytes()
-    stops = row_stops[:n_rows].tolist()
-    positions = separators[: stops[-1] & 0x7FFFFFFF if n_rows else 0].tolist()
+def _sample_visits(file: FilePlan, block: Block) -> list[list[list[bytes]]]:
+    dialect, workspace, n_rows = file.dialect, block.workspace, block.rows[1]
+    data = workspace.buffer[: block.n_bytes].tobytes()
+    stops = workspace.row_stops[:n_rows].tolist()
+    positions = workspace.separators[: stops[-1] & 0x7FFFFFFF if n_rows else 0].tolist()
     by_visit: dict[tuple[bytes, ...], list[list[bytes]]] = {}
     columns = (*file.customer, *(file.visit or file.time))
     first = start = 0

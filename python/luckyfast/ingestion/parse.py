@@ -13,7 +13,6 @@ from luckyfast.ingestion.duplicates import SAMPLE_ROWS, thin_sample
 from luckyfast.ingestion.plan import Rules
 from luckyfast.ingestion.rejects import BlockReport, Rejects
 from luckyfast.ingestion.rules import kernel_conditions
-from luckyfast.ingestion.stream import new_buffer
 from luckyfast.kernels import parse as kernel
 
 if TYPE_CHECKING:
@@ -121,16 +120,13 @@ class Parser:
 
     Args:
         lookup: the dimension table of the run.
-        block_bytes: size of most blocks.
         store_bytes: how much the store may take before it must be emptied.
         rules: of the run.
     """
 
-    def __init__(self, lookup: LookupTable, block_bytes: int, store_bytes: int, rules: Rules = _NO_RULES) -> None:
-        self.buffer = new_buffer(block_bytes)
+    def __init__(self, lookup: LookupTable, store_bytes: int, rules: Rules = _NO_RULES) -> None:
         self.lookup = lookup
         self._store_bytes = store_bytes
-        self._index = (np.zeros(0, np.uint32), np.zeros(0, np.uint32))
         self.customers = _make_names()
         self.actions = _make_names(
             max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts))
@@ -182,24 +178,17 @@ class Parser:
         Returns:
             How many rows and lines there were, those that each rule left out, and the rejected ones.
         """
-        report = BlockReport(block.source, block.sequence, block.n_bytes)
+        report = BlockReport(block.source, block.offset, block.n_bytes, n_lines=block.n_lines)
         if block.long_row is not None:
-            report.n_rows = report.n_lines = 1
+            report.n_rows = 1
             report.rejects.append(Rejects.of_long_row(block.offset, block.long_row))
             return report
-        room = block.stop + _engine.SLACK
-        if len(self._index[0]) < room:
-            self._index = (np.empty(room, np.uint32), np.empty(room, np.uint32))
-        separators, row_stops = self._index
-        delimiter, quote = int(layout.numbers[kernel.DELIMITER]), int(layout.numbers[kernel.QUOTE])
-        n_rows, report.n_lines, has_escapes = _engine.scan(
-            block.buffer, 0, block.stop, block.first_unclosed, delimiter, quote, separators, row_stops
-        )
-        data = block.buffer
+        workspace = block.workspace
+        data, separators, row_stops = workspace.buffer, workspace.separators, workspace.row_stops
         self._rejects.state[:] = 0
         self._rejects.filtered[:] = 0
-        row = row_start = 0
-        line_per_row = report.n_lines == n_rows
+        row, stop = block.rows
+        row_start = block.row_start
         while True:
             row = kernel.parse_rows(
                 data,
@@ -207,8 +196,8 @@ class Parser:
                 separators,
                 row_stops,
                 row_start,
-                (row, n_rows),
-                not has_escapes,
+                (row, stop),
+                not block.has_escapes,
                 layout,
                 self.customers,
                 self.actions,
@@ -217,35 +206,37 @@ class Parser:
                 self.store,
                 self._rejects,
             )
-            if row == n_rows:
+            if row == stop:
                 break
-            row_start = 0 if row == 0 else int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
+            if row > block.rows[0]:
+                row_start = int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
             status = self.store.state[kernel.STATUS]
             if status == kernel.REJECTS_FULL:
-                self._drain(block, report, line_per_row)
+                self._drain(block, report)
             elif status == kernel.SCRATCH_FULL:
                 data = np.concatenate([data, np.zeros(len(data), np.uint8)])
             elif status == kernel.SAMPLE_FULL:
                 self._thin_sample()
             else:
                 self._make_room(status, spill)
-        report.n_rows = n_rows - int(self._rejects.state[1])
+        report.n_rows = stop - block.rows[0] - int(self._rejects.state[1])
         report.filtered = self._rejects.filtered.copy()
-        self._drain(block, report, line_per_row)
+        self._drain(block, report)
         return report
 
-    def _drain(self, block: Block, report: BlockReport, line_per_row: bool) -> None:
+    def _drain(self, block: Block, report: BlockReport) -> None:
         n = int(self._rejects.state[0])
         if n == 0:
             return
+        data = block.workspace.buffer
         rows, starts, stops = self._rejects.row[:n], self._rejects.start[:n], self._rejects.stop[:n]
-        lines = rows.copy()
-        if not line_per_row:
-            kernel.count_lines(block.buffer, starts, lines)
+        lines = rows - block.rows[0]
+        if block.n_lines != block.rows[1] - block.rows[0]:
+            kernel.count_lines(data, block.row_start, starts, lines)
         raw = np.empty(int((stops - starts).sum()), np.uint8)
-        kernel.take_rows(block.buffer, starts, stops, raw)
+        kernel.take_rows(data, starts, stops, raw)
         report.rejects.append(
-            Rejects(block.offset + starts, lines, self._rejects.reason[:n].copy(), stops - starts, raw)
+            Rejects(block.origin + starts, lines, self._rejects.reason[:n].copy(), stops - starts, raw)
         )
         self._rejects.state[0] = 0
 
@@ -317,8 +308,6 @@ class Parser:
             customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing, rows=nothing
         )
         self.customers = _make_names(1)
-        self.buffer = np.zeros(0, np.uint8)
-        self._index = (nothing, nothing)
 
 
 def _doubled(array: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,6 +98,21 @@ class Vocabulary:
                 self._n_events.append(n)
         return np.arange(-1, len(texts)).astype(np.uint32)
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it as arrays, for a checkpoint."""
+        texts = list(self._ids)
+        return {
+            "texts": np.frombuffer(b"".join(texts), np.uint8),
+            "text_sizes": np.array([len(text) for text in texts], np.int64),
+            "text_events": np.array(self._n_events, np.int64),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become what `to_arrays` has written down."""
+        data, stops = state["texts"].tobytes(), np.cumsum(state["text_sizes"]).tolist()
+        self._ids = {data[start:stop]: i for i, (start, stop) in enumerate(pairwise([0, *stops]))}
+        self._n_events = state["text_events"].tolist()
+
     def recount(self, events: NDArray[np.int64]) -> None:
         """Take other numbers of events, by id: those that are left after rules on whole histories."""
         self._n_events = events.tolist()
@@ -129,6 +145,7 @@ class Run:
     """One store in the order of its customers' hashes.
 
     Attributes:
+        path: the file it lies in; None if it lies in memory, or elsewhere.
         starts: int64[5, N_BUCKETS + 1]: where the customers, name bytes, fragments, actions and row hashes of each
             bucket begin.
     """
@@ -136,9 +153,19 @@ class Run:
     def __init__(self, starts: NDArray[np.int64], columns: list[Any], path: Path | None) -> None:
         self.starts = starts
         self._columns = columns
-        self._path = path
+        self.path = path
         sizes = [int(starts[unit, -1]) * dtype.itemsize for unit, dtype in zip(_UNITS, _DTYPES, strict=True)]
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """The run that an earlier process wrote."""
+        starts = np.empty((N_UNITS, N_BUCKETS + 1), np.int64)
+        with path.open("rb", buffering=0) as file:
+            file.seek(-starts.nbytes, os.SEEK_END)
+            if file.readinto(starts.view(np.uint8).data) != starts.nbytes:
+                raise OSError(f"{path} was cut short")
+        return cls(starts, [], path)
 
     @property
     def is_in_memory(self) -> bool:
@@ -156,15 +183,15 @@ class Run:
     def read(self, first: int, stop: int) -> Segment:
         """The buckets first:stop."""
         bounds = [(int(self.starts[unit, first]), int(self.starts[unit, stop])) for unit in _UNITS]
-        if self._path is None:
+        if self.path is None:
             return Segment(*(c[a:b] for c, (a, b) in zip(self._columns, bounds, strict=True)))
         parts: list[Any] = []
-        with self._path.open("rb", buffering=0) as file:
+        with self.path.open("rb", buffering=0) as file:
             for (a, b), dtype, offset in zip(bounds, _DTYPES, self._offsets[:-1], strict=True):
                 part = np.empty(b - a, dtype)
                 file.seek(offset + a * dtype.itemsize)
                 if part.nbytes and file.readinto(part.view(np.uint8).data) != part.nbytes:
-                    raise OSError(f"{self._path} was cut short")
+                    raise OSError(f"{self.path} was cut short")
                 parts.append(part)
         return Segment(*parts)
 
@@ -239,6 +266,7 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
                 if i == 1:
                     starts[1] = np.concatenate([[0], column])[customer_starts]
                 _write_all(file.fileno(), memoryview(column.view(np.uint8)))
+            _write_all(file.fileno(), starts.view(np.uint8).reshape(-1).data)
     parser.empty()
     return Run(starts, kept, path)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luckyfast import __version__
-from luckyfast.errors import InputError, OutputExistsError
+from luckyfast.errors import InputError, OutputExistsError, UserError
 from luckyfast.ingestion.journal import Journal, partial_folder
 
 if TYPE_CHECKING:
@@ -38,12 +38,11 @@ class Workplace:
         journal: the checkpoints.
     """
 
-    def __init__(self, plan: IngestPlan, journal: Journal, spills: Path, made: Path | None) -> None:
+    def __init__(self, plan: IngestPlan, journal: Journal, spills: Path) -> None:
         self.dataset = journal.folder / "dataset"
         self.spills = spills
         self.journal = journal
         self._plan = plan
-        self._made = made
 
     def publish(self) -> None:
         """Put the finished dataset where users look for it; a dataset that it replaces goes where it was written.
@@ -62,9 +61,9 @@ class Workplace:
         """Remove everything; the journal goes first, since without the rest it would promise too much."""
         self.journal.remove()
         shutil.rmtree(self.spills, ignore_errors=True)
-        if self._made is not None:
+        if self.journal.header.get("made"):
             with suppress(OSError):
-                self._made.rmdir()
+                Path(self.journal.header["made"]).rmdir()
 
 
 @contextmanager
@@ -82,43 +81,45 @@ def open_workplace(plan: IngestPlan) -> Iterator[Workplace]:
             Journal.begin(out, _describe(plan, folder), resume=True).remove()
             raise OutputExistsError(f"{out} is complete: the interrupted run had come to its end", hint="just use it")
         raise OutputExistsError(f"{out} exists already", hint="choose another output folder, or remove it first")
+    is_left_over = os.path.lexists(folder)
+    workplace = None
     try:
+        # a signal may come at any moment, so nothing is made before this
         workplace = _set_up(plan, folder)
-    except OSError as error:
-        raise _explain(error, plan, None) from error
-    try:
         yield workplace
-    except KeyboardInterrupt as error:
-        error.args = (_end(workplace),)
-        raise
-    except OSError as error:
-        if error.errno not in (*_FULL, *_REFUSED):
+    except BaseException as error:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        kept = _keep(workplace) if full or isinstance(error, KeyboardInterrupt | UserError) else ""
+        if workplace is not None and not kept:
             workplace.remove()
-            raise
-        kept = _end(workplace) if error.errno in _FULL else ""
-        workplace.remove() if not kept else None
-        raise _explain(error, plan, kept) from error
-    except BaseException:
-        workplace.remove()
+        elif workplace is None and not is_left_over:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _explain(error, plan, kept) from error
+        if isinstance(error, KeyboardInterrupt):
+            error.args = (kept,) if kept else ()
+        elif isinstance(error, UserError) and kept:
+            error.hint = f"{error.hint}; then {kept}"
         raise
     else:
         workplace.remove()
     finally:
-        workplace.journal.close()
+        if workplace is not None:
+            workplace.journal.close()
 
 
 def _set_up(plan: IngestPlan, folder: Path) -> Workplace:
     temp, made = plan.temp, None
     if temp is not None and not temp.exists():
         temp.mkdir(parents=True)
-        made = temp
+        made = str(temp)
     new = folder / "spills" if temp is None else temp / f"luckyfast-{os.getpid()}-{os.urandom(4).hex()}"
-    journal = Journal.begin(plan.out, _describe(plan, new), resume=plan.resume)
+    journal = Journal.begin(plan.out, {**_describe(plan, new), "made": made}, resume=plan.resume)
     spills = Path(journal.header["spills"])
     if journal.last is not None and not all((spills / name).is_file() for name in journal.last["files"]):
         # somebody has tidied up: nothing to go on from
         journal.restart()
-    workplace = Workplace(plan, journal, spills, made)
+    workplace = Workplace(plan, journal, spills)
     shutil.rmtree(workplace.dataset, ignore_errors=True)
     (workplace.dataset / "shards").mkdir(parents=True)
     (workplace.dataset / "rejects").mkdir()
@@ -130,16 +131,14 @@ def _set_up(plan: IngestPlan, folder: Path) -> Workplace:
     return workplace
 
 
-def _end(workplace: Workplace) -> str:
-    """Keep what an interrupted run has done if there is a checkpoint, else remove it; says which."""
-    folder = workplace.journal.folder
-    if workplace.journal.last is None:
-        workplace.remove()
+def _keep(workplace: Workplace | None) -> str:
+    """How to go on with an interrupted run, or nothing where it has not come to its first checkpoint."""
+    if workplace is None or workplace.journal.last is None:
         return ""
-    return f"go on with the same command and --resume, or remove what was done so far: rm -r {folder}"
+    return f"go on with the same command and --resume, or remove what was done: rm -r {workplace.journal.folder}"
 
 
-def _explain(error: OSError, plan: IngestPlan, kept: str | None) -> Exception:
+def _explain(error: OSError, plan: IngestPlan, kept: str) -> Exception:
     parent = plan.out.parent
     places = f"{parent} or {plan.temp}" if plan.temp else str(parent)
     if error.errno in _FULL:

@@ -21,8 +21,11 @@ import numpy as np
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
+from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.duplicates import DuplicateSample
+from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
+from luckyfast.ingestion.mending import describe_dialect
 from luckyfast.ingestion.merge import Histories, ShardWriter, merge_all, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
 from luckyfast.ingestion.partition import N_BUCKETS, Ranking, Run, Vocabulary, cut_store
@@ -31,17 +34,19 @@ from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Rules
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
-from luckyfast.ingestion.stream import Block, Feed
+from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from luckyfast.progress import Progress
 
 __all__ = ["Budget", "IngestSummary", "run_plan"]
 
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 20
 _MIN_BLOCK_BYTES = 1 << 18
 _WORKER_BYTES = 10 << 20
 _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
@@ -61,6 +66,7 @@ class IngestSummary:
         filtered_by_rule: rule to the number of rows it left out.
         other_actions: how many actions with how many events became `<other>`.
         duplicates: as in the manifest.
+        differences: how the files differ from each other, or nothing.
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
@@ -79,6 +85,7 @@ class IngestSummary:
     filtered_by_rule: dict[str, int]
     other_actions: dict[str, int]
     duplicates: dict[str, Any]
+    differences: str
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
@@ -136,7 +143,8 @@ class _Run:
         self.progress = progress
         self.started = started
         self.filters = describe_filters(plan.rules, time_kind(plan))
-        self.log = RejectLog(len(plan.files), workplace.spills, len(self.filters))
+        first_offsets = [file.dialect.header_stop for file in plan.files]
+        self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
         self.contents = [content_id(file.source.path) for file in plan.files]
         self.base: Base | None = None
@@ -146,23 +154,35 @@ class _Run:
         self.n_spilled = 0
         self.lock = threading.Lock()
         self.failures: list[BaseException] = []
+        # of rows that an interrupted run has read: events, smallest and largest time
+        self.before = np.array([0, np.iinfo(np.int64).max, np.iinfo(np.int64).min])
+        self.starts: dict[int, int] = {}
+        self.checkpoints: Checkpoints | None = None
 
     def carry_out(self, budget: Budget | None) -> IngestSummary:
+        is_over = False
+        try:
+            summary = self._carry_out(budget)
+            is_over = True
+            return summary
+        finally:
+            if self.checkpoints is not None:
+                self.checkpoints.close(is_over=is_over)
+
+    def _carry_out(self, budget: Budget | None) -> IngestSummary:
         plan = self.plan
         # before memory is divided: a compiler takes memory too
         _load_kernels()
         self._open_base()
+        self._restore()
         budget = budget or self._divide_memory()
-        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin)
+        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin, self.starts)
         parsers = self._parse_all(feed, budget)
         self._check_rejects(final=True)
         self._gather_runs(parsers)
-        n_accepted = sum(parser.n_events for parser in parsers)
-        times = (
-            min(int(parser.store.state[parse_kernel.MIN_TIME]) for parser in parsers),
-            max(int(parser.store.state[parse_kernel.MAX_TIME]) for parser in parsers),
-        )
-        del parsers
+        n_accepted, *bounds = self._measure(parsers).tolist()
+        times = (bounds[0], bounds[1])
+        del parsers, feed
         if self.base is not None:
             n_accepted += self.base.manifest["counts"]["events"]
             times = self.base.widen(times)
@@ -208,6 +228,41 @@ class _Run:
         ids = self.vocabulary.adopt(self.base.texts, self.base.events)
         self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids))
 
+    def _restore(self) -> None:
+        """Take in what an interrupted run had come to at its last checkpoint."""
+        entry = self.workplace.journal.last
+        if entry is None:
+            return
+        state = load_state(self.temp, entry)
+        self.log.restore(state)
+        self.vocabulary.restore(state)
+        self.sample.restore(state)
+        self.before = state["measure"]
+        self.runs += [Run.load(self.temp / name) for name in entry["runs"]]
+        self.n_spilled = 1 + max(int(name.removeprefix("run-")) for name in entry["runs"])
+        offsets = self.log.next_offsets()
+        begun = [i for i, file in enumerate(self.plan.files) if offsets[i] > file.dialect.header_stop]
+        self.starts = {i: offsets[i] for i in begun} | dict.fromkeys(state["finished"].tolist(), -1)
+
+    def _take_state(self, feed: Feed, parsers: list[Parser]) -> tuple[dict[str, NDArray[Any]], list[Path], list[Path]]:
+        """All that `_restore` needs; no worker is working, and their stores are empty."""
+        arrays, spools = self.log.to_arrays()
+        offsets = self.log.next_offsets()
+        ended = {i for i, file in enumerate(self.plan.files) if offsets[i] >= file.source.size_bytes}
+        plain = {i for i in ended if self.plan.files[i].source.compression == "none"}
+        arrays["finished"] = np.array(sorted(feed.finished | plain), np.int64)
+        arrays["measure"] = self._measure(parsers)
+        arrays |= self.vocabulary.to_arrays() | self.sample.to_arrays()
+        return arrays, [run.path for run in self.runs if run.path is not None], spools
+
+    def _measure(self, parsers: list[Parser]) -> NDArray[np.int64]:
+        """Accepted rows, and their smallest and largest time."""
+        states = [parser.store.state for parser in parsers]
+        n_events = int(self.before[0]) + sum(int(state[parse_kernel.N_EVENTS]) for state in states)
+        low = min(int(self.before[1]), *(int(state[parse_kernel.MIN_TIME]) for state in states))
+        high = max(int(self.before[2]), *(int(state[parse_kernel.MAX_TIME]) for state in states))
+        return np.array([n_events, low, high])
+
     def _filtered_by_rule(self, n_too_few: int) -> dict[str, int]:
         """What each rule that was asked for has left out, by itself: a row counts under the first that it breaks."""
         rules = self.plan.rules
@@ -241,20 +296,27 @@ class _Run:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
         plain = all(file.source.compression == "none" for file in plan.files)
-        self.progress.start("read", total if plain else None, "B")
+        self.progress.start("Reading", total if plain else None, "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
-        parsers = [
-            Parser(self.lookup, budget.block_bytes, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)
-        ]
+        parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
+
+        self.checkpoints = checkpoints = Checkpoints(
+            self.workplace.journal, self.temp, budget.n_workers, lambda: self._take_state(feed, parsers)
+        )
 
         def work(parser: Parser) -> None:
+            workspace = Workspace(budget.block_bytes)
             try:
-                while (block := feed.next(parser.buffer)) is not None:
-                    parser.buffer = block.buffer
+                while (block := feed.next(workspace)) is not None:
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
+                    if workspace.rest is None:
+                        checkpoints.pause(lambda: self._spill(parser))
+                checkpoints.leave()
             except BaseException as error:
                 self.failures.append(error)
                 feed.stop()
+                self.log.stop()
+                checkpoints.stop()
 
         threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
         for thread in threads:
@@ -271,15 +333,23 @@ class _Run:
                 self._check_rejects(final=False)
         finally:
             feed.stop()
+            self.log.stop()
+            checkpoints.stop()
             for thread in threads:
                 thread.join()
+            feed.close()
         if self.failures:
             raise self.failures[0]
         self.progress.finish()
         return parsers
 
     def _spill(self, parser: Parser) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.want()
         with self.lock:
+            self.sample.add(*parser.take_sample())
+            if parser.n_fragments == 0:
+                return
             path = self.temp / f"run-{self.n_spilled:06d}"
             self.n_spilled += 1
         run = cut_store(parser, self.vocabulary.publish(parser), path)
@@ -296,13 +366,15 @@ class _Run:
                 self.runs.append(cut_store(parser, self.vocabulary.publish(parser)))
             self.sample.add(*parser.take_sample())
             parser.release()
+        if self.n_spilled and self.checkpoints is not None:
+            self.checkpoints.note()
 
     def _survey(self, budget: Budget) -> Survey:
         """Count what the rules on whole histories leave, in a merge that writes nothing."""
         n_actions = len(self.vocabulary)
         ids = np.arange(1, n_actions + 1, dtype=np.int32)
         stretches, n_ahead = self._plan_merge(budget)
-        self.progress.start("count", float(len(stretches)), "parts")
+        self.progress.start("Counting", float(len(stretches)), "parts")
         with ThreadPoolExecutor(budget.n_workers) as pool:
             parts = self._counted(merge_all(pool, self.runs, ids, stretches, n_ahead))
             survey = survey_histories(parts, n_actions, self.plan.rules.min_visits)
@@ -324,7 +396,7 @@ class _Run:
         stretches, n_ahead = self._plan_merge(budget)
         min_visits = self.plan.rules.min_visits
         writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
-        self.progress.start("merge", float(len(stretches)), "parts")
+        self.progress.start("Merging", float(len(stretches)), "parts")
         with ThreadPoolExecutor(budget.n_workers) as pool:
             try:
                 for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead, min_visits):
@@ -390,19 +462,24 @@ class _Run:
             shutil.copy(self.base.folder / "schema.toml", partial / "schema.toml")
             order_leak, sources = self.base.manifest["order_leak"], list(self.base.manifest["sources"])
             duplicates = self.base.add_duplicates(duplicates)
+        dialects = [] if self.base is None else list(self.base.manifest.get("dialects", []))
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
+            dialect = describe_dialect(file.dialect)
+            if dialect not in dialects:
+                dialects.append(dialect)
             sources.append(
                 {
                     "path": names[i],
                     "bytes": file.source.size_bytes,
                     "content": self.contents[i],
+                    "dialect": dialects.index(dialect),
                     "rows": rows,
                     "rejected": rejected,
                 }
             )
         manifest = make_manifest(
-            plan, counts, by_reason, filtered, others, duplicates, times, sources, writer.shards, order_leak
+            plan, counts, by_reason, filtered, others, duplicates, times, sources, dialects, writer.shards, order_leak
         )
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         self.workplace.publish()
@@ -414,6 +491,7 @@ class _Run:
             filtered_by_rule=filtered,
             other_actions=others,
             duplicates=duplicates,
+            differences=plan.reasons.get("files", ""),
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,
@@ -449,9 +527,14 @@ def _load_kernels() -> None:
     file = FilePlan(source, dialect, (0,), (1,), (2,), (3,))
     roles = Roles(("customer",), ("time",), ("action",), ("visit",))
     plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {})
-    parser = Parser(LookupTable(None), len(rows), 1 << 20, Rules(drop_duplicates=True))
-    parser.buffer[: len(rows)] = rows
-    block = Block(0, 0, 0, parser.buffer, len(rows), len(rows) + _engine.SLACK, False, None, len(rows))
+    parser = Parser(LookupTable(None), 1 << 20, Rules(drop_duplicates=True))
+    workspace = Workspace(len(rows))
+    workspace.buffer[: len(rows)] = rows
+    block = Block(0, 0, len(rows), workspace, len(rows) + _engine.SLACK)
+    n_rows, block.n_lines, _ = _engine.scan(
+        workspace.buffer, 0, len(rows), False, dialect.delimiter, -1, workspace.separators, workspace.row_stops
+    )
+    block.rows = (0, n_rows)
     parser.parse(block, make_layout(file, plan), parser.empty)
     vocabulary = Vocabulary()
     run = cut_store(parser, vocabulary.publish(parser))

@@ -21,7 +21,7 @@ class WindowCore(nn.Module):
 
     def start(self, n_customers: int) -> tuple[Tensor, ...]:
         """State before the first visit."""
-        return (torch.zeros(self.window - 1, n_customers, self.n_in).transpose(0, 1),)
+        return (self.first.weight.new_zeros(self.window - 1, n_customers, self.n_in).transpose(0, 1),)
 
     def forward(self, bags: Tensor, steps: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run over the bags [T, B, n_in] and step features [T, B, S]; return outputs [T, B, H] and the state after."""
