@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "json.hpp"
 #include "scan.hpp"
 
 namespace nb = nanobind;
@@ -17,6 +18,7 @@ void add_network(nb::module_& m);
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using WritableBytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Positions = nb::ndarray<uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 Dialect make_dialect(int delimiter, int quote) {
@@ -80,6 +82,28 @@ NB_MODULE(_engine, m) {
         "Index complete records: positions of separators and, for each row, their number up to its line end (with the "
         "UNCLOSED bit where the line opens a quote that never closes). Returns the numbers of rows and lines, and whether "
         "quoted fields need more than their two quotes taken off.");
+
+    m.def(
+        "project_json",
+        [](Bytes data, size_t start, Positions line_ends, Positions line_stops, size_t first, size_t n_lines, Bytes path_text,
+           Positions path_stops, WritableBytes out, Positions separators, Positions row_stops) {
+            if (first + n_lines > line_stops.size() || row_stops.size() < n_lines || path_stops.size() > 32)
+                throw nb::value_error("more lines or paths than there is room for");
+            if (n_lines > 0) {
+                const size_t n_ends = line_stops.data()[first + n_lines - 1] & ~ScanIndex::unclosed;
+                if (n_ends > line_ends.size() || line_ends.data()[n_ends - 1] + ScanIndex::slack > data.size())
+                    throw nb::value_error("lines outside of the buffer");
+            }
+            nb::gil_scoped_release release;
+            const JsonPaths paths{path_text.data(), path_stops.data(), path_stops.size()};
+            JsonRows rows{out.data(), out.size(), separators.data(), separators.size(), row_stops.data()};
+            const size_t n_done = project_json(data.data(), start, line_ends.data(), line_stops.data(), first, n_lines, paths, rows);
+            return std::make_tuple(n_done, rows.n_out);
+        },
+        "data"_a, "start"_a, "line_ends"_a, "line_stops"_a, "first"_a, "n_lines"_a, "path_text"_a, "path_stops"_a, "out"_a,
+        "separators"_a, "row_stops"_a,
+        "The values of some paths in lines of JSON objects, as rows of fields with their index. Returns the numbers of lines "
+        "done, fewer where `out` or `separators` is too small, and of bytes written.");
 
     m.def(
         "scan_until",

@@ -1,6 +1,7 @@
 // The part of luckyfast._engine that networks use. Arrays are float32 or int64 unless said otherwise, C-contiguous.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <cmath>
@@ -66,6 +67,21 @@ void add_network(nb::module_& m) {
     m.def("network_name", [](int level) { return std::string(network_kernels(level).name); }, "level"_a = -1,
           "The instruction set of the network kernels: the best one here, or that of level 0 (portable), 1 (AVX2), 2 (AVX-512).");
 
+    m.def(
+        "product",
+        [](Matrix a, Matrix b, Array<float, 2> c, bool a_transposed, bool b_transposed, std::optional<Vector> bias, bool adds,
+           size_t n_threads, int level) {
+            const size_t M = a.shape(a_transposed), K = a.shape(!a_transposed), N = b.shape(!b_transposed);
+            require(b.shape(b_transposed) == K, "arrays of unlike shapes");
+            require_shape(c, M, N);
+            if (bias) require_shape(*bias, N);
+            nb::gil_scoped_release release;
+            product({M, N, K, a.data(), b.data(), bias ? bias->data() : nullptr, c.data(), a_transposed, b_transposed, adds}, n_threads,
+                    network_kernels(level));
+        },
+        "a"_a, "b"_a, "c"_a, "a_transposed"_a = false, "b_transposed"_a = false, "bias"_a.none() = nb::none(), "adds"_a = false,
+        "n_threads"_a = 1, "level"_a = -1,
+        "c = a @ b + bias, or c += it; a [M, K] may be stored as [K, M], b [K, N] as [N, K].");
     m.def(
         "lstm_forward",
         [](Array<float, 3> gates, Array<float, 3> cells, Array<float, 3> outputs, Matrix weight, size_t n_threads, int level) {

@@ -35,8 +35,8 @@ DONE, STORE_FULL, CUSTOMERS_FULL, ACTIONS_FULL, REJECTS_FULL, SCRATCH_FULL, SAMP
 
 # Places in Layout.numbers.
 DELIMITER, QUOTE, N_FIELDS, TIME_KIND, UNIT_US, DATE_SEPARATOR, HAS_LOOKUP = 0, 1, 2, 3, 4, 5, 6
-SINCE, UNTIL, N_WHERE, N_NUMBERS = 7, 8, 9, 10
-ISO, EPOCH, YMD, DMY, MDY, ORDER = 0, 1, 2, 3, 4, 5
+YEAR_DIGITS, CLOCK_DIGITS, SINCE, UNTIL, N_WHERE, N_NUMBERS = 7, 8, 9, 10, 11, 12
+ISO, EPOCH, YMD, DMY, MDY, ORDER, NAMED = 0, 1, 2, 3, 4, 5, 6
 
 # Places in Store.state.
 N_FRAGMENTS, N_ACTIONS, N_EVENTS, MIN_TIME, MAX_TIME, STATUS = 0, 1, 2, 3, 4, 5
@@ -48,6 +48,41 @@ LESS, LESS_EQUAL, EQUAL, UNEQUAL, GREATER_EQUAL, GREATER = 0, 1, 2, 3, 4, 5
 
 UNCLOSED = 0x80000000
 US = 1_000_000
+
+# What a word of a time may mean: a month (1 to 12), nothing, the ending of an ordinal, or a zone's hours beside ZONE.
+FILLER, ORDINAL, UNKNOWN_WORD, ZONE = 20, 21, 30, 100
+
+
+def _time_words() -> dict[str, int]:
+    """The words of times in English and French, small, without accents, cut after eight letters."""
+    months = (
+        "jan janv january janvier",
+        "feb fev fevr february fevrier",
+        "mar march mars",
+        "apr avr april avril",
+        "may mai",
+        "jun juin june",
+        "jul juil juillet july",
+        "aug aou aout august",
+        "sep sept september septembre",
+        "oct october octobre",
+        "nov november novembre",
+        "dec december decembre",
+    )
+    days = "mon tue tues wed thu thur thurs fri sat sun monday tuesday wednesday thursday friday saturday sunday"
+    days += " lun mer jeu ven sam dim lundi mardi mercredi jeudi vendredi samedi dimanche"
+    words = {word[:8]: month for month, names in enumerate(months, start=1) for word in names.split()}
+    words |= {word[:8]: FILLER for word in (*days.split(), "le", "a", "at", "on", "of", "de", "the")}
+    words |= dict.fromkeys(("st", "nd", "rd", "th", "er", "e"), ORDINAL)
+    # RFC 2822, section 4.3, and the zones of its readers in Europe
+    hours = {"z": 0, "utc": 0, "gmt": 0, "ut": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6}
+    hours |= {"pst": -8, "pdt": -7, "wet": 0, "west": 1, "cet": 1, "cest": 2, "eet": 2, "eest": 3}
+    return words | {name: ZONE + offset for name, offset in hours.items()}
+
+
+WORD_KEYS = np.array([int.from_bytes(word.encode(), "little") for word in _time_words()], np.uint64)
+WORD_VALUES = np.array(list(_time_words().values()), np.int64)
+MAR = np.uint64(int.from_bytes(b"mar", "little"))
 
 
 class Names(NamedTuple):
@@ -67,7 +102,8 @@ class Layout(NamedTuple):
     """Where the roles lie in a file's rows, and what means null.
 
     `columns[starts[r]:starts[r + 1]]` are the columns of role `r` (customer, time, action, visit); null literal `i` is
-    `null_bytes[null_stops[i]:null_stops[i + 1]]`, those of role `r` are `null_starts[r]:null_starts[r + 1]`.
+    `null_bytes[null_stops[i]:null_stops[i + 1]]`, those of role `r` are `null_starts[r]:null_starts[r + 1]`. Column
+    `-1 - k` has the same value in all rows, `constants[constant_stops[k]:constant_stops[k + 1]]`.
     `conditions` is int64[n, N_CONDITION]: a row that does not meet one is filtered under its RULE. A number is
     VALUE x 10 ** SIZE; a text is SIZE bytes of `condition_bytes` from VALUE on.
     """
@@ -78,6 +114,9 @@ class Layout(NamedTuple):
     null_bytes: Any
     null_stops: Any
     null_starts: Any
+    null_sizes: Any  # int64 per role, bit n: some literal has n bytes (62: or more)
+    constants: Any
+    constant_stops: Any
     conditions: Any
     condition_bytes: Any
 
@@ -424,6 +463,32 @@ def date_to_us(year, month, day):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def read_number(data, at, n):  # type: ignore[no-untyped-def]
+    """The number in so many digits."""
+    value = 0
+    for k in range(n):
+        value = value * 10 + byte_at(data, at + k) - 48
+    return value
+
+
+@njit(cache=True, nogil=True)
+def read_fraction(data, at, stop):  # type: ignore[no-untyped-def]
+    """Digits behind a decimal mark as millionths, finer ones cut off: where they end (-1: none) and their value."""
+    n = value = 0
+    while at < stop and 48 <= byte_at(data, at) <= 57:
+        if n < 6:
+            value = value * 10 + byte_at(data, at) - 48
+        n += 1
+        at += 1
+    if n == 0:
+        return -1, 0
+    while n < 6:
+        value *= 10
+        n += 1
+    return at, value
+
+
+@njit(cache=True, nogil=True)
 def parse_clock(data, at, stop, least_hour_digits):  # type: ignore[no-untyped-def]
     """HH:MM[:SS[.f]] from `at`: where it ends (-1: it is none) and the microseconds, finer digits cut off."""
     if at + 5 <= stop and byte_at(data, at + 2) == 58:
@@ -445,27 +510,140 @@ def parse_clock(data, at, stop, least_hour_digits):  # type: ignore[no-untyped-d
             return -1, 0
         second = two_digits(data, at + 1)
         at += 3
-        if at < stop and byte_at(data, at) == 46:
-            at += 1
-            n = 0
-            while at < stop and 48 <= byte_at(data, at) <= 57:
-                if n < 6:
-                    fraction = fraction * 10 + byte_at(data, at) - 48
-                n += 1
-                at += 1
-            if n == 0:
-                return -1, 0
-            while n < 6:
-                fraction *= 10
-                n += 1
+        if at < stop and (byte_at(data, at) == 46 or byte_at(data, at) == 44):
+            end, fraction = read_fraction(data, at + 1, stop)
+            at = max(at, end)
     if hour > 23 or minute > 59 or second > 59:
         return -1, 0
     return at, (hour * 3600 + minute * 60 + second) * US + fraction
 
 
 @njit(cache=True, nogil=True)
-def parse_iso(data, at, stop):  # type: ignore[no-untyped-def]
-    """YYYY-MM-DD[T ]HH:MM[:SS[.f]][Z|+HH:MM], or the date alone."""
+def parse_digit_clock(data, at, stop, clock_digits, is_joined):  # type: ignore[no-untyped-def]
+    """A time of day without colons: HHMM or HHMMSS as one integer, which may have lost zeros, or H[ M[ S]].
+
+    `is_joined`: it follows its date without a gap, so that no digit may lack.
+    """
+    n = count_digits(data, at, stop, 7)
+    if n == 0 or n > clock_digits or (is_joined and n != clock_digits):
+        return -1, 0
+    value = read_number(data, at, n)
+    at += n
+    hour, minute, second = value, 0, 0
+    if clock_digits == 4:
+        hour, minute = value // 100, value % 100
+    elif clock_digits == 6:
+        hour, minute, second = value // 10_000, value // 100 % 100, value % 100
+    else:
+        for k in range(2):
+            if at + 1 < stop and byte_at(data, at) == 32 and 48 <= byte_at(data, at + 1) <= 57:
+                n = count_digits(data, at + 1, stop, 3)
+                part = read_number(data, at + 1, n)
+                minute, second = (part, second) if k == 0 else (minute, part)
+                at += 1 + n
+    if hour > 23 or minute > 59 or second > 59:
+        return -1, 0
+    return at, (hour * 3600 + minute * 60 + second) * US
+
+
+@njit(cache=True, nogil=True)
+def read_word(data, at, stop):  # type: ignore[no-untyped-def]
+    """A word's first eight letters, small and without accents, as one integer, and where the word ends."""
+    key = np.uint64(0)
+    n = 0
+    while at < stop:
+        byte = byte_at(data, at)
+        size = 1
+        if 65 <= byte <= 90:
+            byte += 32
+        elif byte == 0xC3 and at + 1 < stop:
+            # U+00C0 to U+00FF: a, e and u with their accents, capital or small
+            low = byte_at(data, at + 1) & 0x9F
+            byte = 97 if 0x80 <= low <= 0x85 else 101 if 0x88 <= low <= 0x8B else 117 if 0x99 <= low <= 0x9C else 63
+            size = 2
+        if byte < 97 or byte > 122:
+            if byte == 63:
+                n = 99
+            break
+        if n < 8:
+            key |= np.uint64(byte) << np.uint64(8 * n)
+        n += 1
+        at += size
+    return key if n < 10 else np.uint64(0), at
+
+
+@njit(cache=True, nogil=True)
+def find_word(key):  # type: ignore[no-untyped-def]
+    """What a word of a time means: see `_time_words`."""
+    for i in range(len(WORD_KEYS)):
+        if WORD_KEYS[i] == key:
+            return WORD_VALUES[i]
+    return UNKNOWN_WORD
+
+
+@njit(cache=True, nogil=True)
+def parse_zone(data, at, stop):  # type: ignore[no-untyped-def]
+    """What may follow a time of day: Z, UTC or another zone's name, an offset, a (comment) or [Area/City].
+
+    Returns:
+        Whether nothing else follows, and the offset from UTC in microseconds.
+    """
+    offset = 0
+    while at < stop:
+        byte = byte_at(data, at)
+        if byte == 32:
+            at += 1
+        elif byte == 43 or byte == 45:
+            n = count_digits(data, at + 1, stop, 4)
+            if n == 4:
+                hour, minute, size = two_digits(data, at + 1), two_digits(data, at + 3), 5
+            elif n == 2 and at + 6 <= stop and byte_at(data, at + 3) == 58:
+                hour, minute, size = two_digits(data, at + 1), two_digits(data, at + 4), 6
+            elif n == 2:
+                hour, minute, size = two_digits(data, at + 1), 0, 3
+            else:
+                return False, 0
+            if hour > 23 or minute > 59 or offset != 0:
+                return False, 0
+            offset = (hour * 60 + minute) * (60 * US if byte == 43 else -60 * US)
+            at += size
+            if at < stop and byte_at(data, at) != 32 and byte_at(data, at) != 91:
+                return False, 0
+        elif byte == 40 or byte == 91:
+            if byte_at(data, stop - 1) != (41 if byte == 40 else 93):
+                return False, 0
+            at = stop
+        else:
+            key, end = read_word(data, at, stop)
+            meaning = find_word(key)
+            if end == at or meaning < ZONE - 24 or offset != 0:
+                return False, 0
+            offset = (meaning - ZONE) * 3600 * US
+            at = end
+    return True, offset
+
+
+@njit(cache=True, nogil=True)
+def parse_tail(data, at, stop, clock):  # type: ignore[no-untyped-def]
+    """What follows a time of day, AM or PM and a zone: whether all of it fits, and the microseconds, now of UTC."""
+    if at == stop:
+        return True, clock
+    first = at + 1 if byte_at(data, at) == 32 else at
+    if first + 2 <= stop and byte_at(data, first + 1) | 0x20 == 109:
+        half = byte_at(data, first) | 0x20
+        if half == 97 or half == 112:
+            hour = clock // (3600 * US)
+            if hour < 1 or hour > 12:
+                return False, 0
+            clock += (12 * 3600 * US if half == 112 else 0) - (12 * 3600 * US if hour == 12 else 0)
+            at = first + 2
+    good, offset = parse_zone(data, at, stop)
+    return good, clock - offset
+
+
+@njit(cache=True, nogil=True)
+def parse_iso(data, at, stop, clock_digits):  # type: ignore[no-untyped-def]
+    """YYYY-MM-DD[T ]HH:MM[:SS[.f]][zone], or the date alone."""
     if stop - at < 10 or byte_at(data, at + 4) != 45 or byte_at(data, at + 7) != 45:
         return False, 0
     year = two_digits(data, at) * 100 + two_digits(data, at + 2)
@@ -474,53 +652,166 @@ def parse_iso(data, at, stop):  # type: ignore[no-untyped-def]
         return good, time
     if byte_at(data, at + 10) != 32 and byte_at(data, at + 10) != 84:
         return False, 0
-    at, clock = parse_clock(data, at + 11, stop, 2)
+    if clock_digits > 0:
+        at, clock = parse_digit_clock(data, at + 11, stop, clock_digits, False)
+    else:
+        at, clock = parse_clock(data, at + 11, stop, 1)
     if at < 0:
         return False, 0
-    time += clock
-    if at < stop:
-        if byte_at(data, at) == 90:
-            at += 1
-        elif (byte_at(data, at) == 43 or byte_at(data, at) == 45) and stop - at == 6 and byte_at(data, at + 3) == 58:
-            hour, minute = two_digits(data, at + 1), two_digits(data, at + 4)
-            if hour > 23 or minute > 59:
-                return False, 0
-            offset = (hour * 60 + minute) * 60 * US
-            time += -offset if byte_at(data, at) == 43 else offset
-            at += 6
-    return at == stop, time
+    good, clock = parse_tail(data, at, stop, clock)
+    return good, time + clock
 
 
 @njit(cache=True, nogil=True)
-def parse_date(data, at, stop, kind, separator):  # type: ignore[no-untyped-def]
-    """YYYYMMDD, or day, month and year with a separator; then perhaps a space and a time of day."""
+def parse_compact(data, at, stop, kind, year_digits, clock_digits):  # type: ignore[no-untyped-def]
+    """A date in digits alone: where it ends (-1: it is none), and year, month, day."""
+    total = year_digits + 4
+    n = count_digits(data, at, stop, 15)
+    if n > total:
+        # YYYYMMDDHHMMSS
+        if clock_digits == 0 or n != total + clock_digits:
+            return -1, 0, 0, 0
+        n = total
+    # integers lose their first zero: 50131 is 2005-01-31 and 1022017 is 01/02/2017
+    if n < (total if kind == YMD and year_digits == 4 else total - 1):
+        return -1, 0, 0, 0
+    value = read_number(data, at, n)
     if kind == YMD:
-        if stop - at < 8:
-            return False, 0
-        year = two_digits(data, at) * 100 + two_digits(data, at + 2)
-        month, day = two_digits(data, at + 4), two_digits(data, at + 6)
-        at += 8
+        return at + n, value // 10_000, value // 100 % 100, value % 100
+    base = 10_000 if year_digits == 4 else 100
+    year, second, first = value % base, value // base % 100, value // base // 100
+    return (at + n, year, second, first) if kind == DMY else (at + n, year, first, second)
+
+
+@njit(cache=True, nogil=True)
+def parse_separated(data, at, stop, kind, separator, year_digits):  # type: ignore[no-untyped-def]
+    """Day, month and year with a separator: where they end (-1: they are none), and year, month, day."""
+    a, b, c = 0, 0, 0
+    for k in range(3):
+        is_year = k == (0 if kind == YMD else 2)
+        n = count_digits(data, at, stop, 4)
+        if n == 0 or (n != year_digits if is_year else n > 2):
+            return -1, 0, 0, 0
+        a, b, c = b, c, read_number(data, at, n)
+        at += n
+        if k < 2:
+            if at >= stop or byte_at(data, at) != separator:
+                return -1, 0, 0, 0
+            at += 1
+    if kind == YMD:
+        return at, a, b, c
+    return (at, c, b, a) if kind == DMY else (at, c, a, b)
+
+
+@njit(cache=True, nogil=True)
+def parse_date(data, at, stop, form):  # type: ignore[no-untyped-def]
+    """Year, month and day in one of three orders, with a separator or in digits alone, and perhaps a time of day."""
+    kind, _, separator, year_digits, clock_digits = form
+    if separator == 0:
+        at, year, month, day = parse_compact(data, at, stop, kind, year_digits, clock_digits)
     else:
-        parts = (0, 0)
-        for k in range(2):
-            n = count_digits(data, at, stop, 2)
-            if n == 0 or at + n >= stop or byte_at(data, at + n) != separator:
-                return False, 0
-            value = two_digits(data, at) if n == 2 else byte_at(data, at) - 48
-            parts = (value, 0) if k == 0 else (parts[0], value)
-            at += n + 1
-        if stop - at < 4:
-            return False, 0
-        year = two_digits(data, at) * 100 + two_digits(data, at + 2)
-        day, month = parts if kind == DMY else (parts[1], parts[0])
-        at += 4
+        at, year, month, day = parse_separated(data, at, stop, kind, separator, year_digits)
+    if at < 0:
+        return False, 0
+    if year_digits == 2:
+        year += 1900 if year >= 69 else 2000
     good, time = date_to_us(year, month, day)
     if not good or at == stop:
         return good, time
-    if byte_at(data, at) != 32:
+    byte = byte_at(data, at)
+    has_gap = byte == 32 or byte == 84
+    if has_gap:
+        at += 1
+    elif separator != 0 or byte < 48 or byte > 57:
         return False, 0
-    at, clock = parse_clock(data, at + 1, stop, 1)
-    return at == stop, time + clock
+    if clock_digits > 0:
+        at, clock = parse_digit_clock(data, at, stop, clock_digits, not has_gap)
+    else:
+        at, clock = parse_clock(data, at, stop, 1)
+    if at < 0:
+        return False, 0
+    good, clock = parse_tail(data, at, stop, clock)
+    return good, time + clock
+
+
+@njit(cache=True, nogil=True)
+def parse_named(data, at, stop):  # type: ignore[no-untyped-def]
+    """A date with its month in letters, English or French, in any usual order, and perhaps a time of day.
+
+    `Tue, 05 Mar 2024 10:00:00 +0100` (RFC 2822), `5 mars 2024`, `March 5th, 2024 3:45 PM`, `05-Mar-24`,
+    `05/Mar/2024:10:00:00 +0100`, `mardi 5 mars 2024 à 14h30`.
+    """
+    day, month, year, clock = -1, -1, -1, np.int64(0)
+    has_clock = is_sure = False
+    while at < stop:
+        byte = byte_at(data, at)
+        if 48 <= byte <= 57:
+            n = count_digits(data, at, stop, 5)
+            after = byte_at(data, at + n) if at + n < stop else 0
+            if n <= 2 and (after == 58 or after == 104) and not has_clock:
+                has_clock = True
+                if after == 58:
+                    at, clock = parse_clock(data, at, stop, 1)
+                    if at < 0:
+                        return False, 0
+                else:
+                    hour, minute = read_number(data, at, n), 0
+                    at += n + 1
+                    n = count_digits(data, at, stop, 3)
+                    if n == 2:
+                        minute = two_digits(data, at)
+                        at += 2
+                    if n == 1 or n == 3 or hour > 23 or minute > 59:
+                        return False, 0
+                    clock = np.int64((hour * 3600 + minute * 60) * US)
+                if year >= 0:
+                    # nothing but AM, PM and a zone can follow
+                    good, clock = parse_tail(data, at, stop, clock)
+                    if not good:
+                        return False, 0
+                    at = stop
+                continue
+            value = read_number(data, at, n)
+            at += n
+            if n == 4 and year < 0:
+                year = value
+            elif n <= 2 and day < 0:
+                day = value
+                key, end = read_word(data, at, stop)
+                if find_word(key) == ORDINAL:
+                    at = end
+            elif n == 2 and year < 0:
+                year = value + (1900 if value >= 69 else 2000)
+            else:
+                return False, 0
+        elif has_clock and (byte == 43 or byte == 45) and count_digits(data, at + 1, stop, 5) == 4:
+            good, offset = parse_zone(data, at, at + 5)
+            if not good:
+                return False, 0
+            clock -= offset
+            at += 5
+        elif byte == 32 or byte == 44 or byte == 45 or byte == 46 or byte == 47 or (byte == 58 and year >= 0):
+            at += 1
+        else:
+            key, end = read_word(data, at, stop)
+            meaning = find_word(key)
+            if end == at or meaning == UNKNOWN_WORD:
+                return False, 0
+            if 1 <= meaning <= 12:
+                if is_sure:
+                    return False, 0
+                month = meaning
+                # "mar." is mars, March or mardi
+                is_sure = key != MAR
+            elif meaning >= ZONE - 24 and has_clock:
+                clock -= (meaning - ZONE) * 3600 * US
+            elif meaning != FILLER:
+                return False, 0
+            at = end
+    if year < 0 or month < 0 or day < 0:
+        return False, 0
+    good, time = date_to_us(year, month, day)
+    return good, time + clock
 
 
 @njit(cache=True, nogil=True)
@@ -541,20 +832,55 @@ def parse_integer(data, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def parse_decimal(data, at, stop, unit):  # type: ignore[no-untyped-def]
+    """A number of units, perhaps with a decimal point or comma, as microseconds (unit 0: of 1000 to one).
+
+    An order number (unit -1) may carry a fraction of zeros, which tables with gaps give to integers.
+    """
+    mark = at
+    while mark < stop and byte_at(data, mark) != 46 and byte_at(data, mark) != 44:
+        mark += 1
+    good, value = parse_integer(data, at, mark)
+    if not good:
+        return False, 0
+    fraction = 0
+    if mark < stop:
+        end, fraction = read_fraction(data, mark + 1, stop)
+        if end != stop or (unit < 0 and fraction != 0):
+            return False, 0
+    if unit < 0 or unit == 1:
+        return True, value
+    if unit == 0:
+        return True, value // 1000
+    largest = np.int64(0x7FFFFFFFFFFFFFFF)
+    part = fraction * unit // US
+    if abs(value) > (largest - part) // unit:
+        return False, 0
+    return True, value * unit + (-part if byte_at(data, at) == 45 else part)
+
+
+@njit(cache=True, nogil=True)
 def parse_time(data, start, size, form):  # type: ignore[no-untyped-def]
-    """Whether a field has the form (kind, unit, separator), and its microseconds since the epoch (or order number)."""
-    kind, unit, separator = form
+    """Whether a field has the form (kind, unit, separator, digits of the year and of the clock), and its time.
+
+    Returns:
+        Whether it has, and microseconds since the epoch (or the order number).
+    """
+    kind, unit, _, _, clock_digits = form
+    stop = start + size
+    while start < stop and byte_at(data, start) == 32:
+        start += 1
+    while start < stop and byte_at(data, stop - 1) == 32:
+        stop -= 1
     if kind == ISO:
-        return parse_iso(data, start, start + size)
-    if kind == ORDER or kind == EPOCH:
-        good, value = parse_integer(data, start, start + size)
-        if not good or kind == ORDER or unit == 1:
-            return good, value
-        if unit == 0:
-            return True, value // 1000
-        bound = np.int64(0x7FFFFFFFFFFFFFFF) // unit
-        return -bound <= value <= bound, value * unit
-    return parse_date(data, start, start + size, kind, separator)
+        return parse_iso(data, start, stop, clock_digits)
+    if kind == EPOCH:
+        return parse_decimal(data, start, stop, unit)
+    if kind == ORDER:
+        return parse_decimal(data, start, stop, -1)
+    if kind == NAMED:
+        return parse_named(data, start, stop)
+    return parse_date(data, start, stop, form)
 
 
 @njit(cache=True, nogil=True)
@@ -585,10 +911,18 @@ def unquote(data, start, size, quote, is_plain, top):  # type: ignore[no-untyped
 
 @njit(cache=True, nogil=True)
 def is_null(data, start, size, role, nulls):  # type: ignore[no-untyped-def]
-    """Whether a value is empty or one of the role's null literals; `nulls`: addresses of bytes, stops and starts."""
+    """Whether a value is empty, blank or one of the role's null literals; `nulls`: addresses of their arrays."""
     if size == 0:
         return True
-    literals, stops, starts = nulls
+    if byte_at(data, start) == 32:
+        at = start
+        while at < start + size and byte_at(data, at) == 32:
+            at += 1
+        if at == start + size:
+            return True
+    literals, stops, starts, sizes = nulls
+    if load_i64(sizes, 8 * role) >> min(size, np.int64(62)) & 1 == 0:
+        return False
     for i in range(load_i64(starts, 8 * role), load_i64(starts, 8 * role + 8)):
         at = load_i64(stops, 8 * i)
         if load_i64(stops, 8 * i + 8) - at == size and is_equal(data, start, literals, at, size):
@@ -597,8 +931,13 @@ def is_null(data, start, size, role, nulls):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def field(data, separators, first, row_start, column, n_fields):  # type: ignore[no-untyped-def]
+def field(data, separators, first, row_start, column, where):  # type: ignore[no-untyped-def]
     """Start and size of a raw field; the last one loses the carriage return of its line end."""
+    n_fields, _, _, constants, constant_stops = where
+    if column < 0:
+        # what lies elsewhere is at an offset from the data too
+        at = load_i64(constant_stops, -8 - 8 * column)
+        return constants - data + at, load_i64(constant_stops, -8 * column) - at
     start = row_start if column == 0 else np.int64(load_u32(separators, 4 * (first + column - 1))) + 1
     stop = np.int64(load_u32(separators, 4 * (first + column)))
     if column == n_fields - 1 and stop > start and byte_at(data, stop - 1) == 13:
@@ -610,13 +949,14 @@ def field(data, separators, first, row_start, column, n_fields):  # type: ignore
 def join_fields(data, separators, first, row_start, role, columns, n_columns, where, nulls, top):  # type: ignore[no-untyped-def]
     """The columns of a role as one value in the scratch bytes: start, size (0: a part is missing), new top.
 
-    `columns` is the address of the first one's index, `where` is (number of fields, quote, quotes are plain).
+    `columns` is the address of the first one's index, `where` is (number of fields, quote, quotes are plain, addresses
+    of constants and of their stops).
     """
-    n_fields, quote, is_plain = where
+    _, quote, is_plain, _, _ = where
     start = top
     for i in range(n_columns):
         column = load_i64(columns, 8 * i)
-        at, size = field(data, separators, first, row_start, column, n_fields)
+        at, size = field(data, separators, first, row_start, column, where)
         if i > 0:
             put(data, top, np.int64(32 if role == 1 else 31))
             top += 1
@@ -715,12 +1055,12 @@ def compare_bytes(a, i, n, b, j, m):  # type: ignore[no-untyped-def]
 def unmet_rule(data, separators, first, row_start, conditions, n_conditions, texts, where, top):  # type: ignore[no-untyped-def]
     """The rule of the first condition that a row does not meet, or -1; what is no number meets none with a number.
 
-    `conditions` and `texts` are the addresses of Layout's, `where` is (number of fields, quote, quotes are plain).
+    `conditions` and `texts` are the addresses of Layout's, `where` is as for `join_fields`.
     """
-    n_fields, quote, is_plain = where
+    _, quote, is_plain, _, _ = where
     for i in range(n_conditions):
         condition = conditions + 8 * N_CONDITION * i
-        at, size = field(data, separators, first, row_start, load_i64(condition, 8 * COLUMN), n_fields)
+        at, size = field(data, separators, first, row_start, load_i64(condition, 8 * COLUMN), where)
         at, size, _ = unquote(data, at, size, quote, is_plain, top)
         value, value_size = load_i64(condition, 8 * VALUE), load_i64(condition, 8 * SIZE)
         if load_i64(condition, 8 * IS_NUMBER) != 0:
@@ -818,9 +1158,20 @@ def parse_rows(  # type: ignore[no-untyped-def]
     """
     numbers, columns, starts = layout.numbers, layout.columns, layout.starts
     n_fields, quote = numbers[N_FIELDS], numbers[QUOTE]
-    where = (n_fields, quote, np.int64(is_plain))
-    form = (numbers[TIME_KIND], numbers[UNIT_US], numbers[DATE_SEPARATOR])
-    nulls = (address(layout.null_bytes), address(layout.null_stops), address(layout.null_starts))
+    where = (n_fields, quote, np.int64(is_plain), address(layout.constants), address(layout.constant_stops))
+    form = (
+        numbers[TIME_KIND],
+        numbers[UNIT_US],
+        numbers[DATE_SEPARATOR],
+        numbers[YEAR_DIGITS],
+        numbers[CLOCK_DIGITS],
+    )
+    nulls = (
+        address(layout.null_bytes),
+        address(layout.null_stops),
+        address(layout.null_starts),
+        address(layout.null_sizes),
+    )
     column_of = address(columns)
     bytes_, index, stops_ = address(data), address(separators), address(row_stops)
     known_customers, known_actions, known_keys = open_names(customers), open_names(actions), open_names(lookup)
@@ -909,7 +1260,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     top,
                 )
             else:
-                at, size = field(bytes_, index, first, row_start, customer_column, n_fields)
+                at, size = field(bytes_, index, first, row_start, customer_column, where)
             raw_customer, raw_customer_size = at, size
             customer = last_customer
             customer_hash = np.uint64(0)
@@ -941,7 +1292,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         top,
                     )
                 else:
-                    at, size = field(bytes_, index, first, row_start, time_column, n_fields)
+                    at, size = field(bytes_, index, first, row_start, time_column, where)
                 raw_time, raw_time_size = at, size
                 same_time = size == last_time_size and is_equal(bytes_, at, bytes_, last_time_at, size)
                 if not same_time:
@@ -977,7 +1328,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         top,
                     )
                 else:
-                    at, size = field(bytes_, index, first, row_start, action_column, n_fields)
+                    at, size = field(bytes_, index, first, row_start, action_column, where)
                     at, size, top = unquote(bytes_, at, size, quote, is_plain, top)
                 if is_null(bytes_, at, size, 2, nulls):
                     reason = MISSING_ACTION
@@ -1039,7 +1390,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     bytes_, index, first, row_start, 3, column_of + 8 * starts[3], n_visit_columns, where, nulls, top
                 )
             else:
-                at, size = field(bytes_, index, first, row_start, visit_column, n_fields)
+                at, size = field(bytes_, index, first, row_start, visit_column, where)
             if size != last_visit_size or not is_equal(bytes_, at, bytes_, last_visit_at, size):
                 raw_visit, raw_visit_size = at, size
                 if n_visit_columns == 1:

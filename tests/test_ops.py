@@ -56,6 +56,16 @@ def compare(operation: Callable[..., Any], *inputs: Tensor, atol: float = 1e-5) 
 
 
 @THREADS
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 70, 5), (40, 3, 900)])
+def test_linear(shape: tuple[int, int, int], n_threads: int) -> None:
+    n, N, K = shape
+    torch.manual_seed(0)
+    inputs = torch.randn(n, K), torch.randn(N, K) / K**0.5, torch.randn(N), torch.randn(n, N)
+    compare(lambda ops, *tensors: ops.linear(*tensors), *inputs, atol=1e-4)
+    compare(lambda ops, *tensors: ops.linear(*tensors, None), *inputs[:2], atol=1e-4)
+
+
+@THREADS
 @pytest.mark.parametrize("shape", [(1, 1, 1), (4, 7, 16), (5, 13, 64), (3, 24, 65), (2, 33, 100), (6, 5, 3)])
 def test_lstm(shape: tuple[int, int, int], n_threads: int) -> None:
     T, B, H = shape

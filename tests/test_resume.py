@@ -231,6 +231,8 @@ def kill_at_random_moments(folder: Path, n_kills: int, seed: int) -> dict[str, i
             else:
                 json.loads((out / "manifest.json").read_text())  # it is there only when it is whole
                 assert read_folder(out) == whole
+                if not partial.exists():
+                    break
             resume = True
             if seen["killed"] >= n_kills and draw.random() < 0.5:
                 break

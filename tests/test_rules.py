@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from luckyfast.kernels import parse as kernel
 from naive_ingest import write_dataset
-from naive_reader import parse_time
+from naive_times import naive_time
 
 from luckyfast.errors import InputError, SchemaError
 from luckyfast.ingestion import ingest
 from luckyfast.ingestion.duplicates import SAMPLE_ROWS, DuplicateSample
-from luckyfast.ingestion.plan import Condition
+from luckyfast.ingestion.plan import Condition, TimeFormat
 from luckyfast.ingestion.planning import make_plan
 from luckyfast.ingestion.rules import make_rules, parse_where
 from luckyfast.ingestion.run import Budget, IngestSummary, run_plan
@@ -186,7 +186,7 @@ def naive_clean(
     for row in rows:
         fields = dict(zip(COLUMNS, row, strict=True))
         broken = next((r for r in where if not all(meets(c, fields[c.column]) for c in parse_where(r))), None)
-        time = parse_time(fields["time"].encode(), "iso")
+        time = naive_time(fields["time"], TimeFormat("iso"))
         assert time is not None
         if broken is not None:
             went[f"where {broken}"] += 1

@@ -69,6 +69,13 @@ const NetworkKernels& network_kernels(int level) noexcept {
     return portable_network;
 }
 
+void product(const Product& call, size_t n_threads, const NetworkKernels& kernels) {
+    split_rows(call.M, n_threads, [&](size_t, size_t start, size_t stop) {
+        const std::unique_ptr<float[]> scratch(new float[kernels.product_scratch(call)]);
+        kernels.product(call, start, stop, scratch.get());
+    });
+}
+
 void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
     std::vector<float> packed(kernels.packed_size(call.shape.H));
     kernels.pack_forward(weight, call.shape.H, packed.data());

@@ -8,6 +8,16 @@
 
 namespace luckyfast {
 
+// c [M, N] = a [M, K] @ b [K, N] + bias [N], where a and b may be stored the other way round.
+struct Product {
+    size_t M, N, K;
+    const float *a, *b;
+    const float* bias;  // nullptr for none
+    float* c;
+    bool a_transposed, b_transposed;
+    bool adds;  // c += instead of c =
+};
+
 // T steps of B sequences with H units; gates are laid out as input, forget, output, candidate.
 struct LstmShape {
     size_t T, B, H;
@@ -97,6 +107,8 @@ constexpr size_t max_habit_columns = 64;  // decays; values of all contexts toge
 
 struct NetworkKernels {
     const char* name;
+    size_t (*product_scratch)(const Product& call);
+    void (*product)(const Product& call, size_t row_start, size_t row_stop, float* scratch);
     size_t (*packed_size)(size_t H);
     void (*pack_forward)(const float* weight, size_t H, float* packed);
     void (*pack_backward)(const float* weight, size_t H, float* packed);
@@ -121,6 +133,9 @@ extern const NetworkKernels portable_network;
 extern const NetworkKernels avx2_network;
 extern const NetworkKernels avx512_network;
 #endif
+
+// Rows of c are split among threads.
+void product(const Product& call, size_t n_threads, const NetworkKernels& kernels);
 
 // `weight` is [H, 4H]; `packed` is left to the callee. Sequences are split among threads.
 void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels);

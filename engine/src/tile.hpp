@@ -11,16 +11,16 @@ namespace {
 constexpr size_t tile_rows = LUCKYFAST_LANES == 16 ? 6 : 3;
 constexpr size_t tile_vectors = 4;
 
-// acc += a[R rows, K] @ b, where b is packed as [K][V][L].
-template <size_t R, size_t V>
-LUCKYFAST_INLINE void multiply(const float* a, size_t a_stride, const float* b, size_t K, Lanes (&acc)[R][V]) noexcept {
+// acc += a @ b, where a[r, k] is at a[r * stride + k], or at a[k * stride + r], and b is packed as [K][V][L].
+template <size_t R, size_t V, bool transposed = false>
+LUCKYFAST_INLINE void multiply(const float* a, size_t stride, const float* b, size_t K, Lanes (&acc)[R][V]) noexcept {
     for (size_t k = 0; k < K; ++k) {
         Lanes column[V];
 #pragma GCC unroll 4
         for (size_t v = 0; v < V; ++v) column[v] = load(b + (k * V + v) * L);
 #pragma GCC unroll 8
         for (size_t r = 0; r < R; ++r) {
-            const Lanes x = splat(a[r * a_stride + k]);
+            const Lanes x = splat(transposed ? a[k * stride + r] : a[r * stride + k]);
 #pragma GCC unroll 4
             for (size_t v = 0; v < V; ++v) acc[r][v] += x * column[v];
         }

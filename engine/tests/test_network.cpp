@@ -34,6 +34,24 @@ void check_close(const Floats& found, const Floats& expected, double tolerance, 
     }
 }
 
+void test_product(size_t M, size_t N, size_t K, int level, size_t n_threads) {
+    for (const int variant : {0, 1, 2, 3, 4, 8, 12}) {
+        const bool a_transposed = variant & 1, b_transposed = variant & 2, adds = variant & 4, has_bias = variant & 8;
+        const Floats a = random_floats(M * K), b = random_floats(K * N), bias = random_floats(N);
+        Floats c = random_floats(M * N), expected(M * N);
+        for (size_t m = 0; m < M; ++m)
+            for (size_t n = 0; n < N; ++n) {
+                double total = (adds ? static_cast<double>(c[m * N + n]) : 0.0) + (has_bias ? static_cast<double>(bias[n]) : 0.0);
+                for (size_t k = 0; k < K; ++k)
+                    total += static_cast<double>(a[a_transposed ? k * M + m : m * K + k]) * static_cast<double>(b[b_transposed ? n * K + k : k * N + n]);
+                expected[m * N + n] = static_cast<float>(total);
+            }
+        product({M, N, K, a.data(), b.data(), has_bias ? bias.data() : nullptr, c.data(), a_transposed, b_transposed, adds}, n_threads,
+                network_kernels(level));
+        check_close(c, expected, 1e-4, "product");
+    }
+}
+
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 // An LSTM whose gradients are found by going forward again with a changed input.
@@ -307,6 +325,9 @@ void test_bags(size_t width, int level) {
 int main() {
     for (int level = 0; level <= 2; ++level) {
         for (const size_t n_threads : {1, 2}) {
+            test_product(7, 5, 3, level, n_threads);
+            test_product(1, 130, 800, level, n_threads);
+            test_product(23, 90, 17, level, n_threads);
             test_lstm({3, 5, 4}, level, n_threads);
             test_lstm({2, 14, 17}, level, n_threads);
             test_lstm({1, 1, 1}, level, n_threads);

@@ -28,6 +28,19 @@ def scan(
     row_stops: NDArray[np.uint32],
     level: int = -1,
 ) -> tuple[int, int, bool]: ...
+def project_json(
+    data: NDArray[np.uint8],
+    start: int,
+    line_ends: NDArray[np.uint32],
+    line_stops: NDArray[np.uint32],
+    first: int,
+    n_lines: int,
+    path_text: NDArray[np.uint8],
+    path_stops: NDArray[np.uint32],
+    out: NDArray[np.uint8],
+    separators: NDArray[np.uint32],
+    row_stops: NDArray[np.uint32],
+) -> tuple[int, int]: ...
 def scan_until(
     data: NDArray[np.uint8],
     start: int,
@@ -45,6 +58,17 @@ _Floats = NDArray[np.float32]
 _Ids = NDArray[np.int64]
 
 def network_name(level: int = -1) -> str: ...
+def product(
+    a: _Floats,
+    b: _Floats,
+    c: _Floats,
+    a_transposed: bool = False,
+    b_transposed: bool = False,
+    bias: _Floats | None = None,
+    adds: bool = False,
+    n_threads: int = 1,
+    level: int = -1,
+) -> None: ...
 def lstm_forward(
     gates: _Floats, cells: _Floats, outputs: _Floats, weight: _Floats, n_threads: int = 1, level: int = -1
 ) -> None: ...
@@ -69,19 +93,7 @@ def set_loss(
     level: int = -1,
 ) -> float: ...
 def square_sum(values: _Floats, level: int = -1) -> float: ...
-def adam_step(
-    parameters: _Floats,
-    grads: _Floats,
-    means: _Floats,
-    squares: _Floats,
-    average: _Floats,
-    grad_scale: float,
-    rate: float,
-    decay: float,
-    n_steps: int,
-    keep: float,
-    level: int = -1,
-) -> None: ...
+def adam_step(*arrays_and_settings: _Floats | float, level: int = -1) -> None: ...
 def sum_bags(start: _Ids, actions: _Ids, table: _Floats, out: _Floats, level: int = -1) -> None: ...
 def spread_bags(start: _Ids, actions: _Ids, grad: _Floats, grad_table: _Floats, level: int = -1) -> None: ...
 def count_pairs(
@@ -112,38 +124,5 @@ def habit_features(
     n_threads: int = 1,
     level: int = -1,
 ) -> None: ...
-def habit_scores(
-    row_start: _Ids,
-    pair_start: _Ids,
-    pair_action: _Ids,
-    features: _Floats,
-    moment_weights: _Floats,
-    per_action: _Floats,
-    first: _Floats,
-    bias: _Floats,
-    second: _Floats,
-    log_popularity: _Floats,
-    logits: _Floats,
-    n_threads: int = 1,
-    level: int = -1,
-) -> None: ...
-def habit_grads(
-    row_start: _Ids,
-    pair_start: _Ids,
-    pair_action: _Ids,
-    features: _Floats,
-    moment_weights: _Floats,
-    per_action: _Floats,
-    first: _Floats,
-    bias: _Floats,
-    second: _Floats,
-    log_popularity: _Floats,
-    grad_logits: _Floats,
-    grad_moment_weights: _Floats,
-    grad_per_action: _Floats,
-    grad_first: _Floats,
-    grad_bias: _Floats,
-    grad_second: _Floats,
-    n_threads: int = 1,
-    level: int = -1,
-) -> None: ...
+def habit_scores(*arrays_and_threads: _Floats | _Ids | int, level: int = -1) -> None: ...
+def habit_grads(*arrays_and_threads: _Floats | _Ids | int, level: int = -1) -> None: ...

@@ -149,7 +149,7 @@ def _add_ingest(commands: Any) -> None:
         "  luckyfast ingest 'logs/*.csv.gz' out/ --lookup products.csv --on product_id --action product_category\n"
         "  luckyfast ingest clicks.tsv out/ --customer user --time ts --action page --memory 1GB",
     )
-    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd or bz2")
+    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd, bz2 or zip")
     parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist, or see --append")
     parser.add_argument("--append", action="store_true", help="add the files to the dataset OUT, read as it was")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted, if there is one")
@@ -175,10 +175,13 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     roles.add_argument("--schema", metavar="FILE", help="a schema.toml that an earlier run wrote")
     form = parser.add_argument_group("format (inferred when not given)")
     form.add_argument("--columns", type=_columns, metavar="NAMES", help="column names of files without a header")
+    form.add_argument(
+        "--filename-pattern", metavar="REGEX", help="what of a path a role named filename takes: 'client_(\\d+)'"
+    )
     form.add_argument("--delimiter", metavar="CHAR", help="one character, or tab")
     form.add_argument("--quote", metavar="CHAR", help='one character, or none when " is data')
-    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files (utf-8)")
-    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, order, ...")
+    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files: cp1252, utf-16, ...")
+    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, named, order")
     form.add_argument(
         "--null",
         action="append",
@@ -200,7 +203,17 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
     names = ("customer", "time", "action", "visit", "lookup", "on", "delimiter", "quote", "encoding", "columns", "null")
-    more = ("time_format", "schema", "where", "since", "until", "drop_duplicates", "min_visits", "top_actions")
+    more = (
+        "filename_pattern",
+        "time_format",
+        "schema",
+        "where",
+        "since",
+        "until",
+        "drop_duplicates",
+        "min_visits",
+        "top_actions",
+    )
     return {name: getattr(options, name) for name in (*names, *more)}
 
 

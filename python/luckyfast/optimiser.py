@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,10 +78,8 @@ class Optimiser:
         for part, factor, decay in self.parts:
             arrays = [flat[part] for flat in (self.weights, self.grads, self.means, self.squares, self.averages)]
             if on_cpu:
-                views: Any = [array.numpy() for array in arrays]
-                _engine.adam_step(
-                    *views, grad_scale=scale, rate=rate * factor, decay=decay, n_steps=self.n_steps, keep=keep
-                )
+                views = (array.numpy() for array in arrays)
+                _engine.adam_step(*views, scale, rate * factor, decay, self.n_steps, keep)
             else:
                 self._step(arrays, scale, rate * factor, decay, keep)
         return True

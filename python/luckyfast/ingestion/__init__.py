@@ -1,7 +1,8 @@
 """Raw logs in, a dataset folder out: everything from the first byte to the manifest.
 
-In the order of the data: sources, records, dialect, layout, times, roles, lookup, choosing, nulls and planning decide
-from samples (`plan` holds the decision, `schema` writes and reads it); run and the modules it drives carry it out.
+In the order of the data: encodings, foreign, sources, sampling, records, dialect, jsonlines, filenames, layout, times,
+roles, lookup, choosing, nulls and planning decide from samples (`plan` holds the decision, `schema` writes and reads
+it); run and the modules it drives carry it out.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def ingest(
     quote: str | None = None,
     encoding: str | None = None,
     columns: str | Sequence[str] | None = None,
+    filename_pattern: str | None = None,
     null: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     time_format: str | None = None,
     where: str | Sequence[str] | None = None,
@@ -56,7 +58,7 @@ def ingest(
     candidates. A role is one column, or several as a sequence or joined by commas.
 
     Args:
-        raw: files, folders or globs of delimited text, plain or compressed by gzip, zstd or bz2.
+        raw: files, folders or globs of delimited text or JSON lines, plain or compressed by gzip, zstd, bz2 or zip.
         out: the dataset folder to write; it must not exist, except with `append`.
         customer: who acts.
         time: when.
@@ -66,10 +68,12 @@ def ingest(
         on: the column shared by the logs and the lookup table.
         delimiter: one byte, or tab, comma, semicolon, pipe.
         quote: one byte, or none where quotes are data.
-        encoding: only UTF-8 so far; given, rows that are no UTF-8 are rejected one by one.
+        encoding: of the text, any that Python knows; what cannot be decoded is rejected row by row.
         columns: the column names of files without a header.
-        null: texts COLUMN=LITERAL that mean "no value" besides the empty field.
-        time_format: iso, ymd, dmy, mdy, order, epoch-s, epoch-ms, epoch-us or epoch-ns.
+        filename_pattern: for a role that is "filename", the regular expression whose first group is the value; the
+            file's name without its endings if None.
+        null: texts COLUMN=LITERAL that mean "no value" besides the empty field, instead of what is found there.
+        time_format: iso, ymd, dmy, mdy, named (months in letters), order, epoch-s, epoch-ms, epoch-us or epoch-ns.
         where: rows to keep, such as "quantity > 0 and store != 'online'"; of several, each is counted by itself. It is
             looked at before the roles are, so a row that is left out is never a reject for their sake.
         since: keep rows from this moment on.
@@ -123,6 +127,7 @@ def ingest(
         quote=quote,
         encoding=encoding,
         columns=columns,
+        filename_pattern=filename_pattern,
         null=null,
         time_format=time_format,
         where=where,

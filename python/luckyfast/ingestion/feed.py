@@ -46,7 +46,7 @@ class Feed:
             start = starts.get(source)
             if source in self.finished:
                 continue
-            if file.source.compression == "none":
+            if file.source.is_plain:
                 self._plain.append(SlicedFile(source, file, block_bytes, start))
             else:
                 self._packed.append(SourceReader(source, file, block_bytes, start))

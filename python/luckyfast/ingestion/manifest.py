@@ -117,13 +117,15 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
     Returns:
         share_sorted of the most sorted column, the column, the share by chance, and whether that is suspicious.
     """
+    best: dict[str, Any] = {"share_sorted": 0.0, "column": None, "share_by_chance": 0.0, "suspicious": False}
     dialect = file.dialect
+    if file.source.form != "delimited":
+        return best
     reader = SourceReader(0, file, _ORDER_SAMPLE_BYTES)
     block = reader.read(Workspace(_ORDER_SAMPLE_BYTES))
     if block is not None:
         reader.close()
     visits = _sample_visits(file, block) if block is not None else []
-    best: dict[str, Any] = {"share_sorted": 0.0, "column": None, "share_by_chance": 0.0, "suspicious": False}
     taken = {*file.customer, *file.time, *(file.visit or ())}
     for column, name in enumerate(dialect.header):
         if column in taken:
@@ -156,7 +158,7 @@ def _sample_visits(file: FilePlan, block: Block) -> list[list[list[bytes]]]:
     stops = workspace.row_stops[:n_rows].tolist()
     positions = workspace.separators[: stops[-1] & 0x7FFFFFFF if n_rows else 0].tolist()
     by_visit: dict[tuple[bytes, ...], list[list[bytes]]] = {}
-    columns = (*file.customer, *(file.visit or file.time))
+    columns = tuple(column for column in (*file.customer, *(file.visit or file.time)) if column >= 0)
     first = start = 0
     for stop in stops:
         if stop == first + len(dialect.header):

@@ -11,7 +11,7 @@ from luckyfast import _engine
 from luckyfast.errors import BudgetError
 from luckyfast.ingestion.duplicates import SAMPLE_ROWS, thin_sample
 from luckyfast.ingestion.plan import Rules
-from luckyfast.ingestion.rejects import BlockReport, Rejects
+from luckyfast.ingestion.rejects import REASONS, BlockReport, Rejects
 from luckyfast.ingestion.rules import kernel_conditions
 from luckyfast.kernels import parse as kernel
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "LookupTable", "Parser", "make_layout"]
 
 ROLES = ("customer", "time", "action", "visit")
-_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order")
+_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
 _FIRST_FRAGMENTS = 1 << 11
@@ -88,16 +88,24 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
     numbers = np.zeros(kernel.N_NUMBERS, np.int64)
     numbers[kernel.DELIMITER] = dialect.delimiter
     numbers[kernel.QUOTE] = -1 if dialect.quote is None else dialect.quote
-    numbers[kernel.N_FIELDS] = len(dialect.header)
+    # of JSON, only the needed values reach the kernel, and an empty one behind them
+    is_projected = file.source.form != "delimited"
+    numbers[kernel.N_FIELDS] = len(file.needed) + 1 if is_projected else len(dialect.header)
     numbers[kernel.TIME_KIND] = _TIME_KINDS.index(form.kind)
     numbers[kernel.UNIT_US] = form.unit_us
     numbers[kernel.DATE_SEPARATOR] = form.date_separator or 0
+    numbers[kernel.YEAR_DIGITS] = form.year_digits
+    numbers[kernel.CLOCK_DIGITS] = form.clock_digits
     numbers[kernel.HAS_LOOKUP] = plan.lookup is not None
     rules, bounds = plan.rules, np.iinfo(np.int64)
     numbers[kernel.SINCE] = bounds.min if rules.since is None else rules.since
     numbers[kernel.UNTIL] = bounds.max if rules.until is None else rules.until - 1
     numbers[kernel.N_WHERE] = len(rules.where)
-    columns = [tuple(getattr(file, role) or ()) for role in ROLES]
+    columns, conditions = [tuple(getattr(file, role) or ()) for role in ROLES], file.where
+    if is_projected:
+        places = {column: place for place, column in enumerate(file.needed)}
+        columns = [tuple(places.get(column, column) for column in role) for role in columns]
+        conditions = tuple(places.get(column, column) for column in file.where)
     literals = [tuple(plan.nulls.get(role, ())) for role in ROLES]
     flat = [literal for role in literals for literal in role]
     return kernel.Layout(
@@ -107,7 +115,10 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
         np.frombuffer(b"".join(flat) + bytes(16), np.uint8).copy(),
         _starts([len(literal) for literal in flat]),
         _starts([len(role) for role in literals]),
-        *kernel_conditions(rules, file.where),
+        np.array([sum({1 << min(len(literal), 62) for literal in role}) for role in literals], np.int64),
+        np.frombuffer(b"".join(file.constants) + bytes(16), np.uint8).copy(),
+        _starts([len(constant) for constant in file.constants]),
+        *kernel_conditions(rules, conditions),
     )
 
 
@@ -230,14 +241,19 @@ class Parser:
             return
         data = block.workspace.buffer
         rows, starts, stops = self._rejects.row[:n], self._rejects.start[:n], self._rejects.stop[:n]
+        reasons = self._rejects.reason[:n].copy()
         lines = rows - block.rows[0]
-        if block.n_lines != block.rows[1] - block.rows[0]:
-            kernel.count_lines(data, block.row_start, starts, lines)
-        raw = np.empty(int((stops - starts).sum()), np.uint8)
-        kernel.take_rows(data, starts, stops, raw)
-        report.rejects.append(
-            Rejects(block.origin + starts, lines, self._rejects.reason[:n].copy(), stops - starts, raw)
-        )
+        if block.original is not None:
+            offsets, raws = block.original.take(lines)
+            reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
+            sizes, raw = np.array([len(one) for one in raws], np.int64), np.frombuffer(b"".join(raws), np.uint8)
+        else:
+            if block.n_lines != block.rows[1] - block.rows[0]:
+                kernel.count_lines(data, block.row_start, starts, lines)
+            offsets, sizes = block.origin + starts, stops - starts
+            raw = np.empty(int(sizes.sum()), np.uint8)
+            kernel.take_rows(data, starts, stops, raw)
+        report.rejects.append(Rejects(offsets, lines, reasons, sizes, raw))
         self._rejects.state[0] = 0
 
     def take_sample(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:

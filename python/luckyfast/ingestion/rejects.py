@@ -30,6 +30,7 @@ REASONS = (
     "unmatched_lookup",
     "bad_encoding",
     "too_long",
+    "bad_json",
 )
 """In the order in which they are looked for: a row with several faults is counted under the first."""
 

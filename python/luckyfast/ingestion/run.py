@@ -24,6 +24,7 @@ from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
+from luckyfast.ingestion.jsonlines import Projector, find_projector
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
 from luckyfast.ingestion.mending import describe_dialect
 from luckyfast.ingestion.merge import Histories, ShardWriter, merge_all, plan_merge
@@ -306,8 +307,11 @@ class _Run:
 
         def work(parser: Parser) -> None:
             workspace = Workspace(budget.block_bytes)
+            projectors: dict[tuple[str, ...], Projector] = {}
             try:
                 while (block := feed.next(workspace)) is not None:
+                    if projector := find_projector(plan.files[block.source], projectors):
+                        block = projector.project(block)
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
                     if workspace.rest is None:
                         checkpoints.pause(lambda: self._spill(parser))
@@ -431,7 +435,7 @@ class _Run:
         if example is not None:
             index, rejects = example
             raw = rejects.cut(0, 1).raw[:80].tobytes()
-            shown = f"; the first is line {rejects.line[0]} of {plan.files[index].source.path.name}: {raw!r}"
+            shown = f"; the first is line {rejects.line[0]} of {Path(plan.files[index].source.label).name}: {raw!r}"
         share = n_rejected / max(n_rows, 1)
         raise InputError(
             f"{n_rejected:,} of {n_rows:,} rows ({100 * share:.1f} %) were rejected: {ranked}{shown}",
@@ -451,7 +455,7 @@ class _Run:
         texts, action_events = ranking.texts, ranking.events
         duplicates = self.sample.measure()
         others = {"actions": ranking.n_others, "events": ranking.n_other_events}
-        names = [str(file.source.path) for file in plan.files]
+        names = [file.source.label for file in plan.files]
         write_vocabulary(texts, action_events, partial / "vocabulary.parquet")
         n_parts = 0 if self.base is None else self.base.copy_rejects(partial / "rejects")
         examples = write_rejects(self.log, names, partial / "rejects" / f"part-{n_parts:05d}.parquet")

@@ -24,6 +24,7 @@ _KEYS: Mapping[str, Mapping[str, tuple[str, type]]] = {
         "quote": ("quote", str),
         "encoding": ("encoding", str),
         "columns": ("columns", list),
+        "filename_pattern": ("filename_pattern", str),
     },
     "lookup": {"path": ("lookup", str), "on": ("on", str)},
     "rules": {
@@ -41,7 +42,7 @@ _KINDS = {list: "a list of strings", str: "a string", bool: "true or false", int
 def format_schema(plan: IngestPlan) -> str:
     """Write what a plan has decided as TOML.
 
-    Delimiter and quote are left out where the files differ, so that they are found again file by file.
+    Encoding, delimiter and quote are left out where the files differ, so that they are found again file by file.
 
     Args:
         plan: the plan of the run.
@@ -50,20 +51,25 @@ def format_schema(plan: IngestPlan) -> str:
         The text of schema.toml.
     """
     roles = {role: list(getattr(plan.roles, role) or ["none"]) for role in _ROLES}
-    dialects = [file.dialect for file in plan.files]
-    files: dict[str, Any] = {"encoding": dialects[0].encoding}
+    dialects = [file.dialect for file in plan.files if file.source.form == "delimited"]
+    files: dict[str, Any] = {}
+    # what needs no decoding is found again, so that files of another encoding can be added later
+    if {file.source.encoding for file in plan.files} == {plan.files[0].source.encoding} - {"utf-8"}:
+        files["encoding"] = plan.files[0].source.encoding
     if len({dialect.delimiter for dialect in dialects}) == 1:
         files["delimiter"] = chr(dialects[0].delimiter)
     if len({dialect.quote for dialect in dialects}) == 1:
         quote = dialects[0].quote
         files["quote"] = "none" if quote is None else chr(quote)
-    if not any(dialect.has_header for dialect in dialects):
+    if dialects and not any(dialect.has_header for dialect in dialects):
         files["columns"] = list(dialects[0].header)
+    if plan.filename_pattern is not None:
+        files["filename_pattern"] = plan.filename_pattern
     sections: dict[str, dict[str, Any]] = {
         "roles": roles,
         "time": {"format": time_format_name(plan.time_format)},
         "files": files,
-        "nulls": {role: [literal.decode() for literal in plan.nulls[role]] for role in _ROLES if plan.nulls.get(role)},
+        "nulls": {role: [literal.decode() for literal in plan.nulls[role]] for role in _ROLES if role in plan.nulls},
         "lookup": {"path": plan.lookup.path.as_posix(), "on": plan.lookup.on} if plan.lookup else {},
         "rules": _rules(plan),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
@@ -17,15 +17,17 @@ from luckyfast.ingestion.plan import FilePlan
 from luckyfast.ingestion.sources import open_source
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from luckyfast.ingestion.slices import Slice
 
-__all__ = ["KEPT_OF_LONG_ROW", "MAX_RECORD_BYTES", "Block", "SourceReader", "Workspace"]
+__all__ = ["KEPT_OF_LONG_ROW", "MAX_RECORD_BYTES", "SCRATCH_BYTES", "Block", "Original", "SourceReader", "Workspace"]
 
 MAX_RECORD_BYTES = 1 << 22
 """Longer rows are rejected, and a quote open for longer was opened by mistake; no block size moves this border."""
 
 KEPT_OF_LONG_ROW = 1 << 16
-_SCRATCH_BYTES = 1 << 16
+SCRATCH_BYTES = 1 << 16
 _NEWLINE = 10
 
 
@@ -43,7 +45,7 @@ class Workspace:
 
     def __init__(self, block_bytes: int) -> None:
         # what is read of the next block with it must fit too, or buffers would come and go
-        self._n_usual = block_bytes + block_bytes // 32 + 1024 + 2 * _engine.SLACK + _SCRATCH_BYTES
+        self._n_usual = block_bytes + block_bytes // 32 + 1024 + 2 * _engine.SLACK + SCRATCH_BYTES
         self.rest: Slice | None = None
         self._allocate(self._n_usual)
 
@@ -53,15 +55,22 @@ class Workspace:
 
     def make_room(self, n_bytes: int, n_kept: int = 0) -> None:
         """See that `n_bytes` fit into the buffer; its first `n_kept` bytes stay."""
-        if len(self.buffer) < n_bytes + 2 * _engine.SLACK + _SCRATCH_BYTES:
+        if len(self.buffer) < n_bytes + 2 * _engine.SLACK + SCRATCH_BYTES:
             kept = self.buffer[:n_kept].copy()
-            self._allocate(2 * n_bytes + 2 * _engine.SLACK + _SCRATCH_BYTES)
+            self._allocate(2 * n_bytes + 2 * _engine.SLACK + SCRATCH_BYTES)
             self.buffer[:n_kept] = kept
 
     def shrink(self) -> None:
         """Give back what an unusually long record took."""
         if len(self.buffer) > self._n_usual:
             self._allocate(self._n_usual)
+
+
+class Original(Protocol):
+    """What the rows of a block were before only the needed values of them were taken."""
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[bytes]]:
+        """Offsets in the source, and the raw bytes, of rows that are counted from the block's first."""
 
 
 @dataclass
@@ -79,6 +88,7 @@ class Block:
         has_escapes: quoted fields need more than their two quotes taken off.
         origin: offset in the source of the buffer's first byte.
         long_row: the first bytes of a row too long to be read, which then is all that the block holds.
+        original: where the records of the buffer come from, if they are not those of the source.
     """
 
     source: int
@@ -92,6 +102,7 @@ class Block:
     has_escapes: bool = False
     origin: int = 0
     long_row: bytes | None = None
+    original: Original | None = None
 
 
 def long_row_block(source: int, offset: int, n_bytes: int, workspace: Workspace) -> Block:

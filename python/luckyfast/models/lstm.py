@@ -34,7 +34,9 @@ class LSTMCore(nn.Module):
         return zeros, zeros
 
     def forward(self, bags: Tensor, steps: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run over the bags [T, B, 4H] and step features [T, B, S]; return outputs [T, B, H] and the state after."""
+        """Run over the bags [T * B, 4H] and step features [T, B, S]; return outputs [T, B, H] and the state after."""
+        T, B, S = steps.shape
         h, c = state
-        outputs, h, c = self.ops.lstm_sequence(self.input(steps).add_(bags), h, c, self.weight)
+        projected = self.ops.linear(steps.view(T * B, S), self.input.weight, self.input.bias, onto=bags)
+        outputs, h, c = self.ops.lstm_sequence(projected.view(T, B, -1), h, c, self.weight)
         return outputs, (h, c)

@@ -36,7 +36,7 @@ class Network(nn.Module):
         n_steps_in = 2 + 2 * constants.n_calendar
         self.core: LSTMCore | WindowCore
         if config.arch == "mlp":
-            self.core = WindowCore(n_steps_in, E, H, config.window)
+            self.core = WindowCore(n_steps_in, E, H, config.window, ops)
         else:
             self.core = LSTMCore(n_steps_in, H, ops)
         n_table = 4 * H if config.arch == "lstm" else E
@@ -80,12 +80,14 @@ class Network(nn.Module):
         )
         bags = self.ops.sum_bags(segment.bag_start, segment.bag_actions, self.table)
         bags = F.dropout(bags, self.dropout, self.training)
-        outputs, state = self.core(self.project(bags).view(T, B, -1), steps, state)
+        if isinstance(self.project, nn.Linear):
+            bags = self.ops.linear(bags, self.project.weight, None)
+        outputs, state = self.core(bags, steps, state)
         memory = outputs.reshape(T * B, -1).index_select(0, positions)
-        summary = F.gelu(self.summary(torch.cat((memory, calendar), 1)))
-        summary = F.dropout(summary, self.dropout, self.training)
-        by_calendar = F.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior)
-        logits = torch.addmm(by_calendar, summary, self.output.t())
+        summary = self.ops.linear(torch.cat((memory, calendar), 1), self.summary.weight, self.summary.bias)
+        summary = F.dropout(F.gelu(summary), self.dropout, self.training)
+        logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior)
+        logits = self.ops.linear(summary, self.output, None, onto=logits)
         if self.residual is not None and segment.habits is not None:
             logits = self.residual(logits, segment.habits, torch.cat((calendar, summary), 1))
         return logits, state

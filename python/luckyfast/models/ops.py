@@ -21,6 +21,20 @@ HabitWeights = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 class Ops(Protocol):
     """The operations that come in two forms. Tensors are float32 on the network's device, arrays are on the host."""
 
+    def linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None = None) -> Tensor:
+        """Compute ``inputs @ weight.T + bias + onto``.
+
+        Args:
+            inputs: [n, K].
+            weight: [N, K].
+            bias: [N].
+            onto: [n, N]; may be overwritten.
+
+        Returns:
+            [n, N].
+        """
+        ...
+
     def sum_bags(self, start: NDArray[np.int64], actions: NDArray[np.int64], table: Tensor) -> Tensor:
         """Sum the table's rows of each bag and divide by the square root of its size.
 

@@ -17,6 +17,11 @@ __all__ = ["PlainOps"]
 class PlainOps:
     """Plain PyTorch, for every device."""
 
+    def linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None = None) -> Tensor:
+        """Apply a linear layer."""
+        outputs = F.linear(inputs, weight, bias)
+        return outputs if onto is None else onto + outputs
+
     def sum_bags(self, start: NDArray[np.int64], actions: NDArray[np.int64], table: Tensor) -> Tensor:
         """Sum rows of a table."""
         offsets, ids = (torch.from_numpy(array).to(table.device) for array in (start, actions))

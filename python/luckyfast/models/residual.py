@@ -54,4 +54,5 @@ class HabitResidual(nn.Module):
             self.second.weight,
             self.log_popularity,
         )
-        return self.ops.add_habits(logits, habits, self.shared + self.gate(state), weights)
+        moment_weights = self.ops.linear(state, self.gate.weight, self.shared)
+        return self.ops.add_habits(logits, habits, moment_weights, weights)
