@@ -114,7 +114,7 @@ def test_a_budget_ends_the_training_with_a_model() -> None:
     lines: list[dict[str, Any]] = []
     with opened(habit_log(n_customers=40)) as dataset:
         split = split_by_time(dataset)
-        config = replace(SMALL, epochs=1000, refit_epochs=0)
+        config = replace(SMALL, epochs=100_000, refit_epochs=0)
         model = train(dataset, split, config, budget_s=2.0, on_epoch=lines.append)
     assert lines
     assert lines[-1]["learning_rate"] < 0.2 * config.learning_rate
