@@ -343,14 +343,13 @@ class TifuKnn(Baseline):
         size = max(BLOCK_VALUES // max(len(sample), 1), 1)
         sparse = len(index.held) < SPARSE_SHARE * sample.size
         # A row's own length does not change the order of its distances and is left out.
-        distances: NDArray[np.float32]
         for start in range(0, len(rows) if nearest.size else 0, size):
             part = rows[start : start + size]
             if sparse:
                 distances = np.tile(index.norms, (len(part), 1))
                 kernels.subtract_products(part, index.action_start, index.holders, index.held, distances)
             else:
-                distances = (np.float32(-2.0) * part) @ sample.T
+                distances = np.matmul(np.float32(-2.0) * part, sample.T, dtype=np.float32)
                 distances += index.norms
             kernels.select_nearest(distances, nearest[start : start + size])
         return nearest
