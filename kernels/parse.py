@@ -19,6 +19,7 @@ __all__ = [
     "Rejects",
     "Store",
     "count_lines",
+    "hash_names",
     "intern_names",
     "parse_rows",
     "rehash_names",
@@ -30,17 +31,58 @@ UNCLOSED_QUOTE, FIELD_COUNT, MISSING_CUSTOMER, MISSING_TIME, BAD_TIME = 0, 1, 2,
 MISSING_ACTION, UNMATCHED_LOOKUP, BAD_ENCODING = 5, 6, 7
 
 # Why `parse_rows` stopped.
-DONE, STORE_FULL, CUSTOMERS_FULL, ACTIONS_FULL, REJECTS_FULL, SCRATCH_FULL = 0, 1, 2, 3, 4, 5
+DONE, STORE_FULL, CUSTOMERS_FULL, ACTIONS_FULL, REJECTS_FULL, SCRATCH_FULL, SAMPLE_FULL = 0, 1, 2, 3, 4, 5, 6
 
 # Places in Layout.numbers.
-DELIMITER, QUOTE, N_FIELDS, TIME_KIND, UNIT_US, DATE_SEPARATOR, HAS_LOOKUP, N_NUMBERS = 0, 1, 2, 3, 4, 5, 6, 7
-ISO, EPOCH, YMD, DMY, MDY, ORDER = 0, 1, 2, 3, 4, 5
+DELIMITER, QUOTE, N_FIELDS, TIME_KIND, UNIT_US, DATE_SEPARATOR, HAS_LOOKUP = 0, 1, 2, 3, 4, 5, 6
+YEAR_DIGITS, CLOCK_DIGITS, SINCE, UNTIL, N_WHERE, N_NUMBERS = 7, 8, 9, 10, 11, 12
+ISO, EPOCH, YMD, DMY, MDY, ORDER, NAMED = 0, 1, 2, 3, 4, 5, 6
 
 # Places in Store.state.
-N_FRAGMENTS, N_ACTIONS, N_EVENTS, MIN_TIME, MAX_TIME, STATUS, N_STATE = 0, 1, 2, 3, 4, 5, 6
+N_FRAGMENTS, N_ACTIONS, N_EVENTS, MIN_TIME, MAX_TIME, STATUS = 0, 1, 2, 3, 4, 5
+N_SAMPLED, SAMPLE_BITS, N_STATE = 6, 7, 8
+
+# Columns of Layout.conditions, and the values of two of them.
+RULE, COLUMN, OPERATOR, IS_NUMBER, VALUE, SIZE, N_CONDITION = 0, 1, 2, 3, 4, 5, 6
+LESS, LESS_EQUAL, EQUAL, UNEQUAL, GREATER_EQUAL, GREATER = 0, 1, 2, 3, 4, 5
 
 UNCLOSED = 0x80000000
 US = 1_000_000
+
+# What a word of a time may mean: a month (1 to 12), nothing, the ending of an ordinal, or a zone's hours beside ZONE.
+FILLER, ORDINAL, UNKNOWN_WORD, ZONE = 20, 21, 30, 100
+
+
+def _time_words() -> dict[str, int]:
+    """The words of times in English and French, small, without accents, cut after eight letters."""
+    months = (
+        "jan janv january janvier",
+        "feb fev fevr february fevrier",
+        "mar march mars",
+        "apr avr april avril",
+        "may mai",
+        "jun juin june",
+        "jul juil juillet july",
+        "aug aou aout august",
+        "sep sept september septembre",
+        "oct october octobre",
+        "nov november novembre",
+        "dec december decembre",
+    )
+    days = "mon tue tues wed thu thur thurs fri sat sun monday tuesday wednesday thursday friday saturday sunday"
+    days += " lun mer jeu ven sam dim lundi mardi mercredi jeudi vendredi samedi dimanche"
+    words = {word[:8]: month for month, names in enumerate(months, start=1) for word in names.split()}
+    words |= {word[:8]: FILLER for word in (*days.split(), "le", "a", "at", "on", "of", "de", "the")}
+    words |= dict.fromkeys(("st", "nd", "rd", "th", "er", "e"), ORDINAL)
+    # RFC 2822, section 4.3, and the zones of its readers in Europe
+    hours = {"z": 0, "utc": 0, "gmt": 0, "ut": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6}
+    hours |= {"pst": -8, "pdt": -7, "wet": 0, "west": 1, "cet": 1, "cest": 2, "eet": 2, "eest": 3}
+    return words | {name: ZONE + offset for name, offset in hours.items()}
+
+
+WORD_KEYS = np.array([int.from_bytes(word.encode(), "little") for word in _time_words()], np.uint64)
+WORD_VALUES = np.array(list(_time_words().values()), np.int64)
+MAR = np.uint64(int.from_bytes(b"mar", "little"))
 
 
 class Names(NamedTuple):
@@ -60,7 +102,10 @@ class Layout(NamedTuple):
     """Where the roles lie in a file's rows, and what means null.
 
     `columns[starts[r]:starts[r + 1]]` are the columns of role `r` (customer, time, action, visit); null literal `i` is
-    `null_bytes[null_stops[i]:null_stops[i + 1]]`, those of role `r` are `null_starts[r]:null_starts[r + 1]`.
+    `null_bytes[null_stops[i]:null_stops[i + 1]]`, those of role `r` are `null_starts[r]:null_starts[r + 1]`. Column
+    `-1 - k` has the same value in all rows, `constants[constant_stops[k]:constant_stops[k + 1]]`.
+    `conditions` is int64[n, N_CONDITION]: a row that does not meet one is filtered under its RULE. A number is
+    VALUE x 10 ** SIZE; a text is SIZE bytes of `condition_bytes` from VALUE on.
     """
 
     numbers: Any
@@ -69,29 +114,45 @@ class Layout(NamedTuple):
     null_bytes: Any
     null_stops: Any
     null_starts: Any
+    null_sizes: Any  # int64 per role, bit n: some literal has n bytes (62: or more)
+    constants: Any
+    constant_stops: Any
+    conditions: Any
+    condition_bytes: Any
 
 
 class Store(NamedTuple):
-    """Accepted rows as fragments: consecutive rows of one customer and one visit key."""
+    """Accepted rows as fragments: consecutive rows of one customer and one visit key.
+
+    Of the visits whose key begins with SAMPLE_BITS zero bits, each row's visit key and hash are kept in
+    `sample_keys` and `sample_rows`, from which the share of rows that come twice is told.
+    """
 
     customer: Any  # uint32, local id
     n_actions: Any  # uint32
     time: Any  # int64, the smallest of its rows
     key: Any  # uint64
     actions: Any  # uint32, local ids of all fragments in order
+    rows: Any  # uint64, hashes of the raw rows beside `actions`; no places where they are not wanted
     action_counts: Any  # int64 per local action id
     hashes: Any  # uint64 per local customer id
+    sample_keys: Any  # uint64
+    sample_rows: Any  # uint64
     state: Any  # int64[N_STATE]
 
 
 class Rejects(NamedTuple):
-    """Rejected rows: number and place in the block (int64), reason (uint8); `state` is [rejects, empty lines]."""
+    """Rejected rows: number and place in the block (int64), reason (uint8); `state` is [rejects, empty lines].
+
+    `filtered` (int64) counts the rows that each rule of the run has left out.
+    """
 
     row: Any
     start: Any
     stop: Any
     reason: Any
     state: Any
+    filtered: Any
 
 
 # PERF: helpers take the addresses of arrays, not arrays: Numba counts references around each call that is given an
@@ -221,6 +282,14 @@ def name_hash(data, start, size):  # type: ignore[no-untyped-def]
     for at in range(size):
         x = (x ^ np.uint64(byte_at(data, start + at))) * np.uint64(0x100000001B3)
     return finalise(x)
+
+
+@njit(cache=True, nogil=True)
+def hash_names(data, starts, hashes):  # type: ignore[no-untyped-def]
+    """`name_hash` of each name `data[starts[i]:starts[i + 1]]`."""
+    at = address(data)
+    for i in range(len(hashes)):
+        hashes[i] = name_hash(at, starts[i], starts[i + 1] - starts[i])
 
 
 @njit(cache=True, nogil=True)
@@ -394,6 +463,32 @@ def date_to_us(year, month, day):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def read_number(data, at, n):  # type: ignore[no-untyped-def]
+    """The number in so many digits."""
+    value = 0
+    for k in range(n):
+        value = value * 10 + byte_at(data, at + k) - 48
+    return value
+
+
+@njit(cache=True, nogil=True)
+def read_fraction(data, at, stop):  # type: ignore[no-untyped-def]
+    """Digits behind a decimal mark as millionths, finer ones cut off: where they end (-1: none) and their value."""
+    n = value = 0
+    while at < stop and 48 <= byte_at(data, at) <= 57:
+        if n < 6:
+            value = value * 10 + byte_at(data, at) - 48
+        n += 1
+        at += 1
+    if n == 0:
+        return -1, 0
+    while n < 6:
+        value *= 10
+        n += 1
+    return at, value
+
+
+@njit(cache=True, nogil=True)
 def parse_clock(data, at, stop, least_hour_digits):  # type: ignore[no-untyped-def]
     """HH:MM[:SS[.f]] from `at`: where it ends (-1: it is none) and the microseconds, finer digits cut off."""
     if at + 5 <= stop and byte_at(data, at + 2) == 58:
@@ -415,27 +510,140 @@ def parse_clock(data, at, stop, least_hour_digits):  # type: ignore[no-untyped-d
             return -1, 0
         second = two_digits(data, at + 1)
         at += 3
-        if at < stop and byte_at(data, at) == 46:
-            at += 1
-            n = 0
-            while at < stop and 48 <= byte_at(data, at) <= 57:
-                if n < 6:
-                    fraction = fraction * 10 + byte_at(data, at) - 48
-                n += 1
-                at += 1
-            if n == 0:
-                return -1, 0
-            while n < 6:
-                fraction *= 10
-                n += 1
+        if at < stop and (byte_at(data, at) == 46 or byte_at(data, at) == 44):
+            end, fraction = read_fraction(data, at + 1, stop)
+            at = max(at, end)
     if hour > 23 or minute > 59 or second > 59:
         return -1, 0
     return at, (hour * 3600 + minute * 60 + second) * US + fraction
 
 
 @njit(cache=True, nogil=True)
-def parse_iso(data, at, stop):  # type: ignore[no-untyped-def]
-    """YYYY-MM-DD[T ]HH:MM[:SS[.f]][Z|+HH:MM], or the date alone."""
+def parse_digit_clock(data, at, stop, clock_digits, is_joined):  # type: ignore[no-untyped-def]
+    """A time of day without colons: HHMM or HHMMSS as one integer, which may have lost zeros, or H[ M[ S]].
+
+    `is_joined`: it follows its date without a gap, so that no digit may lack.
+    """
+    n = count_digits(data, at, stop, 7)
+    if n == 0 or n > clock_digits or (is_joined and n != clock_digits):
+        return -1, 0
+    value = read_number(data, at, n)
+    at += n
+    hour, minute, second = value, 0, 0
+    if clock_digits == 4:
+        hour, minute = value // 100, value % 100
+    elif clock_digits == 6:
+        hour, minute, second = value // 10_000, value // 100 % 100, value % 100
+    else:
+        for k in range(2):
+            if at + 1 < stop and byte_at(data, at) == 32 and 48 <= byte_at(data, at + 1) <= 57:
+                n = count_digits(data, at + 1, stop, 3)
+                part = read_number(data, at + 1, n)
+                minute, second = (part, second) if k == 0 else (minute, part)
+                at += 1 + n
+    if hour > 23 or minute > 59 or second > 59:
+        return -1, 0
+    return at, (hour * 3600 + minute * 60 + second) * US
+
+
+@njit(cache=True, nogil=True)
+def read_word(data, at, stop):  # type: ignore[no-untyped-def]
+    """A word's first eight letters, small and without accents, as one integer, and where the word ends."""
+    key = np.uint64(0)
+    n = 0
+    while at < stop:
+        byte = byte_at(data, at)
+        size = 1
+        if 65 <= byte <= 90:
+            byte += 32
+        elif byte == 0xC3 and at + 1 < stop:
+            # U+00C0 to U+00FF: a, e and u with their accents, capital or small
+            low = byte_at(data, at + 1) & 0x9F
+            byte = 97 if 0x80 <= low <= 0x85 else 101 if 0x88 <= low <= 0x8B else 117 if 0x99 <= low <= 0x9C else 63
+            size = 2
+        if byte < 97 or byte > 122:
+            if byte == 63:
+                n = 99
+            break
+        if n < 8:
+            key |= np.uint64(byte) << np.uint64(8 * n)
+        n += 1
+        at += size
+    return key if n < 10 else np.uint64(0), at
+
+
+@njit(cache=True, nogil=True)
+def find_word(key):  # type: ignore[no-untyped-def]
+    """What a word of a time means: see `_time_words`."""
+    for i in range(len(WORD_KEYS)):
+        if WORD_KEYS[i] == key:
+            return WORD_VALUES[i]
+    return UNKNOWN_WORD
+
+
+@njit(cache=True, nogil=True)
+def parse_zone(data, at, stop):  # type: ignore[no-untyped-def]
+    """What may follow a time of day: Z, UTC or another zone's name, an offset, a (comment) or [Area/City].
+
+    Returns:
+        Whether nothing else follows, and the offset from UTC in microseconds.
+    """
+    offset = 0
+    while at < stop:
+        byte = byte_at(data, at)
+        if byte == 32:
+            at += 1
+        elif byte == 43 or byte == 45:
+            n = count_digits(data, at + 1, stop, 4)
+            if n == 4:
+                hour, minute, size = two_digits(data, at + 1), two_digits(data, at + 3), 5
+            elif n == 2 and at + 6 <= stop and byte_at(data, at + 3) == 58:
+                hour, minute, size = two_digits(data, at + 1), two_digits(data, at + 4), 6
+            elif n == 2:
+                hour, minute, size = two_digits(data, at + 1), 0, 3
+            else:
+                return False, 0
+            if hour > 23 or minute > 59 or offset != 0:
+                return False, 0
+            offset = (hour * 60 + minute) * (60 * US if byte == 43 else -60 * US)
+            at += size
+            if at < stop and byte_at(data, at) != 32 and byte_at(data, at) != 91:
+                return False, 0
+        elif byte == 40 or byte == 91:
+            if byte_at(data, stop - 1) != (41 if byte == 40 else 93):
+                return False, 0
+            at = stop
+        else:
+            key, end = read_word(data, at, stop)
+            meaning = find_word(key)
+            if end == at or meaning < ZONE - 24 or offset != 0:
+                return False, 0
+            offset = (meaning - ZONE) * 3600 * US
+            at = end
+    return True, offset
+
+
+@njit(cache=True, nogil=True)
+def parse_tail(data, at, stop, clock):  # type: ignore[no-untyped-def]
+    """What follows a time of day, AM or PM and a zone: whether all of it fits, and the microseconds, now of UTC."""
+    if at == stop:
+        return True, clock
+    first = at + 1 if byte_at(data, at) == 32 else at
+    if first + 2 <= stop and byte_at(data, first + 1) | 0x20 == 109:
+        half = byte_at(data, first) | 0x20
+        if half == 97 or half == 112:
+            hour = clock // (3600 * US)
+            if hour < 1 or hour > 12:
+                return False, 0
+            clock += (12 * 3600 * US if half == 112 else 0) - (12 * 3600 * US if hour == 12 else 0)
+            at = first + 2
+    good, offset = parse_zone(data, at, stop)
+    return good, clock - offset
+
+
+@njit(cache=True, nogil=True)
+def parse_iso(data, at, stop, clock_digits):  # type: ignore[no-untyped-def]
+    """YYYY-MM-DD[T ]HH:MM[:SS[.f]][zone], or the date alone."""
     if stop - at < 10 or byte_at(data, at + 4) != 45 or byte_at(data, at + 7) != 45:
         return False, 0
     year = two_digits(data, at) * 100 + two_digits(data, at + 2)
@@ -444,53 +652,166 @@ def parse_iso(data, at, stop):  # type: ignore[no-untyped-def]
         return good, time
     if byte_at(data, at + 10) != 32 and byte_at(data, at + 10) != 84:
         return False, 0
-    at, clock = parse_clock(data, at + 11, stop, 2)
+    if clock_digits > 0:
+        at, clock = parse_digit_clock(data, at + 11, stop, clock_digits, False)
+    else:
+        at, clock = parse_clock(data, at + 11, stop, 1)
     if at < 0:
         return False, 0
-    time += clock
-    if at < stop:
-        if byte_at(data, at) == 90:
-            at += 1
-        elif (byte_at(data, at) == 43 or byte_at(data, at) == 45) and stop - at == 6 and byte_at(data, at + 3) == 58:
-            hour, minute = two_digits(data, at + 1), two_digits(data, at + 4)
-            if hour > 23 or minute > 59:
-                return False, 0
-            offset = (hour * 60 + minute) * 60 * US
-            time += -offset if byte_at(data, at) == 43 else offset
-            at += 6
-    return at == stop, time
+    good, clock = parse_tail(data, at, stop, clock)
+    return good, time + clock
 
 
 @njit(cache=True, nogil=True)
-def parse_date(data, at, stop, kind, separator):  # type: ignore[no-untyped-def]
-    """YYYYMMDD, or day, month and year with a separator; then perhaps a space and a time of day."""
+def parse_compact(data, at, stop, kind, year_digits, clock_digits):  # type: ignore[no-untyped-def]
+    """A date in digits alone: where it ends (-1: it is none), and year, month, day."""
+    total = year_digits + 4
+    n = count_digits(data, at, stop, 15)
+    if n > total:
+        # YYYYMMDDHHMMSS
+        if clock_digits == 0 or n != total + clock_digits:
+            return -1, 0, 0, 0
+        n = total
+    # integers lose their first zero: 50131 is 2005-01-31 and 1022017 is 01/02/2017
+    if n < (total if kind == YMD and year_digits == 4 else total - 1):
+        return -1, 0, 0, 0
+    value = read_number(data, at, n)
     if kind == YMD:
-        if stop - at < 8:
-            return False, 0
-        year = two_digits(data, at) * 100 + two_digits(data, at + 2)
-        month, day = two_digits(data, at + 4), two_digits(data, at + 6)
-        at += 8
+        return at + n, value // 10_000, value // 100 % 100, value % 100
+    base = 10_000 if year_digits == 4 else 100
+    year, second, first = value % base, value // base % 100, value // base // 100
+    return (at + n, year, second, first) if kind == DMY else (at + n, year, first, second)
+
+
+@njit(cache=True, nogil=True)
+def parse_separated(data, at, stop, kind, separator, year_digits):  # type: ignore[no-untyped-def]
+    """Day, month and year with a separator: where they end (-1: they are none), and year, month, day."""
+    a, b, c = 0, 0, 0
+    for k in range(3):
+        is_year = k == (0 if kind == YMD else 2)
+        n = count_digits(data, at, stop, 4)
+        if n == 0 or (n != year_digits if is_year else n > 2):
+            return -1, 0, 0, 0
+        a, b, c = b, c, read_number(data, at, n)
+        at += n
+        if k < 2:
+            if at >= stop or byte_at(data, at) != separator:
+                return -1, 0, 0, 0
+            at += 1
+    if kind == YMD:
+        return at, a, b, c
+    return (at, c, b, a) if kind == DMY else (at, c, a, b)
+
+
+@njit(cache=True, nogil=True)
+def parse_date(data, at, stop, form):  # type: ignore[no-untyped-def]
+    """Year, month and day in one of three orders, with a separator or in digits alone, and perhaps a time of day."""
+    kind, _, separator, year_digits, clock_digits = form
+    if separator == 0:
+        at, year, month, day = parse_compact(data, at, stop, kind, year_digits, clock_digits)
     else:
-        parts = (0, 0)
-        for k in range(2):
-            n = count_digits(data, at, stop, 2)
-            if n == 0 or at + n >= stop or byte_at(data, at + n) != separator:
-                return False, 0
-            value = two_digits(data, at) if n == 2 else byte_at(data, at) - 48
-            parts = (value, 0) if k == 0 else (parts[0], value)
-            at += n + 1
-        if stop - at < 4:
-            return False, 0
-        year = two_digits(data, at) * 100 + two_digits(data, at + 2)
-        day, month = parts if kind == DMY else (parts[1], parts[0])
-        at += 4
+        at, year, month, day = parse_separated(data, at, stop, kind, separator, year_digits)
+    if at < 0:
+        return False, 0
+    if year_digits == 2:
+        year += 1900 if year >= 69 else 2000
     good, time = date_to_us(year, month, day)
     if not good or at == stop:
         return good, time
-    if byte_at(data, at) != 32:
+    byte = byte_at(data, at)
+    has_gap = byte == 32 or byte == 84
+    if has_gap:
+        at += 1
+    elif separator != 0 or byte < 48 or byte > 57:
         return False, 0
-    at, clock = parse_clock(data, at + 1, stop, 1)
-    return at == stop, time + clock
+    if clock_digits > 0:
+        at, clock = parse_digit_clock(data, at, stop, clock_digits, not has_gap)
+    else:
+        at, clock = parse_clock(data, at, stop, 1)
+    if at < 0:
+        return False, 0
+    good, clock = parse_tail(data, at, stop, clock)
+    return good, time + clock
+
+
+@njit(cache=True, nogil=True)
+def parse_named(data, at, stop):  # type: ignore[no-untyped-def]
+    """A date with its month in letters, English or French, in any usual order, and perhaps a time of day.
+
+    `Tue, 05 Mar 2024 10:00:00 +0100` (RFC 2822), `5 mars 2024`, `March 5th, 2024 3:45 PM`, `05-Mar-24`,
+    `05/Mar/2024:10:00:00 +0100`, `mardi 5 mars 2024 à 14h30`.
+    """
+    day, month, year, clock = -1, -1, -1, np.int64(0)
+    has_clock = is_sure = False
+    while at < stop:
+        byte = byte_at(data, at)
+        if 48 <= byte <= 57:
+            n = count_digits(data, at, stop, 5)
+            after = byte_at(data, at + n) if at + n < stop else 0
+            if n <= 2 and (after == 58 or after == 104) and not has_clock:
+                has_clock = True
+                if after == 58:
+                    at, clock = parse_clock(data, at, stop, 1)
+                    if at < 0:
+                        return False, 0
+                else:
+                    hour, minute = read_number(data, at, n), 0
+                    at += n + 1
+                    n = count_digits(data, at, stop, 3)
+                    if n == 2:
+                        minute = two_digits(data, at)
+                        at += 2
+                    if n == 1 or n == 3 or hour > 23 or minute > 59:
+                        return False, 0
+                    clock = np.int64((hour * 3600 + minute * 60) * US)
+                if year >= 0:
+                    # nothing but AM, PM and a zone can follow
+                    good, clock = parse_tail(data, at, stop, clock)
+                    if not good:
+                        return False, 0
+                    at = stop
+                continue
+            value = read_number(data, at, n)
+            at += n
+            if n == 4 and year < 0:
+                year = value
+            elif n <= 2 and day < 0:
+                day = value
+                key, end = read_word(data, at, stop)
+                if find_word(key) == ORDINAL:
+                    at = end
+            elif n == 2 and year < 0:
+                year = value + (1900 if value >= 69 else 2000)
+            else:
+                return False, 0
+        elif has_clock and (byte == 43 or byte == 45) and count_digits(data, at + 1, stop, 5) == 4:
+            good, offset = parse_zone(data, at, at + 5)
+            if not good:
+                return False, 0
+            clock -= offset
+            at += 5
+        elif byte == 32 or byte == 44 or byte == 45 or byte == 46 or byte == 47 or (byte == 58 and year >= 0):
+            at += 1
+        else:
+            key, end = read_word(data, at, stop)
+            meaning = find_word(key)
+            if end == at or meaning == UNKNOWN_WORD:
+                return False, 0
+            if 1 <= meaning <= 12:
+                if is_sure:
+                    return False, 0
+                month = meaning
+                # "mar." is mars, March or mardi
+                is_sure = key != MAR
+            elif meaning >= ZONE - 24 and has_clock:
+                clock -= (meaning - ZONE) * 3600 * US
+            elif meaning != FILLER:
+                return False, 0
+            at = end
+    if year < 0 or month < 0 or day < 0:
+        return False, 0
+    good, time = date_to_us(year, month, day)
+    return good, time + clock
 
 
 @njit(cache=True, nogil=True)
@@ -511,20 +832,55 @@ def parse_integer(data, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def parse_decimal(data, at, stop, unit):  # type: ignore[no-untyped-def]
+    """A number of units, perhaps with a decimal point or comma, as microseconds (unit 0: of 1000 to one).
+
+    An order number (unit -1) may carry a fraction of zeros, which tables with gaps give to integers.
+    """
+    mark = at
+    while mark < stop and byte_at(data, mark) != 46 and byte_at(data, mark) != 44:
+        mark += 1
+    good, value = parse_integer(data, at, mark)
+    if not good:
+        return False, 0
+    fraction = 0
+    if mark < stop:
+        end, fraction = read_fraction(data, mark + 1, stop)
+        if end != stop or (unit < 0 and fraction != 0):
+            return False, 0
+    if unit < 0 or unit == 1:
+        return True, value
+    if unit == 0:
+        return True, value // 1000
+    largest = np.int64(0x7FFFFFFFFFFFFFFF)
+    part = fraction * unit // US
+    if abs(value) > (largest - part) // unit:
+        return False, 0
+    return True, value * unit + (-part if byte_at(data, at) == 45 else part)
+
+
+@njit(cache=True, nogil=True)
 def parse_time(data, start, size, form):  # type: ignore[no-untyped-def]
-    """Whether a field has the form (kind, unit, separator), and its microseconds since the epoch (or order number)."""
-    kind, unit, separator = form
+    """Whether a field has the form (kind, unit, separator, digits of the year and of the clock), and its time.
+
+    Returns:
+        Whether it has, and microseconds since the epoch (or the order number).
+    """
+    kind, unit, _, _, clock_digits = form
+    stop = start + size
+    while start < stop and byte_at(data, start) == 32:
+        start += 1
+    while start < stop and byte_at(data, stop - 1) == 32:
+        stop -= 1
     if kind == ISO:
-        return parse_iso(data, start, start + size)
-    if kind == ORDER or kind == EPOCH:
-        good, value = parse_integer(data, start, start + size)
-        if not good or kind == ORDER or unit == 1:
-            return good, value
-        if unit == 0:
-            return True, value // 1000
-        bound = np.int64(0x7FFFFFFFFFFFFFFF) // unit
-        return -bound <= value <= bound, value * unit
-    return parse_date(data, start, start + size, kind, separator)
+        return parse_iso(data, start, stop, clock_digits)
+    if kind == EPOCH:
+        return parse_decimal(data, start, stop, unit)
+    if kind == ORDER:
+        return parse_decimal(data, start, stop, -1)
+    if kind == NAMED:
+        return parse_named(data, start, stop)
+    return parse_date(data, start, stop, form)
 
 
 @njit(cache=True, nogil=True)
@@ -555,10 +911,18 @@ def unquote(data, start, size, quote, is_plain, top):  # type: ignore[no-untyped
 
 @njit(cache=True, nogil=True)
 def is_null(data, start, size, role, nulls):  # type: ignore[no-untyped-def]
-    """Whether a value is empty or one of the role's null literals; `nulls`: addresses of bytes, stops and starts."""
+    """Whether a value is empty, blank or one of the role's null literals; `nulls`: addresses of their arrays."""
     if size == 0:
         return True
-    literals, stops, starts = nulls
+    if byte_at(data, start) == 32:
+        at = start
+        while at < start + size and byte_at(data, at) == 32:
+            at += 1
+        if at == start + size:
+            return True
+    literals, stops, starts, sizes = nulls
+    if load_i64(sizes, 8 * role) >> min(size, np.int64(62)) & 1 == 0:
+        return False
     for i in range(load_i64(starts, 8 * role), load_i64(starts, 8 * role + 8)):
         at = load_i64(stops, 8 * i)
         if load_i64(stops, 8 * i + 8) - at == size and is_equal(data, start, literals, at, size):
@@ -567,8 +931,13 @@ def is_null(data, start, size, role, nulls):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def field(data, separators, first, row_start, column, n_fields):  # type: ignore[no-untyped-def]
+def field(data, separators, first, row_start, column, where):  # type: ignore[no-untyped-def]
     """Start and size of a raw field; the last one loses the carriage return of its line end."""
+    n_fields, _, _, constants, constant_stops = where
+    if column < 0:
+        # what lies elsewhere is at an offset from the data too
+        at = load_i64(constant_stops, -8 - 8 * column)
+        return constants - data + at, load_i64(constant_stops, -8 * column) - at
     start = row_start if column == 0 else np.int64(load_u32(separators, 4 * (first + column - 1))) + 1
     stop = np.int64(load_u32(separators, 4 * (first + column)))
     if column == n_fields - 1 and stop > start and byte_at(data, stop - 1) == 13:
@@ -580,13 +949,14 @@ def field(data, separators, first, row_start, column, n_fields):  # type: ignore
 def join_fields(data, separators, first, row_start, role, columns, n_columns, where, nulls, top):  # type: ignore[no-untyped-def]
     """The columns of a role as one value in the scratch bytes: start, size (0: a part is missing), new top.
 
-    `columns` is the address of the first one's index, `where` is (number of fields, quote, quotes are plain).
+    `columns` is the address of the first one's index, `where` is (number of fields, quote, quotes are plain, addresses
+    of constants and of their stops).
     """
-    n_fields, quote, is_plain = where
+    _, quote, is_plain, _, _ = where
     start = top
     for i in range(n_columns):
         column = load_i64(columns, 8 * i)
-        at, size = field(data, separators, first, row_start, column, n_fields)
+        at, size = field(data, separators, first, row_start, column, where)
         if i > 0:
             put(data, top, np.int64(32 if role == 1 else 31))
             top += 1
@@ -601,9 +971,139 @@ def join_fields(data, separators, first, row_start, role, columns, n_columns, wh
 
 
 @njit(cache=True, nogil=True)
-def count_lines(data, starts, lines):  # type: ignore[no-untyped-def]
-    """How many line ends lie before each of the ascending `starts`."""
-    n = at = 0
+def parse_number(data, start, size):  # type: ignore[no-untyped-def]
+    """A decimal number, with a point or a comma and perhaps an exponent: whether it is one, mantissa, exponent of 10.
+
+    Digits after the 19th are dropped.
+    """
+    at, stop = start, start + size
+    while at < stop and byte_at(data, at) == 32:
+        at += 1
+    while stop > at and byte_at(data, stop - 1) == 32:
+        stop -= 1
+    negative = at < stop and byte_at(data, at) == 45
+    if at < stop and (byte_at(data, at) == 45 or byte_at(data, at) == 43):
+        at += 1
+    mantissa = np.uint64(0)
+    exponent = 0
+    n_digits = 0
+    has_mark = False
+    while at < stop:
+        byte = byte_at(data, at)
+        if 48 <= byte <= 57:
+            n_digits += 1
+            if mantissa < np.uint64(1_000_000_000_000_000_000):
+                mantissa = mantissa * np.uint64(10) + np.uint64(byte - 48)
+                exponent -= has_mark
+            else:
+                exponent += not has_mark
+        elif (byte == 46 or byte == 44) and not has_mark:
+            has_mark = True
+        else:
+            break
+        at += 1
+    if n_digits == 0:
+        return False, False, mantissa, exponent
+    if at < stop and (byte_at(data, at) == 101 or byte_at(data, at) == 69):
+        at += 1
+        sinks = at < stop and byte_at(data, at) == 45
+        if at < stop and (byte_at(data, at) == 45 or byte_at(data, at) == 43):
+            at += 1
+        n = count_digits(data, at, stop, 5)
+        if n == 0 or n == 5:
+            return False, False, mantissa, exponent
+        power = 0
+        for k in range(at, at + n):
+            power = power * 10 + byte_at(data, k) - 48
+        exponent += -power if sinks else power
+        at += n
+    return at == stop, negative, mantissa, exponent
+
+
+@njit(cache=True, nogil=True)
+def compare_numbers(a_negative, a, a_exponent, b_negative, b, b_exponent):  # type: ignore[no-untyped-def]
+    """-1, 0 or 1 as one decimal number is less than, equal to or greater than another; exact."""
+    if a == np.uint64(0) or b == np.uint64(0) or a_negative != b_negative:
+        a_sign = 0 if a == np.uint64(0) else (-1 if a_negative else 1)
+        b_sign = 0 if b == np.uint64(0) else (-1 if b_negative else 1)
+        return (a_sign > b_sign) - (a_sign < b_sign)
+    # a mantissa has at most 19 digits: one that needs more to reach the other's exponent is the larger number
+    while a_exponent > b_exponent and a < np.uint64(1_000_000_000_000_000_000):
+        a *= np.uint64(10)
+        a_exponent -= 1
+    while b_exponent > a_exponent and b < np.uint64(1_000_000_000_000_000_000):
+        b *= np.uint64(10)
+        b_exponent -= 1
+    if a_exponent != b_exponent:
+        order = 1 if a_exponent > b_exponent else -1
+    else:
+        order = (a > b) - (a < b)
+    return -order if a_negative else order
+
+
+@njit(cache=True, nogil=True)
+def compare_bytes(a, i, n, b, j, m):  # type: ignore[no-untyped-def]
+    """-1, 0 or 1 as n bytes come before, are, or come after m others."""
+    for k in range(min(n, m)):
+        x, y = byte_at(a, i + k), byte_at(b, j + k)
+        if x != y:
+            return 1 if x > y else -1
+    return (n > m) - (n < m)
+
+
+@njit(cache=True, nogil=True)
+def unmet_rule(data, separators, first, row_start, conditions, n_conditions, texts, where, top):  # type: ignore[no-untyped-def]
+    """The rule of the first condition that a row does not meet, or -1; what is no number meets none with a number.
+
+    `conditions` and `texts` are the addresses of Layout's, `where` is as for `join_fields`.
+    """
+    _, quote, is_plain, _, _ = where
+    for i in range(n_conditions):
+        condition = conditions + 8 * N_CONDITION * i
+        at, size = field(data, separators, first, row_start, load_i64(condition, 8 * COLUMN), where)
+        at, size, _ = unquote(data, at, size, quote, is_plain, top)
+        value, value_size = load_i64(condition, 8 * VALUE), load_i64(condition, 8 * SIZE)
+        if load_i64(condition, 8 * IS_NUMBER) != 0:
+            good, negative, mantissa, exponent = parse_number(data, at, size)
+            if not good:
+                return load_i64(condition, 8 * RULE)
+            order = compare_numbers(negative, mantissa, exponent, value < 0, np.uint64(abs(value)), value_size)
+        else:
+            order = compare_bytes(data, at, size, texts, value, value_size)
+        operator = load_i64(condition, 8 * OPERATOR)
+        if order < 0:
+            met = operator == LESS or operator == LESS_EQUAL or operator == UNEQUAL
+        elif order > 0:
+            met = operator == GREATER or operator == GREATER_EQUAL or operator == UNEQUAL
+        else:
+            met = operator == EQUAL or operator == LESS_EQUAL or operator == GREATER_EQUAL
+        if not met:
+            return load_i64(condition, 8 * RULE)
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def row_hash(data, start, stop):  # type: ignore[no-untyped-def]
+    """A hash of a raw row without its line end, for telling rows that come twice."""
+    if stop > start and byte_at(data, stop - 1) == 13:
+        stop -= 1
+    size = stop - start
+    x = np.uint64(size) * np.uint64(0x9E3779B97F4A7C15)
+    y = np.uint64(0xC2B2AE3D27D4EB4F)
+    at = start
+    while at + 8 <= stop:
+        x = (x ^ load_u64(data, at)) * np.uint64(0x9FB21C651E98DF25)
+        x ^= x >> np.uint64(29)
+        y += x
+        at += 8
+    x ^= low_bytes(data, at, stop - at)
+    return finalise(finalise(x) + y)
+
+
+@njit(cache=True, nogil=True)
+def count_lines(data, at, starts, lines):  # type: ignore[no-untyped-def]
+    """How many line ends lie between `at` and each of the ascending `starts`."""
+    n = 0
     for i in range(len(starts)):
         while at < starts[i]:
             n += data[at] == 10
@@ -658,14 +1158,32 @@ def parse_rows(  # type: ignore[no-untyped-def]
     """
     numbers, columns, starts = layout.numbers, layout.columns, layout.starts
     n_fields, quote = numbers[N_FIELDS], numbers[QUOTE]
-    where = (n_fields, quote, np.int64(is_plain))
-    form = (numbers[TIME_KIND], numbers[UNIT_US], numbers[DATE_SEPARATOR])
-    nulls = (address(layout.null_bytes), address(layout.null_stops), address(layout.null_starts))
+    where = (n_fields, quote, np.int64(is_plain), address(layout.constants), address(layout.constant_stops))
+    form = (
+        numbers[TIME_KIND],
+        numbers[UNIT_US],
+        numbers[DATE_SEPARATOR],
+        numbers[YEAR_DIGITS],
+        numbers[CLOCK_DIGITS],
+    )
+    nulls = (
+        address(layout.null_bytes),
+        address(layout.null_stops),
+        address(layout.null_starts),
+        address(layout.null_sizes),
+    )
     column_of = address(columns)
     bytes_, index, stops_ = address(data), address(separators), address(row_stops)
     known_customers, known_actions, known_keys = open_names(customers), open_names(actions), open_names(lookup)
-    reject_row, reject_start, reject_stop, reject_reason, reject_state = rejects
-    owner, size_of, time_of, key_of, action_of, action_counts, hashes, state = store
+    reject_row, reject_start, reject_stop, reject_reason, reject_state, filtered = rejects
+    owner, size_of, time_of, key_of, action_of, rows_of, action_counts, hashes, sample_keys, sample_rows, state = store
+    n_conditions, conditions, texts = (
+        len(layout.conditions),
+        address(layout.conditions),
+        address(layout.condition_bytes),
+    )
+    since, until, n_where = numbers[SINCE], numbers[UNTIL], numbers[N_WHERE]
+    keeps_rows = len(rows_of) > 0
     has_lookup = numbers[HAS_LOOKUP] != 0
     customer_column, time_column, action_column = columns[starts[0]], columns[starts[1]], columns[starts[2]]
     joins_customer, joins_time, joins_action = (
@@ -677,6 +1195,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     visit_column = columns[starts[3]] if n_visit_columns > 0 else 0
     n_fragments, n_actions = state[N_FRAGMENTS], state[N_ACTIONS]
     n_rejects = reject_state[0]
+    n_sampled, sample_shift = state[N_SAMPLED], np.uint64(64 - state[SAMPLE_BITS])
     min_time, max_time = state[MIN_TIME], state[MAX_TIME]
     n_events = state[N_EVENTS]
     row = np.int64(rows[0])
@@ -689,7 +1208,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     last_time_at, last_time_size, last_time = 0, -1, 0
     last_visit_at, last_visit_size = 0, -1
     last_key = np.uint64(0)
-    has_fragment = False
+    has_fragment = is_sampled = False
 
     while row < rows[1]:
         row_start = next_start
@@ -718,6 +1237,14 @@ def parse_rows(  # type: ignore[no-untyped-def]
                 status = SCRATCH_FULL
                 break
 
+            if n_conditions > 0:
+                rule = unmet_rule(bytes_, index, first, row_start, conditions, n_conditions, texts, where, top)
+                if rule >= 0:
+                    filtered[rule] += 1
+                    first = stop
+                    row += 1
+                    continue
+
             # customer
             if joins_customer:
                 at, size, top = join_fields(
@@ -733,7 +1260,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     top,
                 )
             else:
-                at, size = field(bytes_, index, first, row_start, customer_column, n_fields)
+                at, size = field(bytes_, index, first, row_start, customer_column, where)
             raw_customer, raw_customer_size = at, size
             customer = last_customer
             customer_hash = np.uint64(0)
@@ -765,7 +1292,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         top,
                     )
                 else:
-                    at, size = field(bytes_, index, first, row_start, time_column, n_fields)
+                    at, size = field(bytes_, index, first, row_start, time_column, where)
                 raw_time, raw_time_size = at, size
                 same_time = size == last_time_size and is_equal(bytes_, at, bytes_, last_time_at, size)
                 if not same_time:
@@ -777,6 +1304,11 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         good, time = parse_time(bytes_, at, size, form)
                         if not good:
                             reason = BAD_TIME
+                        elif time < since or time > until:
+                            filtered[n_where + (time > until)] += 1
+                            first = stop
+                            row += 1
+                            continue
 
             # action
             action = np.int64(-1)
@@ -796,7 +1328,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         top,
                     )
                 else:
-                    at, size = field(bytes_, index, first, row_start, action_column, n_fields)
+                    at, size = field(bytes_, index, first, row_start, action_column, where)
                     at, size, top = unquote(bytes_, at, size, quote, is_plain, top)
                 if is_null(bytes_, at, size, 2, nulls):
                     reason = MISSING_ACTION
@@ -830,6 +1362,9 @@ def parse_rows(  # type: ignore[no-untyped-def]
             row += 1
             continue
 
+        if n_sampled == len(sample_keys):
+            status = SAMPLE_FULL
+            break
         # nothing of a rejected row is kept, so names are added only now
         if customer < 0:
             if not has_room(known_customers, customer_size) or customers.state[0] >= len(hashes):
@@ -855,7 +1390,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     bytes_, index, first, row_start, 3, column_of + 8 * starts[3], n_visit_columns, where, nulls, top
                 )
             else:
-                at, size = field(bytes_, index, first, row_start, visit_column, n_fields)
+                at, size = field(bytes_, index, first, row_start, visit_column, where)
             if size != last_visit_size or not is_equal(bytes_, at, bytes_, last_visit_at, size):
                 raw_visit, raw_visit_size = at, size
                 if n_visit_columns == 1:
@@ -869,6 +1404,15 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     # a joined value lies in the scratch bytes, which the next row writes over
                     last_visit_at, last_visit_size = raw_visit, raw_visit_size if n_visit_columns == 1 else -1
 
+        if key != last_key or not has_fragment:
+            is_sampled = sample_shift == np.uint64(64) or key >> sample_shift == np.uint64(0)
+        if is_sampled or keeps_rows:
+            hash_ = row_hash(bytes_, row_start, line_end)
+            if keeps_rows:
+                rows_of[n_actions] = hash_
+            if is_sampled:
+                sample_keys[n_sampled], sample_rows[n_sampled] = key, hash_
+                n_sampled += 1
         if has_fragment and customer == last_customer and key == last_key:
             size_of[n_fragments - 1] += np.uint32(1)
             if time < time_of[n_fragments - 1]:
@@ -895,6 +1439,6 @@ def parse_rows(  # type: ignore[no-untyped-def]
         row += 1
 
     state[N_FRAGMENTS], state[N_ACTIONS], state[N_EVENTS] = n_fragments, n_actions, n_events
-    state[MIN_TIME], state[MAX_TIME], state[STATUS] = min_time, max_time, status
+    state[MIN_TIME], state[MAX_TIME], state[STATUS], state[N_SAMPLED] = min_time, max_time, status, n_sampled
     reject_state[0] = n_rejects
     return row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["count_fragments", "gather", "gather_actions", "gather_names", "order_fragments"]
+__all__ = ["count_fragments", "gather", "gather_actions", "gather_names", "gather_rows", "order_fragments"]
 
 
 @njit(cache=True, nogil=True)
@@ -48,6 +48,18 @@ def gather_actions(actions, n_actions, first_action, order, ids, out):  # type: 
         first = first_action[i]
         for k in range(first, first + n_actions[i]):
             out[at] = ids[actions[k]]
+            at += 1
+
+
+@njit(cache=True, nogil=True)
+def gather_rows(rows, n_actions, first_action, order, out):  # type: ignore[no-untyped-def]
+    """The row hashes of the fragments in order."""
+    at = 0
+    for j in range(len(order)):
+        i = order[j]
+        first = first_action[i]
+        for k in range(first, first + n_actions[i]):
+            out[at] = rows[k]
             at += 1
 
 

@@ -29,15 +29,13 @@ def test_an_epoch_visits_every_moment_once(rows: list, stop_day: int, batch: int
                 T, B = segment.shape
                 assert steps >= T
                 met.update((segment.visits + group.histories.first_visit).tolist())
-                bags = np.split(segment.bag_actions, segment.bag_start[1:])
-                labels: dict[int, list[int]] = {}
-                for row, action in zip(segment.label_rows.tolist(), segment.label_actions.tolist(), strict=True):
-                    labels.setdefault(row, []).append(action)
+                bags = np.split(segment.bag_actions, segment.bag_start[1:-1])
+                labels = np.split(segment.label_actions, segment.label_start[1:-1])
                 for row, (visit, position) in enumerate(zip(segment.visits, segment.positions, strict=True)):
                     i, visits = plain[visit + group.histories.first_visit]
                     assert position // B == i - offset
                     assert bags[position].tolist() == (visits[i - 1][1] if i else [])
-                    assert labels[row] == visits[i][1]
+                    assert labels[row].tolist() == visits[i][1]
         assert met == expected
 
 

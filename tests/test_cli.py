@@ -155,7 +155,7 @@ def test_from_raw_logs_to_offers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "model-mlp", "--top", "2", "--out", "offers.csv", "--quiet"]) == 0
     assert len(Path("offers.csv").read_text().splitlines()) == 1 + 2 * 6
     assert Path("model-mlp/report.html").stat().st_size > 10_000
-    assert not list(Path.cwd().glob("*.partial-*"))
+    assert not list(Path.cwd().glob("*.partial*"))
 
 
 def test_ctrl_c_leaves_nothing_behind() -> None:
@@ -164,7 +164,7 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     command = [sys.executable, "-m", "luckyfast.cli", "ingest", "data.csv", "out", "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
-    while process.poll() is None and not list(Path.cwd().glob("out.partial-*")) and time.monotonic() < deadline:
+    while process.poll() is None and not list(Path.cwd().glob("out.partial")) and time.monotonic() < deadline:
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -136,3 +136,21 @@ def test_damage_is_named(folder: Path, damage: str) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no dataset folder"):
         Dataset.open(tmp_path / "nowhere")
+
+
+def test_samples_are_nested_prefixes(tmp_path: Path) -> None:
+    rows = [(f"c{c}", v, f"a{(c + v) % 3}", f"{c}-{v}") for c in range(20) for v in range(1 + c % 4)]
+    dataset = Dataset.open(write_dataset(rows, tmp_path / "dataset"))
+    whole = [name for histories in dataset.batches() for name in histories.customers.to_pylist()]
+    assert len(whole) == 20
+    for share, n in ((1 / 9, 2), (1 / 3, 7), (0.999, 20), (1.0, 20), (1e-9, 1)):
+        sample = dataset.sample(share)
+        batches = list(sample.batches())
+        assert [name for histories in batches for name in histories.customers.to_pylist()] == whole[:n]
+        for histories in batches:
+            assert len(histories.visit_time) == histories.visit_start[-1]
+            assert len(histories.actions) == len(histories.counts) == histories.action_start[-1]
+    half = dataset.sample(0.5)
+    assert half.counts == dataset.counts
+    assert [histories.n_customers for histories in half.sample(0.5).batches()] == [5]
+    assert [histories.n_customers for histories in half.sample(1.0).batches()] == [10]

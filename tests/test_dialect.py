@@ -162,34 +162,9 @@ def test_columns_that_do_not_fit_are_refused(text: str, columns: tuple[str, ...]
         detect(text, columns=columns)
 
 
-@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf16_is_named_and_refused(codec: str) -> None:
-    with pytest.raises(InputError, match="UTF-16") as caught:
-        detect("customer,day\n1,2017-01-01\n".encode(codec))
-    assert "iconv -f UTF-16" in str(caught.value.hint)
-
-
-def test_cp1252_is_named_and_refused_unless_told_otherwise() -> None:
-    text = ("id;rayon\n" + "1;crémerie\n2;épicerie\n" * 5).encode("cp1252")
-    with pytest.raises(InputError, match="cp1252"):
-        detect(text)
-    assert detect(text, encoding="utf-8").header == ("id", "rayon")
-
-
-def test_a_few_broken_bytes_in_utf8_are_damage_and_no_other_encoding() -> None:
-    text = b"id;rayon\n" + "1;crémerie\n".encode() * 10 + b"2;\xe9picerie\n" * 2
-    assert detect(text).header == ("id", "rayon")
-
-
-def test_another_encoding_is_refused() -> None:
-    with pytest.raises(SchemaError, match="latin-1 is not read yet"):
-        detect("a,b\n1,2\n", encoding="latin-1")
-
-
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"a,b\r1,2\r3,4", "lone carriage return"),
         (b"\n\r\n\n", "only empty lines"),
         (b"hello\nworld\n", "no delimiter gives the same number of fields"),
         (b" 00001 19970101  1   11.77\r\n 00002 19970112  1   12.00\r\n 00002 19970112  5   77.00\r\n", "fixed width"),

@@ -88,7 +88,9 @@ def test_habits_are_their_definition(rows: list, clock: bool, offset: int, n_ste
         segment = cut_segment(whole(histories, constants), constants, offset, n_steps, None, habit=True)
         plain = [(visits, i) for visits in visits_of(histories) for i in range(len(visits))]
         found: dict[int, dict[int, np.ndarray]] = {int(visit): {} for visit in segment.visits}
-        for moment, action, features in zip(segment.habit_rows, segment.habit_actions, segment.habits, strict=True):
+        habits = segment.habits
+        assert habits is not None
+        for moment, action, features in zip(habits.rows, habits.actions, habits.features.T, strict=True):
             found[int(segment.visits[moment])][int(action)] = features
         assert sorted(found) == [v for v, (_, i) in enumerate(plain) if offset <= i < offset + n_steps]
         for visit, features in found.items():

@@ -11,13 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import DAY, habit_log, logs, opened
-from torch import nn
 
 from luckyfast.batches import Batch, Constants, Moments, cut_segment, measure
 from luckyfast.dataset import Histories
 from luckyfast.errors import ModelError
 from luckyfast.models import ModelConfig, build
-from luckyfast.models.lstm import lstm_sequence
 from luckyfast.models.network import Network
 from luckyfast.models.trained import TrainedModel, score_visits
 
@@ -100,31 +98,6 @@ def test_the_order_inside_visits_changes_nothing(arch: str) -> None:
     np.testing.assert_allclose(other, scores, atol=1e-5)
 
 
-def test_lstm_sequence_equals_torch() -> None:
-    torch.manual_seed(1)
-    T, B, H = 5, 3, 4
-    # torch lays gates out as input, forget, candidate, output.
-    order = torch.cat([torch.arange(H * i, H * (i + 1)) for i in (0, 1, 3, 2)])
-    peer = nn.LSTM(2, H)
-    inputs = torch.randn(T, B, 2, requires_grad=True)
-    state = torch.randn(2, B, H, requires_grad=True)
-    weighting = torch.randn(T, B, H)
-
-    expected, (h, c) = peer(inputs, (state[:1], state[1:]))
-    ((expected * weighting).sum() + h.sum() + (2 * c).sum()).backward()
-    grads = [inputs.grad.clone(), state.grad.clone(), peer.weight_hh_l0.grad.clone()]  # type: ignore[union-attr]
-    inputs.grad = state.grad = None
-
-    weight = peer.weight_hh_l0[order].t().detach().clone().requires_grad_()
-    bias = (peer.bias_ih_l0 + peer.bias_hh_l0)[order]
-    outputs, h, c = lstm_sequence(inputs @ peer.weight_ih_l0[order].t() + bias, state[0], state[1], weight)
-    ((outputs * weighting).sum() + h.sum() + (2 * c).sum()).backward()
-    torch.testing.assert_close(outputs, expected)
-    torch.testing.assert_close(inputs.grad, grads[0])
-    torch.testing.assert_close(state.grad, grads[1])
-    torch.testing.assert_close(weight.grad, grads[2][order].t())
-
-
 def test_habits_touch_the_actions_of_the_history_alone() -> None:
     with opened(habit_log(n_customers=3, n_visits=4)) as dataset:
         constants = measure(dataset, 200 * DAY, n_half_lives=2, visit_spans=(3.0,), strength=2.0)
@@ -138,7 +111,8 @@ def test_habits_touch_the_actions_of_the_history_alone() -> None:
             network.residual = None
             plain, _ = network(segment, network.start(3))
     changed = torch.zeros_like(plain, dtype=torch.bool)
-    changed[segment.habit_rows, segment.habit_actions] = True
+    assert segment.habits is not None
+    changed[segment.habits.rows, segment.habits.actions] = True
     assert torch.equal(scores != plain, changed)
 
 

@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError, SchemaError, UserError
 from luckyfast.ingestion import make_plan
+from luckyfast.ingestion.nulls import NULL_WORDS
 from luckyfast.ingestion.plan import IngestPlan, Roles, TimeFormat
 
 HEADER = "client,date,rayon,ticket\n"
 ROWS = "".join(f"{i % 3},2017-01-{i + 1:02d},{'PAIN' if i % 2 else 'VIN'},{i}\n" for i in range(20))
+
+
+WORDS_FOR_NONE = tuple(word.encode() for word in sorted(NULL_WORDS))
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -45,7 +49,12 @@ def test_a_plain_log_needs_no_flag(tmp_path: Path) -> None:
     (file,) = plan.files
     assert (file.customer, file.time, file.action, file.visit) == ((0,), (1,), (2,), (3,))
     assert set(plan.reasons) == {"customer", "time", "action", "visit"}
-    assert plan.nulls == {"customer": (), "time": (), "action": (), "visit": ()}
+    assert plan.nulls == {
+        "customer": WORDS_FOR_NONE,
+        "time": WORDS_FOR_NONE,
+        "action": (b"\\N",),
+        "visit": WORDS_FOR_NONE,
+    }
     assert plan.memory_bytes > 0
     assert plan.n_workers >= 1
     assert plan.lookup is None
@@ -122,9 +131,13 @@ def test_dates_late_in_the_file_decide_between_day_and_month(tmp_path: Path) -> 
 def test_null_words_count_where_the_column_proves_them(tmp_path: Path) -> None:
     rows = "".join(f"{i},2017-01-{i + 1:02d},{'NA' if i % 2 else 'VIN'}\n" for i in range(20))
     plan = plan_text(tmp_path, "client,date,rayon\nNULL,NaT,NULL\n" + rows)
-    assert plan.nulls == {"customer": (b"NULL",), "time": (b"NaT",), "action": (), "visit": ()}
+    assert plan.nulls == {"customer": WORDS_FOR_NONE, "time": WORDS_FOR_NONE, "action": (b"\\N",), "visit": ()}
+    assert plan.reasons["customer"].endswith("; NULL means no value, since the others are numbers")
+    assert plan.reasons["time"].endswith("; NaT means no value")
+    assert plan.reasons["action"].endswith("; NA, NULL is kept as a value; --null rayon=NA if it means none")
     plan = plan_text(tmp_path, "client,date,rayon\n" + rows, null=["rayon=NA", "customer=?"])
-    assert plan.nulls == {"customer": (b"?",), "time": (), "action": (b"NA",), "visit": ()}
+    assert plan.nulls == {"customer": (b"?",), "time": WORDS_FOR_NONE, "action": (b"NA",), "visit": ()}
+    assert plan_text(tmp_path, "client,date,rayon\n" + rows, null="customer=").nulls["customer"] == ()
     assert "a column 'x'" in refused(tmp_path, HEADER + ROWS, SchemaError, null="x=NA").message
     assert "COLUMN=LITERAL" in refused(tmp_path, HEADER + ROWS, SchemaError, null="NA").message
 
@@ -212,7 +225,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_a_folder_of_pictures_is_refused(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-    with pytest.raises(InputError, match=r"all files are no delimited text logs.*a PNG picture"):
+    with pytest.raises(InputError, match=r"all files are no logs.*a PNG picture"):
         make_plan(tmp_path, tmp_path / "out")
 
 
@@ -246,7 +259,7 @@ def test_an_output_that_exists_is_refused(tmp_path: Path) -> None:
             "client,rayon,famille,date\n1,PAIN,A,2017-01-01\n2,VIN,B,2017-01-02\n",
             "more than one column could be the action",
         ),
-        ("client,client,date,rayon\n1,2,2017-01-01,PAIN\n", "2 columns named 'client'"),
+        ("client,client,date,rayon\n1,2,2017-01-01,PAIN\n", "could be the customer: client#1 (1, ...), client#2 (2"),
         ("client,date,rayon\n1;2017-01-01;PAIN\n2;2017-01-02;VIN\n", "no delimiter"),
     ],
 )
@@ -269,7 +282,7 @@ def test_weak_candidates_are_offered_as_flags(tmp_path: Path) -> None:
         ({"on": "ticket"}, SchemaError, "--on needs a lookup table"),
         ({"lookup": "gone.csv"}, InputError, "no such lookup table"),
         ({"schema": "gone.toml"}, SchemaError, "cannot read the schema"),
-        ({"encoding": "cp1252"}, SchemaError, "only UTF-8"),
+        ({"encoding": "klingon"}, SchemaError, "no such encoding"),
         ({"delimiter": ";;"}, SchemaError, "one byte"),
         ({"quote": "''"}, SchemaError, "one byte or none"),
     ],

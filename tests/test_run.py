@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from naive_ingest import write_dataset
-from naive_reader import parse_time, read_rows
+from naive_reader import read_rows
+from naive_times import naive_time
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Source, TimeFormat
@@ -91,7 +92,7 @@ def naive_events(
             reason = "field_count"
         else:
             _, customer, day, clock, action, visit = fields
-            time = parse_time(day + b" " + clock, "iso")
+            time = naive_time((day + b" " + clock).decode(), TimeFormat("iso"))
             found = action if lookup is None else lookup.get(action)
             if not customer:
                 reason = "missing_customer"

@@ -12,11 +12,11 @@ import zlib
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from luckyfast.errors import InputError
-from luckyfast.ingestion.sources import describe_foreign, find_sources, open_source, read_sample
+from luckyfast.ingestion.foreign import describe_foreign
+from luckyfast.ingestion.sources import find_sources, open_source, read_sample
 
 LOG = b"customer,date,rayon\n" + b"".join(b"%d,2017-01-%02d,FROMAGE\n" % (i, i % 28 + 1) for i in range(50))
 
@@ -151,29 +151,29 @@ def test_a_folder_of_pictures_is_refused_in_one_sentence(tmp_path: Path) -> None
     fill(tmp_path, {f"{i}.png": png() for i in range(5)})
     with pytest.raises(InputError) as caught:
         find_sources([tmp_path])
-    assert caught.value.message.startswith("all files are no delimited text logs: ")
+    assert caught.value.message.startswith("all files are no logs: ")
     assert "0.png" in caught.value.message
     assert "and 2 more (the first is a PNG picture)" in caught.value.message
 
 
 def test_a_picture_among_logs_is_named(tmp_path: Path) -> None:
     fill(tmp_path, {"a.csv": LOG, "b.png": png()})
-    with pytest.raises(InputError, match=r"b\.png is a PNG picture, not a delimited text log"):
+    with pytest.raises(InputError, match=r"b\.png is a PNG picture, not a log"):
         find_sources([tmp_path])
 
 
 def test_foreign_formats_are_named(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "parquet")
-    with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
-        archive.writestr("a.csv", LOG)
+    with zipfile.ZipFile(tmp_path / "xlsx", "w") as archive:
+        archive.writestr("[Content_Types].xml", "<xml/>")
     tar = b"name".ljust(257, b"\0") + b"ustar\x0000".ljust(300, b"\0")
-    fill(tmp_path, {"tar.gz": gzip.compress(tar), "noise": os.urandom(5000), "json": b'{"a": 1}\n', "xml": b"<?xml ?>"})
+    fill(
+        tmp_path, {"tar.gz": gzip.compress(tar), "noise": os.urandom(5000), "json": b'[{"a": 1}]\n', "xml": b"<?xml ?>"}
+    )
     expected = {
-        "parquet": "a Parquet file",
-        "zip": "a zip archive",
+        "xlsx": "an Excel workbook",
         "tar.gz": "a tar archive inside gzip",
         "noise": "binary data",
-        "json": "JSON",
+        "json": "one JSON array",
         "xml": "an XML file",
     }
     for name, what in expected.items():

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from luckyfast.batches import Segment
 from luckyfast.errors import DatasetError
 from luckyfast.models import ModelConfig
+from luckyfast.models.fused import FusedOps
+from luckyfast.models.ops import Ops
+from luckyfast.models.plain import PlainOps
 from luckyfast.training import train, validate, visit_loss
 from luckyfast.windows import Split, split_by_time
 
@@ -66,7 +69,16 @@ def test_training_is_the_same_every_time_and_tells_of_each_epoch() -> None:
         np.testing.assert_array_equal(array, second.state[name])
     assert any((array != other.state[name]).any() for name, array in first.state.items())
     assert [line["epoch"] for line in lines] == [1, 2]
-    keys = {"epoch", "seconds", "train_loss", "learning_rate", "valid_loss", "valid_hit1", "valid_hit3"}
+    keys = {
+        "epoch",
+        "seconds",
+        "train_loss",
+        "learning_rate",
+        "valid_loss",
+        "valid_hit1",
+        "valid_hit3",
+        "valid_seconds",
+    }
     assert all(set(line) == keys for line in lines)
     # The caller's own random numbers are left alone.
     assert before != torch.rand(1)
@@ -109,6 +121,35 @@ def test_a_budget_ends_the_training_with_a_model() -> None:
     assert all(np.isfinite(array).all() for array in model.state.values())
 
 
+def test_a_share_of_the_customers_is_trained_on_and_all_are_validated() -> None:
+    rows = habit_log(n_customers=30)
+    with opened(rows) as dataset:
+        split = split_by_time(dataset)
+        firsts = {name for histories in dataset.sample(0.3).batches() for name in histories.customers.to_pylist()}
+        assert len(firsts) == 9
+        model = train(dataset, split, SMALL, customers=0.3).blind
+        loss = validate(model.network(), SMALL, model.constants, dataset, split, "valid")["valid_loss"]
+    # What the others do before validation changes the measured constants alone: keep those by swapping two customers.
+    others = sorted({row[0] for row in rows} - firsts)
+    swap = {others[0]: others[1], others[1]: others[0]}
+    with opened([(swap.get(c, c), *rest) for c, *rest in rows]) as dataset:
+        same = train(dataset, split, SMALL, customers=0.3).blind
+        whole = train(dataset, split, SMALL).blind
+    for name, array in model.state.items():
+        np.testing.assert_array_equal(array, same.state[name])
+    assert any((array != whole.state[name]).any() for name, array in model.state.items())
+    assert math.isfinite(loss)
+
+
+def test_validation_at_the_end_alone_gives_one_line() -> None:
+    lines: list[dict[str, Any]] = []
+    with opened(habit_log(n_customers=10)) as dataset:
+        split = split_by_time(dataset)
+        model = train(dataset, split, replace(SMALL, epochs=3), every_epoch=False, on_epoch=lines.append)
+        loss = validate(model.blind.network(), SMALL, model.constants, dataset, split, "valid")["valid_loss"]
+    assert [line["valid_loss"] for line in lines] == [pytest.approx(loss, rel=1e-6)]
+
+
 def test_ctrl_c_keeps_the_best_model_so_far() -> None:
     kept: list[dict[str, Any]] = []
 
@@ -131,10 +172,11 @@ def test_nothing_to_train_on_is_an_error() -> None:
         train(dataset, Split(valid_start=-1, test_start=10 * DAY), SMALL)
 
 
+@pytest.mark.parametrize("ops", [PlainOps(), FusedOps()])
 @pytest.mark.parametrize("power", [0.0, 0.25, 1.0])
-def test_visit_loss_is_its_definition(power: float) -> None:
+def test_visit_loss_is_its_definition(power: float, ops: Ops) -> None:
     rng = np.random.default_rng(0)
-    logits = torch.from_numpy(rng.normal(size=(3, 6)))
+    logits = torch.from_numpy(rng.normal(size=(3, 6))).float()
     visits = [[1, 2, 5], [], [4]]
     empty = np.zeros(0)
     segment = Segment(
@@ -145,10 +187,8 @@ def test_visit_loss_is_its_definition(power: float) -> None:
         visits=empty,
         positions=empty,
         calendar=empty,
-        habit_rows=empty,
-        habit_actions=empty,
-        habits=empty,
-        label_rows=np.repeat([0, 1, 2], [3, 0, 1]),
+        habits=None,
+        label_start=np.array([0, 3, 3, 4]),
         label_actions=np.array([1, 2, 5, 4]),
     )
     log_p = F.log_softmax(logits, 1)
@@ -156,5 +196,5 @@ def test_visit_loss_is_its_definition(power: float) -> None:
         -float(log_p[row, action]) * len(actions) ** -power for row, actions in enumerate(visits) for action in actions
     )
     weight = sum(len(actions) ** (1 - power) for actions in visits if actions)
-    assert float(visit_loss(logits, segment, power)) == pytest.approx(total / weight, rel=1e-5)
+    assert float(visit_loss(logits, segment, power, ops=ops)) == pytest.approx(total / weight, rel=1e-5)
     assert math.isfinite(total)

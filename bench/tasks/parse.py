@@ -23,7 +23,7 @@ from .ingest import TASK as INGEST
 __all__ = ["TASK", "ParseTask"]
 
 _CUSTOMER, _TIME, _VISIT, _ACTION = (COLUMNS[role] for role in ("customer", "time", "visit", "action"))
-_BLOCK_BYTES = 1 << 21
+_BLOCK_BYTES = 1 << 20
 _STORE_BYTES = 1 << 34
 
 
@@ -72,14 +72,15 @@ def _show(n_lines: int, customers: int, times_us: int, letters: int) -> str:
 
 
 def _parse_with_luckyfast(values: Mapping[str, Any], out: Path) -> Sums:
+    from luckyfast.ingestion.feed import Feed
     from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
-    from luckyfast.ingestion.stream import SourceReader
+    from luckyfast.ingestion.stream import Workspace
 
     plan = plan_log(values, out)
     layout = make_layout(plan.files[0], plan)
-    reader = SourceReader(0, plan.files[0], _BLOCK_BYTES)
-    parser = Parser(LookupTable(None), _BLOCK_BYTES, _STORE_BYTES)
-    while (block := reader.read(parser.buffer)) is not None:
+    feed, workspace = Feed(plan.files, _BLOCK_BYTES, 1), Workspace(_BLOCK_BYTES)
+    parser = Parser(LookupTable(None), _STORE_BYTES)
+    while (block := feed.next(workspace)) is not None:
         parser.parse(block, layout, None)
     store, names = parser.store, parser.customers
     stops = names.stops[: int(names.state[0]) + 1]

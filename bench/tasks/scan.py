@@ -84,19 +84,22 @@ class ScanTask:
 
 def _scan_with_luckyfast(plan: FilePlan, level: int) -> str:
     from luckyfast import _engine
-    from luckyfast.ingestion.stream import SourceReader, new_buffer
 
     if level > 0 and _engine.kernel_name(level) == _engine.kernel_name(0):
         raise RuntimeError("this processor lacks these instructions")
-    reader, buffer = SourceReader(0, plan, _BLOCK), new_buffer(2 * _BLOCK)
+    buffer = np.zeros(2 * _BLOCK + _engine.SLACK, np.uint8)
     separators, row_stops = (np.empty(len(buffer), np.uint32) for _ in range(2))
-    n_rows, n_fields = 1, len(plan.dialect.header)  # the reader skips the header
-    while (block := reader.read(buffer)) is not None:
-        rows, _, _ = _engine.scan(
-            block.buffer, 0, block.stop, block.first_unclosed, _DELIMITER, _QUOTE, separators, row_stops, level
-        )
-        n_rows += rows
-        n_fields += int(row_stops[rows - 1])
+    n_rows = n_fields = n_left = 0
+    with plan.source.path.open("rb", buffering=0) as file:
+        while n_read := file.readinto(buffer[n_left : n_left + _BLOCK].data):
+            n = n_left + n_read
+            rows, _, _, stop = _engine.scan_until(
+                buffer, 0, n, n, n_read < _BLOCK, _DELIMITER, _QUOTE, separators, row_stops, level
+            )
+            n_rows += rows
+            n_fields += int(row_stops[rows - 1]) if rows else 0
+            n_left = n - stop
+            buffer[:n_left] = buffer[stop:n]
     return f"{n_rows} rows, {n_fields} fields"
 
 

@@ -97,8 +97,8 @@ size_t find_boundary(const uint8_t* data, size_t start, size_t stop, bool at_eof
     return boundary;
 }
 
-void scan(const uint8_t* data, size_t start, size_t stop, bool first_unclosed, Dialect dialect, ScanIndex& index,
-          const ScanKernels& kernels) noexcept {
+size_t scan_complete(const uint8_t* data, size_t start, size_t stop, bool at_eof, bool first_unclosed, Dialect dialect,
+                     ScanIndex& index, const ScanKernels& kernels) noexcept {
     size_t row_start = start;
     if (first_unclosed && start < stop) {
         row_start = first_line_stop(data, start, stop);
@@ -108,18 +108,35 @@ void scan(const uint8_t* data, size_t start, size_t stop, bool first_unclosed, D
     while (row_start < stop) {
         ScanState state;
         state.at = row_start;
-        kernels.index(data, stop, dialect, state, index);
+        const bool clean = kernels.index(data, stop, dialect, state, index);
         // behind a wrong quote, and where a quote is still open at the end, one record goes by the book
         const size_t n_complete = index.n_rows ? index.row_stops[index.n_rows - 1] & ~ScanIndex::unclosed : 0;
         index.n_separators = n_complete;
         if (n_complete) row_start = index.separators[n_complete - 1] + size_t{1};
-        if (row_start >= stop) break;
-        const RecordEnd end = scan_record(data, row_start, stop, true, dialect, &index, row_start);
-        if (end == RecordEnd::incomplete) break;
+        if (row_start >= stop || (clean && !at_eof)) break;
+        const RecordEnd end = scan_record(data, row_start, stop, at_eof, dialect, &index, row_start);
+        if (end == RecordEnd::incomplete) {
+            index.n_separators = n_complete;
+            break;
+        }
         index.has_escapes = true;
         index.row_stops[index.n_rows++] =
             static_cast<uint32_t>(index.n_separators) | (end == RecordEnd::unclosed ? ScanIndex::unclosed : 0);
     }
+    return row_start;
+}
+
+size_t drop_rows_from(size_t border, size_t start, ScanIndex& index) noexcept {
+    const auto end_of = [&](size_t row) {
+        return row ? index.separators[(index.row_stops[row - 1] & ~ScanIndex::unclosed) - 1] + size_t{1} : start;
+    };
+    while (index.n_rows && end_of(index.n_rows - 1) >= border) --index.n_rows;
+    return end_of(index.n_rows);
+}
+
+void scan(const uint8_t* data, size_t start, size_t stop, bool first_unclosed, Dialect dialect, ScanIndex& index,
+          const ScanKernels& kernels) noexcept {
+    scan_complete(data, start, stop, true, first_unclosed, dialect, index, kernels);
 }
 
 }  // namespace luckyfast

@@ -65,4 +65,12 @@ size_t find_boundary(const uint8_t* data, size_t start, size_t stop, bool at_eof
 void scan(const uint8_t* data, size_t start, size_t stop, bool first_unclosed, Dialect dialect, ScanIndex& index,
           const ScanKernels& kernels = scan_kernels()) noexcept;
 
+// The same for bytes that end anywhere (unless `at_eof`): indexes the complete records of [start, stop) and returns the
+// position behind them.
+size_t scan_complete(const uint8_t* data, size_t start, size_t stop, bool at_eof, bool first_unclosed, Dialect dialect,
+                     ScanIndex& index, const ScanKernels& kernels = scan_kernels()) noexcept;
+
+// Forgets the rows that begin at `border` or later, of an index that began at `start`; returns the end of those left.
+size_t drop_rows_from(size_t border, size_t start, ScanIndex& index) noexcept;
+
 }  // namespace luckyfast

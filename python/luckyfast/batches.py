@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luckyfast.dataset import Dataset, Histories
-from luckyfast.kernels.habits import N_FIXED_FEATURES, count_habits, fill_habits
+from luckyfast.habits import N_FIXED_FEATURES, Habits, compute_habits
 
 __all__ = ["DAY_US", "GAP_EDGES", "Batch", "Constants", "Segment", "cut_segment", "measure", "training_batches"]
 
@@ -60,8 +60,7 @@ class Constants:
     @property
     def n_habits(self) -> int:
         """Number of habit features of an action at a moment."""
-        n_fixed: int = N_FIXED_FEATURES
-        return n_fixed + len(self.half_lives) + len(self.visit_spans) + self.n_contexts
+        return N_FIXED_FEATURES + len(self.half_lives) + len(self.visit_spans) + self.n_contexts
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +70,12 @@ class Moments:
     Args:
         calendar: float32 [n_visits, n_calendar].
         contexts: int32 [n_visits, n_contexts].
+        action_start: int64 [n_visits + 1], that of the histories.
     """
 
     calendar: NDArray[np.float32]
     contexts: NDArray[np.int32]
+    action_start: NDArray[np.int64]
 
     @classmethod
     def of(cls, histories: Histories, constants: Constants) -> Moments:
@@ -93,7 +94,11 @@ class Moments:
             columns += [weekday == number for number in range(7)]
             columns += [wave(2 * np.pi * turns * hour) for turns in (1, 2) for wave in (np.sin, np.cos)]
             contexts += [weekday, (6 * within) // DAY_US]
-        return cls(np.stack(columns, axis=1).astype(np.float32), np.stack(contexts, axis=1).astype(np.int32))
+        return cls(
+            np.stack(columns, axis=1).astype(np.float32),
+            np.stack(contexts, axis=1).astype(np.int32),
+            histories.action_start.astype(np.int64),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,18 +120,18 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Some steps in time of a batch, as the arrays a model reads: T steps of B customers, n moments, P habits.
+    """Some steps in time of a batch, as the arrays a model reads: T steps of B customers, n moments.
 
     The step of visit ``v`` sees visit ``v - 1``, and the calendar of both; its moment is the prediction of ``v``.
 
     Args:
         shape: (T, B).
-        bag_actions: int64, actions of the visits seen, step by step; bag_start: int64 [T * B] begins each step's.
+        bag_actions: int64, actions of the visits seen, step by step; bag_start: int64 [T * B + 1] bounds each step's.
         steps: float32 [T, B, 2 + 2 * n_calendar].
         visits: int64 [n], the visit of each moment; positions: int64 [n], its step, as ``t * B + b``.
         calendar: float32 [n, n_calendar].
-        habit_rows, habit_actions: int64 [P]; habits: float32 [P, n_habits].
-        label_rows, label_actions: int64, the distinct known actions of each moment's visit (for training).
+        habits: the habits at these moments, if wanted.
+        label_actions: int64, the distinct known actions of each moment's visit; label_start: int64 [n + 1] bounds them.
     """
 
     shape: tuple[int, int]
@@ -136,10 +141,8 @@ class Segment:
     visits: NDArray[np.int64]
     positions: NDArray[np.int64]
     calendar: NDArray[np.float32]
-    habit_rows: NDArray[np.int64]
-    habit_actions: NDArray[np.int64]
-    habits: NDArray[np.float32]
-    label_rows: NDArray[np.int64]
+    habits: Habits | None
+    label_start: NDArray[np.int64]
     label_actions: NDArray[np.int64]
 
 
@@ -207,7 +210,14 @@ def training_batches(
 
 
 def cut_segment(
-    batch: Batch, constants: Constants, offset: int, n_steps: int, wanted: NDArray[np.bool_] | None, *, habit: bool
+    batch: Batch,
+    constants: Constants,
+    offset: int,
+    n_steps: int,
+    wanted: NDArray[np.bool_] | None,
+    *,
+    habit: bool,
+    n_threads: int = 1,
 ) -> Segment:
     """Cut one segment: the steps ``offset:offset + n_steps`` of all histories that reach them.
 
@@ -218,6 +228,7 @@ def cut_segment(
         n_steps: number of steps, at most.
         wanted: bool [n_visits], the visits to predict; None takes every visit.
         habit: whether habit features are wanted.
+        n_threads: cores to use.
     """
     histories, calendar = batch.histories, batch.moments.calendar
     alive = batch.stop - batch.first > offset
@@ -227,7 +238,8 @@ def cut_segment(
     inside = visits < stop
     visits = np.where(inside, visits, first)
     seen = np.where(inside & (visits > first), visits - 1, -1)
-    sizes = np.where(seen >= 0, np.diff(histories.action_start)[seen], 0)
+    bounds = batch.moments.action_start
+    sizes = np.where(seen >= 0, bounds[seen + 1] - bounds[seen], 0)
     steps = np.concatenate(
         (
             np.log1p(sizes)[..., None],
@@ -237,22 +249,33 @@ def cut_segment(
         ),
         axis=2,
     ).astype(np.float32)
-    pairs, bag_start = _ranges(histories.action_start[seen.ravel()].astype(np.int64), sizes.ravel().astype(np.int64))
+    pairs, bag_start = _ranges(bounds[seen.ravel()], sizes.ravel())
 
     starts = first + offset
     chosen, row_start = _ranges(starts, stop - starts)
-    row_start = np.append(row_start, len(chosen))
     if wanted is not None:
         kept = wanted[chosen]
         row_start = np.concatenate((np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)))[row_start]
         chosen = chosen[kept]
     column = np.repeat(np.arange(B), np.diff(row_start))
-    label_sizes = np.diff(histories.action_start)[chosen].astype(np.int64)
-    label_pairs, _ = _ranges(histories.action_start[chosen].astype(np.int64), label_sizes)
+    label_pairs, label_start = _ranges(bounds[chosen], bounds[chosen + 1] - bounds[chosen])
     label_actions = histories.actions[label_pairs].astype(np.int64)
-    label_rows = np.repeat(np.arange(len(chosen)), label_sizes)
     known = constants.known[label_actions]
-    habits = _habits(batch, constants, first, row_start, chosen) if habit else _NO_HABITS
+    habits = None
+    if habit:
+        habits = compute_habits(
+            histories,
+            batch.moments.contexts,
+            first,
+            row_start,
+            chosen,
+            prior=constants.strength * constants.popularity,
+            half_lives=constants.half_lives,
+            visit_spans=constants.visit_spans,
+            time_scale=constants.time_scale,
+            n_context_values=N_CONTEXT_VALUES,
+            n_threads=n_threads,
+        )
     return Segment(
         shape=(T, B),
         bag_actions=histories.actions[pairs].astype(np.int64),
@@ -261,51 +284,13 @@ def cut_segment(
         visits=chosen,
         positions=(chosen - first[column] - offset) * B + column,
         calendar=calendar[chosen],
-        habit_rows=habits[0],
-        habit_actions=habits[1],
-        habits=habits[2],
-        label_rows=label_rows[known],
+        habits=habits,
+        label_start=np.concatenate((np.zeros(1, np.int64), np.cumsum(known, dtype=np.int64)))[label_start],
         label_actions=label_actions[known],
     )
 
 
-_NO_HABITS = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
-
-
-def _habits(
-    batch: Batch,
-    constants: Constants,
-    first: NDArray[np.int64],
-    row_start: NDArray[np.int64],
-    moments: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    histories = batch.histories
-    pair_start = np.zeros(len(moments) + 1, np.int64)
-    seen = np.full(constants.n_actions, -1, np.int64)
-    count_habits(first, row_start, moments, histories.action_start, histories.actions, seen, pair_start)
-    n_pairs = int(pair_start[-1])
-    pair_action = np.empty(n_pairs, np.int64)
-    features = np.empty((n_pairs, constants.n_habits), np.float32)
-    fill_habits(
-        first,
-        row_start,
-        moments,
-        histories.visit_time,
-        histories.action_start,
-        histories.actions,
-        batch.moments.contexts,
-        constants.strength * constants.popularity,
-        np.array(constants.half_lives),
-        np.array(constants.visit_spans),
-        constants.time_scale,
-        N_CONTEXT_VALUES,
-        pair_action,
-        features,
-    )
-    return np.repeat(np.arange(len(moments)), np.diff(pair_start)), pair_action, features
-
-
 def _ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Concatenate ``arange(start, start + size)``, and say where each begins."""
-    begins = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    return np.arange(begins[-1]) + np.repeat(starts - begins[:-1], sizes), begins[:-1]
+    """Concatenate ``arange(start, start + size)``, and say where each begins and the last ends."""
+    bounds = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
+    return np.arange(bounds[-1]) + np.repeat(starts - bounds[:-1], sizes), bounds

@@ -1,7 +1,7 @@
 """The command line: reads flags, calls the library, and is the only place that prints.
 
 Standard output carries results; progress, notes and errors go to standard error. Exit codes: 0 done, 1 a defect or
-a failure of the machine, 2 something the user can mend, 130 stopped by Ctrl-C.
+a failure of the machine, 2 something the user can mend, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ __all__ = ["main"]
 _EPILOG = """\
 examples:
   luckyfast ingest raw/ receipts/                       dirty logs -> sorted histories
+  luckyfast inspect raw/                                what ingest would do
   luckyfast fit receipts/ --arch lstm-embed --budget 20m
   luckyfast predict model-lstm-embed/ --top 5
   luckyfast demo                                        all of it on real receipts
@@ -42,18 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from luckyfast.terminal import print_error
 
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-        return code
+        with _signals():
+            code: int = options.run(options)
+            sys.stdout.flush()
+            return code
     except UserError as error:
         print_error(error.message, error.hint)
         return 2
     except LuckyfastError as error:
         print_error(str(error), "this is a defect of luckyfast: please report it with the command you ran")
         return 1
-    except KeyboardInterrupt:
-        print_error("stopped by Ctrl-C", None)
-        return 130
+    except KeyboardInterrupt as error:
+        is_terminated = isinstance(error, _Terminated)
+        print_error("stopped by SIGTERM" if is_terminated else "stopped by Ctrl-C", str(error) or None)
+        return 143 if is_terminated else 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -61,6 +67,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print_error(f"{place}{error.strerror or error}", "check the path, its permissions and the free disk space")
         return 1
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is."""
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end the command in order, and a second one at once."""
+    seen = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal seen
+        code = 128 + number
+        if seen:
+            os.write(2, b"\nerror: stopped before everything was put in order; the next run says what is left\n")
+            os._exit(code)
+        seen = True
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +107,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"luckyfast {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_ingest, _add_fit, _add_predict, _add_evaluate, _add_bench, _add_demo):
+    for add in (
+        _add_ingest,
+        _add_inspect,
+        _add_rejects,
+        _add_fit,
+        _add_trials,
+        _add_predict,
+        _add_evaluate,
+        _add_bench,
+        _add_demo,
+    ):
         add(commands)
     return parser
 
@@ -104,28 +149,11 @@ def _add_ingest(commands: Any) -> None:
         "  luckyfast ingest 'logs/*.csv.gz' out/ --lookup products.csv --on product_id --action product_category\n"
         "  luckyfast ingest clicks.tsv out/ --customer user --time ts --action page --memory 1GB",
     )
-    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd or bz2")
-    parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist")
-    roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
-    roles.add_argument("--customer", type=_columns, metavar="COLUMN", help="who acts")
-    roles.add_argument("--time", type=_columns, metavar="COLUMN", help="when")
-    roles.add_argument("--action", type=_columns, metavar="COLUMN", help="what is done: the class to predict")
-    roles.add_argument("--visit", type=_columns, metavar="COLUMN", help="basket, ticket or session id")
-    roles.add_argument("--lookup", metavar="FILE", help="table that holds the action, such as products.csv")
-    roles.add_argument("--on", metavar="COLUMN", help="column shared by the logs and the lookup table")
-    roles.add_argument("--schema", metavar="FILE", help="a schema.toml that an earlier run wrote")
-    form = parser.add_argument_group("format (inferred when not given)")
-    form.add_argument("--columns", type=_columns, metavar="NAMES", help="column names of files without a header")
-    form.add_argument("--delimiter", metavar="CHAR", help="one character, or tab")
-    form.add_argument("--quote", metavar="CHAR", help='one character, or none when " is data')
-    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files (utf-8)")
-    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, order, ...")
-    form.add_argument(
-        "--null",
-        action="append",
-        metavar="COLUMN=LITERAL",
-        help="text that means no value in a column; may be repeated",
-    )
+    parser.add_argument("raw", nargs="+", metavar="RAW", help="files, folders or globs; plain, gzip, zstd, bz2 or zip")
+    parser.add_argument("out", metavar="OUT", help="folder of the dataset to write; must not exist, or see --append")
+    parser.add_argument("--append", action="store_true", help="add the files to the dataset OUT, read as it was")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted, if there is one")
+    _add_reading(parser)
     limits = parser.add_argument_group("limits")
     limits.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: half of what is free)")
     limits.add_argument("--workers", type=int, metavar="N", help="parallel workers (default: the cores)")
@@ -136,35 +164,143 @@ def _add_ingest(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
+    roles.add_argument("--customer", type=_columns, metavar="COLUMN", help="who acts")
+    roles.add_argument("--time", type=_columns, metavar="COLUMN", help="when")
+    roles.add_argument("--action", type=_columns, metavar="COLUMN", help="what is done: the class to predict")
+    roles.add_argument("--visit", type=_columns, metavar="COLUMN", help="basket, ticket or session id")
+    roles.add_argument("--lookup", metavar="FILE", help="table that holds the action, such as products.csv")
+    roles.add_argument("--on", metavar="COLUMN", help="column shared by the logs and the lookup table")
+    roles.add_argument("--schema", metavar="FILE", help="a schema.toml that an earlier run wrote")
+    form = parser.add_argument_group("format (inferred when not given)")
+    form.add_argument("--columns", type=_columns, metavar="NAMES", help="column names of files without a header")
+    form.add_argument(
+        "--filename-pattern", metavar="REGEX", help="what of a path a role named filename takes: 'client_(\\d+)'"
+    )
+    form.add_argument("--delimiter", metavar="CHAR", help="one character, or tab")
+    form.add_argument("--quote", metavar="CHAR", help='one character, or none when " is data')
+    form.add_argument("--encoding", metavar="NAME", help="text encoding of the files: cp1252, utf-16, ...")
+    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, named, order")
+    form.add_argument(
+        "--null",
+        action="append",
+        metavar="COLUMN=LITERAL",
+        help="text that means no value in a column; may be repeated",
+    )
+    rules = parser.add_argument_group("cleaning by rule (each counted; nothing is left out unasked)")
+    rules.add_argument(
+        "--where", action="append", metavar="RULE", help="rows to keep: 'quantity > 0 and store != online'; repeatable"
+    )
+    rules.add_argument("--since", metavar="TIME", help="keep rows from this moment on")
+    rules.add_argument("--until", metavar="TIME", help="keep rows before this moment")
+    rules.add_argument(
+        "--drop-duplicates", action="store_true", default=None, help="keep one of equal raw rows in a visit"
+    )
+    rules.add_argument("--min-visits", type=int, metavar="N", help="leave out customers with fewer visits")
+    rules.add_argument("--top-actions", type=int, metavar="N", help="the N most frequent; the rest become <other>")
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("customer", "time", "action", "visit", "lookup", "on", "delimiter", "quote", "encoding", "columns", "null")
+    more = (
+        "filename_pattern",
+        "time_format",
+        "schema",
+        "where",
+        "since",
+        "until",
+        "drop_duplicates",
+        "min_visits",
+        "top_actions",
+    )
+    return {name: getattr(options, name) for name in (*names, *more)}
+
+
 def _run_ingest(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_ingest_summary
     from luckyfast.ingestion import ingest
-    from luckyfast.summary import print_ingest_summary
     from luckyfast.terminal import make_progress
 
     summary = ingest(
         options.raw,
         options.out,
-        customer=options.customer,
-        time=options.time,
-        action=options.action,
-        visit=options.visit,
-        lookup=options.lookup,
-        on=options.on,
-        delimiter=options.delimiter,
-        quote=options.quote,
-        encoding=options.encoding,
-        columns=options.columns,
-        null=options.null,
-        time_format=options.time_format,
+        **_reading(options),
         memory=options.memory,
         workers=options.workers,
         temp=options.temp,
         max_reject=options.max_reject,
-        schema=options.schema,
+        append=options.append,
+        resume=options.resume,
         progress=make_progress(quiet=options.quiet),
     )
     _remember("dataset", options.out)
     print_ingest_summary(summary, as_json=options.json)
+    return 0
+
+
+# ---- inspect --------------------------------------------------------------------------------------------------------
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "inspect",
+        _run_inspect,
+        "Say what ingest would do with raw logs, or what a dataset holds.",
+        "examples:\n"
+        "  luckyfast inspect raw/ --where 'quantity > 0'         a sample is read, nothing is written\n"
+        "  luckyfast inspect receipts/                           what the dataset holds and was made of",
+    )
+    parser.add_argument("path", nargs="+", metavar="RAW|DATASET", help="files, folders or globs of logs, or a dataset")
+    _add_reading(parser)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _run_inspect(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_dataset_inspection, print_raw_inspection
+    from luckyfast.inspection import inspect_dataset, inspect_raw, is_dataset
+
+    if len(options.path) == 1 and is_dataset(options.path[0]):
+        print_dataset_inspection(inspect_dataset(options.path[0]), as_json=options.json)
+    else:
+        print_raw_inspection(inspect_raw(options.path, **_reading(options)), as_json=options.json)
+    return 0
+
+
+# ---- rejects --------------------------------------------------------------------------------------------------------
+
+
+def _add_rejects(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "rejects",
+        _run_rejects,
+        "List the rejected rows of a dataset by reason, or write them to a file to be mended.",
+        "examples:\n"
+        "  luckyfast rejects receipts/\n"
+        "  luckyfast rejects receipts/ --reason bad_time --out mended.csv\n"
+        "  luckyfast ingest mended.csv receipts/ --append        after mending",
+    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
+    parser.add_argument("--reason", action="append", default=[], metavar="REASON", help="only these; repeatable")
+    parser.add_argument("--examples", type=int, default=3, metavar="N", help="rows to show of each reason (3)")
+    parser.add_argument("--out", metavar="FILE", help="write the raw rows below their header to this file")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _run_rejects(options: argparse.Namespace) -> int:
+    from luckyfast.ingest_report import print_exported_rejects, print_reject_list
+    from luckyfast.ingestion.mending import export_rejects, list_rejects
+
+    dataset = options.dataset or _recall("dataset", "luckyfast rejects DATASET")
+    if options.out is None:
+        found = list_rejects(dataset, reasons=options.reason, examples=options.examples)
+        print_reject_list(found, as_json=options.json)
+    else:
+        files = export_rejects(dataset, options.out, reasons=options.reason, overwrite=options.overwrite)
+        print_exported_rejects(files, dataset, as_json=options.json)
     return 0
 
 
@@ -179,11 +315,13 @@ def _add_fit(commands: Any) -> None:
         "Train a network on a dataset, calibrate it, and measure it beside every baseline.",
         "examples:\n"
         "  luckyfast fit receipts/ --arch lstm-embed --budget 20m\n"
+        "  luckyfast fit receipts/ --budget 8h --memory 8GB --resume    go on after whatever ended the last run\n"
         "  luckyfast fit --arch mlp --no-habit --out plain-mlp/",
     )
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one last written from here")
     parser.add_argument("--arch", choices=("mlp", "lstm", "lstm-embed"), default="lstm-embed", help="(lstm-embed)")
     parser.add_argument("--budget", metavar="TIME", help="wall time of the whole command: 90s, 20m, 8h, 2d")
+    parser.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: most of what is free)")
     parser.add_argument("--out", metavar="MODEL", help="folder of the model to write (default: model-ARCH)")
     parser.add_argument("--overwrite", action="store_true", help="replace MODEL if it exists")
     parser.add_argument(
@@ -191,6 +329,16 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all of this process)")
+    search = parser.add_argument_group("search of hyperparameters")
+    search.add_argument(
+        "--search", choices=("none", "hyperband", "bayes"), help="(hyperband where --budget leaves time for it)"
+    )
+    search.add_argument("--resume", action="store_true", help="go on with what an earlier run left")
+    search.add_argument("--trials", type=int, metavar="N", help="try N configurations; with a seed it repeats itself")
+    search.add_argument("--patience", type=int, metavar="N", help="end after N configurations without a better one")
+    search.add_argument("--space", metavar="FILE", help="TOML with the settings to search")
+    search.add_argument("--warm-start", metavar="MODEL", help="try the best configurations of an earlier search first")
+    search.add_argument("--optimizer", metavar="NAME", help="any in Nevergrad's registry (DiscreteOnePlusOne)")
     network = parser.add_argument_group("settings (good defaults when not given)")
     network.add_argument("--hidden", type=int, metavar="N", help="units of the network")
     network.add_argument("--embedding", type=int, metavar="N", help="size of an action's embedding")
@@ -204,6 +352,7 @@ def _run_fit(options: argparse.Namespace) -> int:
     from luckyfast.fitting import fit
     from luckyfast.summary import print_metrics
     from luckyfast.terminal import make_progress
+    from luckyfast.trial_display import make_search_display
 
     dataset = options.dataset or _recall("dataset", "luckyfast fit DATASET")
     settings = {
@@ -215,16 +364,57 @@ def _run_fit(options: argparse.Namespace) -> int:
         dataset,
         arch=options.arch,
         budget=options.budget,
+        memory=options.memory,
+        search=options.search,
         out=options.out,
         overwrite=options.overwrite,
+        resume=options.resume,
+        trials=options.trials,
+        patience=options.patience,
+        space=options.space,
+        warm_start=options.warm_start,
+        optimizer=options.optimizer,
         habit=options.habit,
         seed=options.seed,
         threads=options.threads,
+        callbacks=make_search_display(quiet=options.quiet),
         progress=make_progress(quiet=options.quiet),
         **settings,
     )
     _remember("model", model.path)
     print_metrics(model.metrics, model.path, as_json=options.json)
+    return 0
+
+
+# ---- trials ---------------------------------------------------------------------------------------------------------
+
+
+def _add_trials(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "trials",
+        _run_trials,
+        "Show what a search has tried: trials, the best of them, and which settings mattered.",
+        "examples:\n"
+        "  luckyfast trials model-lstm-embed/\n"
+        "  luckyfast trials model-lstm-embed.search/             a search that still runs, or waits to be resumed\n"
+        "  luckyfast trials model-lstm-embed/ --out trials.csv",
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder that luckyfast fit wrote")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many to print (10)")
+    parser.add_argument("--out", metavar="FILE", help="write all of them: .parquet, .csv or .jsonl")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print all of them as JSON")
+
+
+def _run_trials(options: argparse.Namespace) -> int:
+    from luckyfast.search.results import read_results, write_results
+    from luckyfast.summary import print_trials
+
+    results = read_results(Path(options.model))
+    if options.out is not None:
+        write_results(results, Path(options.out), overwrite=options.overwrite)
+    print_trials(results, options.model, top=options.top, as_json=options.json, out=options.out)
     return 0
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from luckyfast.errors import DatasetError
+from luckyfast.ingestion.format import REBUILD, damaged, read_manifest
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "Dataset", "Histories"]
+__all__ = ["Dataset", "Histories"]
 
-FORMAT = "luckyfast-dataset"
-FORMAT_VERSION = 1
-
-_COUNTS = ("rows_read", "events", "duplicates_removed", "filtered", "rejected", "customers", "visits", "actions")
 _PAIRS = pa.list_(pa.list_(pa.int32()))
-_REBUILD = "run luckyfast ingest again from the raw logs"
 
 
 @dataclass(frozen=True)
@@ -81,6 +77,7 @@ class Dataset:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self._n_first = self.n_customers
         self._checked_shards: set[str] = set()
 
     @classmethod
@@ -97,18 +94,11 @@ class Dataset:
             DatasetError: the folder is missing, incomplete, damaged, or of another format version.
         """
         folder = Path(path)
-        if not folder.is_dir():
-            raise DatasetError(f"no dataset folder at {folder}", hint="make one with: luckyfast ingest RAW... OUT")
-        manifest_path = folder / "manifest.json"
-        if not manifest_path.is_file():
-            raise DatasetError(
-                f"{folder} is no complete dataset: it has no manifest.json", hint="run luckyfast ingest again"
-            )
-        manifest = _read_manifest(manifest_path)
+        manifest = read_manifest(folder)
         files = [*(folder / "shards" / shard["file"] for shard in manifest["shards"]), folder / "vocabulary.parquet"]
         missing = [file for file in files if not file.is_file()]
         if missing:
-            raise DatasetError(f"{folder} lacks {missing[0].name}", hint=_REBUILD)
+            raise DatasetError(f"{folder} lacks {missing[0].name}", hint=REBUILD)
         return cls(folder, manifest)
 
     @property
@@ -123,9 +113,9 @@ class Dataset:
         try:
             names: list[str] = pq.read_table(file, columns=["action"])["action"].to_pylist()
         except (pa.ArrowException, KeyError, OSError) as error:
-            raise _damaged(file, error) from error
+            raise damaged(file, error) from error
         if len(names) != self.counts["actions"] + 1:
-            raise _damaged(file, f"it has {len(names)} rows, {self.counts['actions'] + 1} were expected")
+            raise damaged(file, f"it has {len(names)} rows, {self.counts['actions'] + 1} were expected")
         return names
 
     @property
@@ -148,6 +138,22 @@ class Dataset:
         """``clock`` (times are µs since the epoch) or ``order`` (times are order numbers)."""
         return str(self.manifest["time"]["kind"])
 
+    def sample(self, share: float) -> Dataset:
+        """A view of this dataset whose :meth:`batches` hold the first customers only; nothing is copied.
+
+        Customers are ordered by hash, so the first ones are a random sample, and larger samples hold smaller ones.
+
+        Args:
+            share: how many of the customers, in (0, 1]; at least one is kept. Counts stay those of the whole.
+
+        Example:
+            >>> sum(histories.n_customers for histories in dataset.sample(0.5).batches()) <= dataset.n_customers / 2 + 1
+            True
+        """
+        view = copy(self)
+        view._n_first = max(round(share * self._n_first), 1)
+        return view
+
     def batches(self) -> Iterator[Histories]:
         """Read all histories, one record batch at a time, memory-mapped and without copies.
 
@@ -157,6 +163,18 @@ class Dataset:
         Raises:
             DatasetError: a shard is damaged.
         """
+        if self._n_first >= self.n_customers:
+            yield from self._all_batches()
+            return
+        left = self._n_first
+        for histories in self._all_batches():
+            yield histories if histories.n_customers <= left else _head(histories, left)
+            left -= histories.n_customers
+            if left <= 0:
+                return
+
+    def _all_batches(self) -> Iterator[Histories]:
+        """Read the shards and check them against the manifest."""
         first_visit = 0
         for shard in self.manifest["shards"]:
             file = self.path / "shards" / shard["file"]
@@ -172,9 +190,9 @@ class Dataset:
                         n_customers += histories.n_customers
                         yield histories
             except (pa.ArrowException, OSError) as error:
-                raise _damaged(file, error) from error
+                raise damaged(file, error) from error
             if (n_customers, n_visits) != (shard["customers"], shard["visits"]):
-                raise _damaged(
+                raise damaged(
                     file,
                     f"it has {n_customers} customers with {n_visits} visits, "
                     f"{shard['customers']} with {shard['visits']} were expected",
@@ -183,55 +201,22 @@ class Dataset:
             first_visit += n_visits
 
 
-def _read_manifest(file: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        version = manifest["format_version"] if manifest["format"] == FORMAT else None
-        if version != FORMAT_VERSION:
-            raise DatasetError(
-                f"{file.parent} has dataset format {version}, this luckyfast reads format {FORMAT_VERSION}",
-                hint=_REBUILD,
-            )
-        if manifest["complete"] is not True:
-            raise DatasetError(f"{file.parent} is no complete dataset", hint=_REBUILD)
-        counts, shards = manifest["counts"], manifest["shards"]
-        for name in _COUNTS:
-            if not isinstance(counts[name], int):
-                raise TypeError(f"the count of {name} is no number")
-        for name in ("customers", "visits"):
-            if sum(shard[name] for shard in shards) != counts[name]:
-                raise ValueError(f"its shards do not add up to {counts[name]} {name}")
-        if manifest["time"]["kind"] not in ("clock", "order"):
-            raise ValueError("its time is neither of kind clock nor order")
-        if not all(isinstance(shard["file"], str) for shard in shards):
-            raise TypeError("a shard has no file name")
-    except KeyError as error:
-        raise _damaged(file, f"it has no {error.args[0]}") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(file, error) from error
-    return manifest
-
-
 def _check_batch(file: Path, batch: pa.RecordBatch, time_kind: str, n_actions: int) -> None:
     """Refuse what a kernel could not read safely: other types, offsets out of range, unknown ids."""
     time = pa.timestamp("us") if time_kind == "clock" else pa.int64()
     types = {"visit_time": pa.list_(time), "visit_key": pa.list_(pa.uint64()), "actions": _PAIRS, "counts": _PAIRS}
     for name, type_ in {"customer": pa.string(), **types}.items():
         if name not in batch.schema.names or batch.schema.field(name).type != type_:
-            raise _damaged(file, f"it has no column {name} of type {type_}")
+            raise damaged(file, f"it has no column {name} of type {type_}")
     batch.validate(full=True)
     columns = [batch.column(name) for name in types]
     outer, inner = [column.offsets for column in columns], [column.values.offsets for column in columns[2:]]
     if any(not offsets.equals(outer[0]) for offsets in outer[1:]) or not inner[0].equals(inner[1]):
-        raise _damaged(file, "its columns disagree about where visits end")
+        raise damaged(file, "its columns disagree about where visits end")
     ids = columns[2].values.values
     bounds = pc.min_max(ids)
     if len(ids) and (bounds["min"].as_py() < 0 or bounds["max"].as_py() >= n_actions):
-        raise _damaged(file, f"it has action ids beyond the {n_actions} of the vocabulary")
-
-
-def _damaged(file: Path, detail: object) -> DatasetError:
-    return DatasetError(f"{file} is damaged: {detail}", hint=_REBUILD)
+        raise damaged(file, f"it has action ids beyond the {n_actions} of the vocabulary")
 
 
 def _view(batch: pa.RecordBatch, first_visit: int) -> Histories:
@@ -247,6 +232,22 @@ def _view(batch: pa.RecordBatch, first_visit: int) -> Histories:
         actions=_numpy(pairs.values),
         counts=_numpy(batch.column("counts").values.values),
         first_visit=first_visit,
+    )
+
+
+def _head(histories: Histories, n_customers: int) -> Histories:
+    """The first customers of a batch, as views."""
+    n_visits = int(histories.visit_start[n_customers])
+    n_pairs = int(histories.action_start[n_visits])
+    return replace(
+        histories,
+        customers=histories.customers[:n_customers],
+        visit_start=histories.visit_start[: n_customers + 1],
+        visit_time=histories.visit_time[:n_visits],
+        visit_key=histories.visit_key[:n_visits],
+        action_start=histories.action_start[: n_visits + 1],
+        actions=histories.actions[:n_pairs],
+        counts=histories.counts[:n_pairs],
     )
 
 

@@ -121,7 +121,7 @@ def write_demo_logs(out: str | Path, *, seed: int = 0, progress: Progress | None
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     progress = progress or NullProgress()
-    progress.start("raw logs", 12, "files")
+    progress.start("Writing raw logs", 12, "files")
     receipts = pq.read_table(data / "transactions.parquet", columns=list(_COLUMNS), use_threads=False)
     products = pq.read_table(data / "products.parquet", use_threads=False)
     by_reason = Counter[str]()

@@ -48,7 +48,7 @@ def parse_moment(moment: Moment, time_kind: str) -> int:
         raise InputError(f"not a moment: {moment!r}", hint="write it like 2017-12-01 or 2017-12-01T18:30") from error
 
 
-def format_moment(moment: int, time_kind: str) -> str:
+def format_moment(moment: int, time_kind: str, *, timespec: str = "seconds") -> str:
     """Write a moment as people read it.
 
     Example:
@@ -58,6 +58,6 @@ def format_moment(moment: int, time_kind: str) -> str:
     if time_kind == "order":
         return str(moment)
     try:
-        return (_EPOCH + timedelta(microseconds=moment)).isoformat(timespec="seconds")
+        return (_EPOCH + timedelta(microseconds=moment)).isoformat(timespec=timespec)
     except OverflowError:
         return f"{moment} µs"

@@ -11,7 +11,10 @@ class Progress(Protocol):
     """What a long-running stage tells the outside. Calls may come from one thread at a time."""
 
     def start(self, stage: str, total: float | None, unit: str) -> None:
-        """Begin a stage of ``total`` units (None = unknown); ends the stage before it."""
+        """Begin a stage of ``total`` units (None = unknown); ends the stage before it.
+
+        Units are plural nouns; "bytes" are shown as sizes, and of "share" (in 0 to 1) only the percentage.
+        """
 
     def advance(self, amount: float) -> None:
         """Count ``amount`` more units of the current stage."""

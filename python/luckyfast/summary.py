@@ -10,26 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luckyfast.config import format_duration, format_size
-from luckyfast.moments import format_moment
 from luckyfast.terminal import console, print_table
 
 if TYPE_CHECKING:
     from luckyfast.bench.report import BenchReport
     from luckyfast.comparison import Comparison
     from luckyfast.demo import DemoSummary
-    from luckyfast.ingestion.run import IngestSummary
     from luckyfast.prediction import PredictSummary
+    from luckyfast.search.results import Results
 
 __all__ = [
     "print_bench_report",
     "print_comparison",
     "print_demo_summary",
     "print_figures",
-    "print_ingest_summary",
     "print_metrics",
     "print_predict_summary",
-    "print_rejects",
     "print_targets",
+    "print_trials",
 ]
 
 # figure, heading, scale, digits
@@ -41,54 +39,6 @@ _FIGURES = (
     ("nll", "NLL", 1, 3),
     ("ece", "ECE", 1, 4),
 )
-
-
-def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
-    """Print what became of every row: roles with reasons, counts, rejects with examples, times, actions, cost."""
-    if as_json:
-        print(json.dumps(asdict(summary), indent=1, default=_plain))
-        return
-    roles = [[role, " + ".join(columns or ("-",)), reason] for role, (columns, reason) in summary.roles.items()]
-    print_table("Roles", ["role", "column", "why"], roles, text=(0, 1, 2))
-    print()
-    print_rejects(summary)
-    counts = summary.counts
-    first, last = (format_moment(moment, summary.time_kind) for moment in summary.time_range)
-    top = ", ".join(f"{name} ({count:,})" for name, count in summary.top_actions[:3])
-    print(f"\n{counts['customers']:,} customers, {counts['visits']:,} visits, {counts['actions']:,} actions")
-    print(f"from {first} to {last}")
-    print(f"most frequent: {top}")
-    if summary.order_leak["suspicious"]:
-        share = summary.order_leak["share_sorted"]
-        print(f"order of rows: sorted in {share:.0%} of the visits, so it is no order of events; it is never used")
-    speed = format_size(summary.bytes_read / max(summary.elapsed_s, 1e-9))
-    spilled = f", {summary.n_spilled_runs} runs spilled to disk" if summary.n_spilled_runs else ""
-    print(
-        f"{format_size(summary.bytes_read)} in {format_duration(summary.elapsed_s)} ({speed}/s), "
-        f"peak memory {format_size(summary.peak_rss_bytes)}{spilled}"
-    )
-    _say(f"dataset: {summary.path}")
-
-
-def print_rejects(summary: IngestSummary) -> None:
-    """Print the conservation of rows: what was read is what was kept and what was set aside, with an example each."""
-    counts, read = summary.counts, summary.counts["rows_read"]
-    rows = [
-        [name, f"{counts[key]:,}", f"{counts[key] / max(read, 1):.2%}", ""]
-        for name, key in (
-            ("rows read", "rows_read"),
-            ("= events", "events"),
-            ("+ duplicates removed", "duplicates_removed"),
-            ("+ filtered", "filtered"),
-            ("+ rejected", "rejected"),
-        )
-        if counts[key] or key in ("rows_read", "events", "rejected")
-    ]
-    for reason, count in sorted(summary.rejects_by_reason.items(), key=lambda item: -item[1]):
-        examples = summary.reject_examples.get(reason, [])
-        example = f"{Path(examples[0][0]).name}:{examples[0][1]}: {_excerpt(examples[0][2])}" if examples else ""
-        rows.append([f"    {reason}", f"{count:,}", f"{count / max(read, 1):.2%}", example])
-    print_table("Rows", ["", "rows", "share", "example"], rows, text=(0, 3))
 
 
 def print_metrics(metrics: dict[str, Any], folder: Path, *, as_json: bool) -> None:
@@ -198,6 +148,47 @@ def print_predict_summary(summary: PredictSummary, *, as_json: bool) -> None:
             print(f"{count:,} {what}")
 
 
+def print_trials(results: Results, folder: str, *, top: int, as_json: bool, out: str | None) -> None:
+    """Print the best trials, what became of the others, and which settings mattered."""
+    if as_json:
+        print(
+            json.dumps({"search": results.header, "trials": results.rows, "importance": results.importance}, indent=1)
+        )
+        return
+    best: dict[int, dict[str, Any]] = {}
+    for row in results.rows:
+        if row["valid_loss"] is not None and row["rung"] >= best.get(row["trial"], row)["rung"]:
+            best[row["trial"]] = row
+    ordered = sorted(best.values(), key=lambda row: (-row["customers"], row["valid_loss"]))[:top]
+    header = ["trial", "customers", "epochs", "loss", "hit@1 %", "time", "memory", *results.searched]
+    rows = [
+        [
+            str(row["trial"]),
+            f"{row['customers']:.0%}",
+            str(row["epochs"]),
+            f"{row['valid_loss']:.4f}",
+            "-" if row["valid_hit1"] is None else f"{100 * row['valid_hit1']:.1f}",
+            format_duration(row["seconds"]),
+            format_size(row["peak_bytes"] or 0),
+            *(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in results.searched),
+        ]
+        for row in ordered
+    ]
+    n_trials = len({row["trial"] for row in results.rows})
+    print_table(f"The best of {n_trials} configurations, {len(results.rows)} trainings", header, rows, text=())
+    for status in ("memory", "failed"):
+        count = sum(row["status"] == status for row in results.rows)
+        if count:
+            print(f"{count} trainings ended for want of memory" if status == "memory" else f"{count} trainings failed")
+    shares = results.importance
+    if shares:
+        print("\nShare of the differences between trials that each setting explains:")
+        print("  " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005))
+    if results.stopped:
+        print(f"the search ended: {results.stopped}")
+    _say(f"written: {out}" if out else f"all of them: luckyfast trials {shlex.quote(folder)} --out trials.csv")
+
+
 def print_demo_summary(summary: DemoSummary) -> int:
     """Print dirt put in beside dirt reported, the figures, one customer's offers, and what to try next."""
     put, reported = summary.dirt.by_reason, summary.ingest.rejects_by_reason
@@ -247,12 +238,6 @@ def print_bench_report(report: BenchReport, *, as_json: bool) -> int:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _excerpt(raw: bytes, width: int = 60) -> str:
-    text = raw.decode("utf-8", "backslashreplace")
-    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _plain(value: Any) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
     from rich.progress import TaskID
 
-__all__ = ["PlainProgress", "RichProgress", "console", "make_progress", "print_error", "print_table"]
+__all__ = ["PlainProgress", "RichProgress", "console", "make_progress", "print_error", "print_facts", "print_table"]
 
 
 def console(*, stderr: bool = True) -> Console:
@@ -45,7 +45,9 @@ class RichProgress:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
+            ProgressColumn,
             SpinnerColumn,
+            TaskProgressColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
@@ -54,13 +56,13 @@ class RichProgress:
         from rich.progress import Progress as RichBars
 
         self.finish()
-        amount = (
-            [DownloadColumn(), TransferSpeedColumn()]
-            if unit == "bytes"
-            else [TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit)]
-            if total is not None
-            else []
-        )
+        amount: list[ProgressColumn] = []
+        if unit == "bytes":
+            amount = [DownloadColumn(), TransferSpeedColumn()]
+        elif unit == "share":
+            amount = [TaskProgressColumn()]
+        elif total is not None:
+            amount = [TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit)]
         self._bars = RichBars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -130,8 +132,11 @@ class PlainProgress:
         self._stage = None
 
     def _amount(self) -> str:
+        share = f"{self._done / self._total:.0%}" if self._total else ""
+        if self._unit == "share":
+            return share
         done = format_size(self._done) if self._unit == "bytes" else f"{self._done:,.0f} {self._unit}"
-        return done if not self._total else f"{done} ({self._done / self._total:.0%})"
+        return f"{done} ({share})" if share else done
 
 
 def print_error(message: str, hint: str | None) -> None:
@@ -142,6 +147,24 @@ def print_error(message: str, hint: str | None) -> None:
     if hint:
         out.print("[bold cyan]hint:[/] ", end="")
         out.print(hint, markup=False)
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print names and what is to be said of them, one a line; on a terminal, long texts fold beside their names."""
+    if sys.stdout.isatty():
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text in facts:
+            table.add_row(name, Text(text))
+        console(stderr=False).print(table)
+        return
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, text in facts:
+        print(f"{name.ljust(width)}  {text}")
 
 
 def print_table(

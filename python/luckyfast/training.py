@@ -20,11 +20,13 @@ from luckyfast.dataset import Dataset
 from luckyfast.errors import DatasetError
 from luckyfast.models import ModelConfig, build
 from luckyfast.models.network import Network
+from luckyfast.models.ops import Ops
 from luckyfast.models.trained import TrainedModel, score_visits
+from luckyfast.optimiser import Optimiser
 from luckyfast.progress import NullProgress, Progress
 from luckyfast.windows import Labels, Part, Split, known_actions, target_visits
 
-__all__ = ["train", "validate", "visit_loss"]
+__all__ = ["refit", "train", "validate", "visit_loss"]
 
 PATIENCE = 0.3
 """Share of all epochs without a better validation loss, after which training ends."""
@@ -33,6 +35,8 @@ REFIT_RATE = 0.3
 SHARED_RATE = 3.0
 """Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
 VALIDATION_VISITS = 20_000
+VALIDATION_POWER = 0.25
+"""The same ``size_power`` for every configuration's validation loss: losses can be compared whatever was trained on."""
 
 
 def train(
@@ -41,6 +45,8 @@ def train(
     config: ModelConfig,
     *,
     budget_s: float | None = None,
+    customers: float = 1.0,
+    every_epoch: bool = True,
     threads: int = 1,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     progress: Progress | None = None,
@@ -57,6 +63,9 @@ def train(
         split: where training and validation end.
         config: settings.
         budget_s: wall-clock seconds; the schedule is fitted into them. None runs all epochs.
+        customers: share of the customers to train on, a random sample that a larger share holds too; validation takes
+            all of them.
+        every_epoch: whether to validate after each epoch, and not only after the last.
         threads: torch threads.
         on_epoch: receives the line of curve.jsonl after each epoch: epoch, seconds, losses, hits, learning_rate.
         progress: listener.
@@ -87,14 +96,18 @@ def train(
     interrupted, best_loss, n_worse, n_epochs = False, math.inf, 0, 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        course = _Course(dataset, config, constants)
+        course = _Course(dataset.sample(customers), config, constants)
         best = course.average
         n_planned = config.epochs + config.refit_epochs
-        listener.start("train", 1.0, "share")
+        listener.start("Training", 1.0, "share")
         try:
             limit_s = (0.9 * budget_s - (time.monotonic() - began)) * config.epochs / n_planned
             for epoch in course.run(split.valid_start, config.epochs, config.learning_rate, limit_s, listener):
+                if not (every_epoch or course.finished):
+                    continue
+                validation_began = time.monotonic()
                 epoch |= validate(course.average, config, constants, dataset, split, "valid")
+                epoch["valid_seconds"] = time.monotonic() - validation_began
                 n_epochs += 1
                 listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
                 if on_epoch:
@@ -104,19 +117,64 @@ def train(
                     best_loss, best = epoch["valid_loss"], copy.deepcopy(course.average)
                 if n_worse >= max(3.0, PATIENCE * config.epochs):
                     break
-            blind = final = _freeze(best)
-            if config.refit_epochs:
-                constants = replace(constants, known=known_actions(dataset, split.test_start))
-                course = _Course(dataset, config, constants, best)
-                rate, limit_s = REFIT_RATE * config.learning_rate, 0.95 * budget_s - (time.monotonic() - began)
-                for _ in course.run(split.test_start, config.refit_epochs, rate, limit_s, listener):
-                    pass
-                final = _freeze(course.average)
         except KeyboardInterrupt:
             interrupted = True
-            blind = final = _freeze(best)
         listener.finish()
-    return TrainedModel(config, constants, final, blind_state=blind, interrupted=interrupted)
+    state = _freeze(best)
+    model = TrainedModel(config, constants, state, blind_state=state, interrupted=interrupted)
+    if config.refit_epochs and not interrupted:
+        limit_s = 0.95 * budget_s - (time.monotonic() - began)
+        model = refit(model, dataset, split, budget_s=limit_s, threads=threads, progress=listener)
+    return model
+
+
+def refit(
+    model: TrainedModel,
+    dataset: Dataset,
+    split: Split,
+    *,
+    budget_s: float = math.inf,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> TrainedModel:
+    """Train a model further, over all visits before the test: the last of them are the most like what comes.
+
+    Args:
+        model: as it was when validation chose it; its ``config.refit_epochs`` passes are made.
+        dataset: the dataset.
+        split: where the test begins.
+        budget_s: wall-clock seconds; the schedule is fitted into them.
+        threads: torch threads.
+        progress: listener.
+
+    Returns:
+        The model; its :attr:`~TrainedModel.blind` is the one given. Ctrl-C gives back the one given.
+
+    Example:
+        >>> split = split_by_time(dataset)
+        >>> model = train(dataset, split, ModelConfig(epochs=1, hidden=8))
+        >>> again = refit(model.blind, dataset, split)
+        >>> bool((again.state["output"] == model.state["output"]).all())
+        True
+    """
+    config, listener = model.config, progress or NullProgress()
+    if config.refit_epochs == 0:
+        return model
+    torch.set_num_threads(threads)
+    constants = replace(model.constants, known=known_actions(dataset, split.test_start))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        course = _Course(dataset, config, constants, replace(model, constants=constants).network())
+        listener.start("Refitting", 1.0, "share")
+        try:
+            for _ in course.run(
+                split.test_start, config.refit_epochs, REFIT_RATE * config.learning_rate, budget_s, listener
+            ):
+                pass
+        except KeyboardInterrupt:
+            return replace(model, interrupted=True)
+        listener.finish()
+    return replace(model, constants=constants, state=_freeze(course.average))
 
 
 class _Course:
@@ -130,15 +188,16 @@ class _Course:
         if start is not None:
             self.network.load_state_dict(start.state_dict())
         self.average = copy.deepcopy(self.network).eval()
-        shared = [] if self.network.residual is None else [self.network.residual.shared]
-        others = [p for p in self.network.parameters() if all(p is not q for q in shared)]
-        groups = [
-            {"params": others, "weight_decay": config.weight_decay, "scale": 1.0},
-            {"params": shared, "weight_decay": 0.0, "scale": SHARED_RATE},
-        ]
-        self.optimiser = torch.optim.AdamW(groups)
+        self.optimiser = Optimiser(
+            self.network,
+            self.average,
+            quick=[] if self.network.residual is None else [self.network.residual.shared],
+            quick_scale=SHARED_RATE,
+            decay=config.weight_decay,
+            ema_decay=config.ema_decay,
+        )
         self.rng = np.random.default_rng(config.seed)
-        self.n_steps = 0
+        self.finished = False
 
     def run(
         self, stop_time: int, epochs: int, peak_rate: float, limit_s: float, listener: Progress
@@ -158,22 +217,33 @@ class _Course:
                 state = self.network.start(len(batch.first))
                 self.network.train()
                 for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
-                    segment = cut_segment(batch, constants, offset, config.segment_visits, None, habit=config.habit)
+                    segment = cut_segment(
+                        batch,
+                        constants,
+                        offset,
+                        config.segment_visits,
+                        None,
+                        habit=config.habit,
+                        n_threads=torch.get_num_threads(),
+                    )
                     state = tuple(part[: segment.shape[1]].detach() for part in state)
                     logits, state = self.network(segment, state)
                     age = (stop_time - batch.histories.visit_time[segment.visits]) / span
-                    loss = visit_loss(logits, segment, config.size_power, 2.0 ** (-config.recency * age))
+                    loss = visit_loss(
+                        logits, segment, config.size_power, 2.0 ** (-config.recency * age), ops=self.network.ops
+                    )
                     rate = peak_rate * _schedule(share)
                     self._step(loss, rate)
                     losses.append(float(loss.detach()))
                     n_done += len(segment.visits)
                     spent = (time.monotonic() - began) / max(limit_s, 1e-9)
                     share, before = min(max(n_done / (epochs * n_visits), spent, share), 1.0), share
-                    listener.advance((share - before) * epochs / (config.epochs + config.refit_epochs))
+                    listener.advance(share - before)
                     if share == 1:
                         break
                 if share * epochs >= n_rounds + 1 or share == 1:
                     n_rounds = int(share * epochs)
+                    self.finished = share == 1
                     yield {"train_loss": float(np.mean(losses)), "learning_rate": rate}
                     losses = []
                 if share == 1:
@@ -182,36 +252,22 @@ class _Course:
     def _step(self, loss: Tensor, rate: float) -> None:
         if not torch.isfinite(loss):
             return
-        self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
-        self.optimiser.step()
-        self.n_steps += 1
-        keep = min(self.config.ema_decay, self.n_steps / (self.n_steps + 10))
-        with torch.no_grad():
-            for kept, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                kept.lerp_(new, 1 - keep)
+        self.optimiser.step(rate)
 
 
 def visit_loss(
-    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None
+    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None, *, ops: Ops
 ) -> Tensor:
     """Mean of ``-log p(action)`` over the actions of visits, of one of n weighing ``n ** -size_power`` each.
 
     With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same and
     ``p`` is the distribution of one action drawn from it. ``visit_weights`` float64 [n_moments] come on top.
     """
-    rows, actions = torch.from_numpy(segment.label_rows), torch.from_numpy(segment.label_actions)
-    if len(rows) == 0:
-        return logits.sum() * 0.0
-    log_p = F.log_softmax(logits, 1)[rows, actions]
-    weights = torch.bincount(rows, minlength=len(logits)).clamp(min=1).float().pow(-size_power)
+    weights = np.maximum(np.diff(segment.label_start), 1.0) ** -size_power
     if visit_weights is not None:
-        weights = weights * torch.from_numpy(visit_weights).float()
-    weights = weights[rows]
-    return -(log_p * weights).sum() / weights.sum()
+        weights = weights * visit_weights
+    return ops.set_loss(logits, segment.label_start, segment.label_actions, weights.astype(np.float32))
 
 
 def validate(
@@ -220,7 +276,8 @@ def validate(
     """Measure loss, hit@1 and hit@3 on the target visits of a part, on about 20,000 of them where there are more.
 
     Returns:
-        ``{part}_loss`` (weighted as in training), ``{part}_hit1``, ``{part}_hit3``; NaN where there are no targets.
+        ``{part}_loss`` (:func:`visit_loss` with power ``VALIDATION_POWER``), ``{part}_hit1``, ``{part}_hit3``; NaN
+        where there are no targets.
     """
     loss, weight, hits, n = 0.0, 0.0, np.zeros(2), 0
     for histories in dataset.batches():
@@ -233,7 +290,7 @@ def validate(
             log_p = F.log_softmax(torch.from_numpy(scores), 1).numpy()
             log_p[:, 0] = -100.0
             own, known = log_p[rows, labels.actions], labels.actions > 0
-            weights = (sizes.astype(np.float64) ** -config.size_power)[rows] * known
+            weights = (sizes.astype(np.float64) ** -VALIDATION_POWER)[rows] * known
             loss, weight = loss - float(weights @ own), weight + float(weights.sum())
             above = (log_p > np.maximum.reduceat(own, labels.start[:-1])[:, None]).sum(1)
             hits += (above < 1).sum(), (above < 3).sum()

@@ -2,7 +2,7 @@
 
 Everything between is inside the graph: calendar, habits, cadence, the network and the calibration, so that any ONNX
 runtime in any language can predict from times and action ids alone. The formulas are those of
-:mod:`luckyfast.batches` and :mod:`luckyfast.kernels.habits`; tests hold the two against each other.
+:mod:`luckyfast.batches` and :mod:`luckyfast.habits`; tests hold the two against each other.
 """
 
 from __future__ import annotations

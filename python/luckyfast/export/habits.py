@@ -1,4 +1,4 @@
-"""Habits as part of a graph: the features of :mod:`luckyfast.kernels.habits`, for all actions at one moment."""
+"""Habits as part of a graph: the features of :mod:`luckyfast.habits`, for all actions at one moment."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from luckyfast.ingestion.roles import (
     is_order_name,
     rank_candidates,
     show_samples,
+    split_words,
     suggest_flags,
 )
 from luckyfast.ingestion.times import (
@@ -30,6 +31,14 @@ __all__ = ["Choices", "choose_roles"]
 
 _NO_VALUE = frozenset(("NULL", "null", "NA", "N/A", "NaN", "nan", "None", "NaT", "\\N"))
 _GIVEN = "as you said"
+_CLOCK_WORDS = frozenset(("time", "heure", "hour", "hhmm", "hhmmss", "hms", "clock"))
+_PART_WORDS = (
+    frozenset(("year", "annee", "yyyy")),
+    frozenset(("month", "mois", "mm")),
+    frozenset(("day", "jour", "dd")),
+    _CLOCK_WORDS,
+    frozenset(("minute", "minutes")),
+)
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ def _choose_time(
                 hint=f"name another column with --time{numbers}",
             )
         form = found
-    if given is None and not form.has_clock and form.kind in ("iso", "ymd", "dmy", "mdy"):
+    if given is None and not form.has_clock and form.kind != "order":
         names, form = _add_time_of_day(log, names, form)
     log.reasons["time"] += f"; read as {describe_time_format(form)}"
     return names, form
@@ -183,9 +192,40 @@ def _find_time(log: _Log) -> tuple[str, ...]:
             log.taken.append(column.name)
             log.reasons["time"] = "no column holds times, and this one orders the visits"
             return (column.name,)
+    if parts := _find_parts(log):
+        return parts
     return log.require(
         "time", "when", "name it: --time COLUMN; if numbers only order the visits, add --time-format order"
     )
+
+
+def _find_parts(log: _Log) -> tuple[str, ...] | None:
+    """Columns that hold year, month and day, and perhaps the time of day, each in one column."""
+    found: list[str] = []
+    for words in _PART_WORDS:
+        fitting = [
+            column.name
+            for column in log.columns
+            if column.name not in log.taken
+            and words.intersection(split_words(column.name))
+            and _are_integers([value for value in column.values if value])
+        ]
+        if len(fitting) == 1 and fitting[0] not in found:
+            found.append(fitting[0])
+        elif len(found) < 3:
+            return None
+        else:
+            break
+    for n in range(len(found), 2, -1):
+        try:
+            form = find_time_format(_joined(log, found[:n]))
+        except AmbiguousTimeError:
+            continue
+        if form is not None and form.kind == "ymd":
+            log.taken += found[:n]
+            log.reasons["time"] = "its columns are the parts of a time"
+            return tuple(found[:n])
+    return None
 
 
 def _add_time_of_day(log: _Log, names: tuple[str, ...], form: TimeFormat) -> tuple[tuple[str, ...], TimeFormat]:
@@ -193,13 +233,17 @@ def _add_time_of_day(log: _Log, names: tuple[str, ...], form: TimeFormat) -> tup
     clocks = []
     for column in log.columns:
         filled = [value for value in column.values if value]
-        if column.name not in log.taken and filled and sum(map(is_time_of_day, filled)) > 0.8 * len(filled):
+        if column.name in log.taken or not filled:
+            continue
+        if sum(map(is_time_of_day, filled)) > 0.8 * len(filled) or (
+            _CLOCK_WORDS.intersection(split_words(column.name)) and _are_integers(filled)
+        ):
             clocks.append(column.name)
     if len(clocks) != 1:
         return names, form
     joined = (*names, clocks[0])
     with_clock = find_time_format(_joined(log, joined))
-    if with_clock is None or with_clock.kind != form.kind:
+    if with_clock is None or with_clock.kind != form.kind or not with_clock.has_clock:
         return names, form
     log.taken.append(clocks[0])
     log.reasons["time"] += f"; {clocks[0]} holds its times of day"
@@ -268,4 +312,6 @@ def _split_names(given: str | Sequence[str], known: Sequence[str]) -> tuple[str,
 
 
 def _are_integers(values: Sequence[str]) -> bool:
-    return bool(values) and sum(re.fullmatch(r"-?\d+", value) is not None for value in values) >= 0.8 * len(values)
+    """Whether most are integers, perhaps with the decimals of zeros that gaps in a table make of them."""
+    fitting = [value for value in values if re.fullmatch(r"-?\d+(?:[.,]0+)?", value)]
+    return bool(values) and len(fitting) >= 0.8 * len(values)

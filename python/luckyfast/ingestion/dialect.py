@@ -1,4 +1,4 @@
-"""How the bytes of a file are cut into fields: encoding, delimiter, quote, header."""
+"""How the bytes of a delimited file are cut into fields: delimiter, quote, header."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from luckyfast.errors import InputError, SchemaError
 from luckyfast.ingestion.plan import Dialect
 from luckyfast.ingestion.records import Records, read_records
-from luckyfast.ingestion.sources import Sample, looks_utf16
+from luckyfast.ingestion.sources import Sample
 
 __all__ = ["detect_dialect", "parse_delimiter", "parse_quote", "sample_rows", "show_byte"]
 
@@ -30,7 +30,6 @@ _NAMED_DELIMITERS = {
     "\\x01": "\x01",
 }
 _DATA_FIELD = re.compile(rb"\s*(?:[-+]?\d[\d.,:/ TZ+-]*|\d{4}-\d{2}-\d{2}.*)\s*")
-_UTF8_NAMES = {"utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii"}
 
 
 def detect_dialect(
@@ -39,7 +38,6 @@ def detect_dialect(
     *,
     delimiter: int | None = None,
     quote: int | str | None = "detect",
-    encoding: str | None = None,
     columns: Sequence[str] | None = None,
 ) -> Dialect:
     """Decide how one file is cut into fields.
@@ -49,14 +47,13 @@ def detect_dialect(
         sample: its beginning.
         delimiter: the delimiter, where the user gave it.
         quote: the quote, None for no quotes, or "detect".
-        encoding: the encoding, where the user gave it; only UTF-8 is read so far.
         columns: the column names of files that have no header.
 
     Returns:
         The dialect. Without a header and without `columns`, `header` is empty.
 
     Raises:
-        InputError: an encoding, line end or layout that is not read.
+        InputError: a layout that is not read.
         SchemaError: `columns` do not fit the number of fields, or an argument is unknown.
 
     Example:
@@ -64,16 +61,10 @@ def detect_dialect(
         >>> chr(dialect.delimiter), dialect.header, dialect.header_stop
         (';', ('customer', 'date'), 14)
     """
-    _check_encoding(path, sample, encoding)
     start = len(UTF8_MARK) if sample.head.startswith(UTF8_MARK) else 0
     text = sample.head[start:]
     if not text.strip():
         raise InputError(f"{path} holds only empty lines", hint="give files that hold rows")
-    if b"\n" not in text and text.count(b"\r") > 0 and not text.endswith(b"\r"):
-        raise InputError(
-            f"{path} ends its lines with a lone carriage return, which is not read yet",
-            hint=f"turn them into line feeds first: tr '\\r' '\\n' < {path} > NEW",
-        )
     probe, whole = text[:_PROBE_BYTES], sample.complete and len(text) <= _PROBE_BYTES
     if delimiter is None:
         delimiter = _choose_delimiter(path, probe, whole, quote)
@@ -145,34 +136,6 @@ def show_byte(byte: int | None) -> str:
     return {9: "tab", 32: "space"}.get(byte, chr(byte) if 32 < byte < 127 else f"\\x{byte:02x}")
 
 
-def _check_encoding(path: Path, sample: Sample, encoding: str | None) -> None:
-    if encoding is not None:
-        if encoding.lower() not in _UTF8_NAMES:
-            raise SchemaError(
-                f"the encoding {encoding} is not read yet, only UTF-8",
-                hint=f"convert the files first: iconv -f {encoding} -t UTF-8 {path} > NEW",
-            )
-        return
-    if looks_utf16(sample.head):
-        raise InputError(
-            f"{path} is UTF-16, which is not read yet", hint=f"convert it first: iconv -f UTF-16 -t UTF-8 {path} > NEW"
-        )
-    n_broken = n_valid = 0
-    lines = [line for piece in (sample.head, *sample.blocks) for line in piece.split(b"\n")[:-1] if not line.isascii()]
-    for line in lines:
-        try:
-            line.decode()
-            n_valid += 1
-        except UnicodeDecodeError:
-            n_broken += 1
-    # a few broken lines among valid ones are damage and will be rejected one by one; the reverse is another encoding
-    if n_broken > max(2, n_valid):
-        raise InputError(
-            f"{path} is not UTF-8 but looks like cp1252 (Windows Latin), which is not read yet",
-            hint=f"convert it first: iconv -f CP1252 -t UTF-8 {path} > NEW; or --encoding utf-8 to reject such rows",
-        )
-
-
 def _choose_delimiter(path: Path, probe: bytes, whole: bool, quote: int | str | None) -> int:
     for candidates in (COMMON_DELIMITERS, RARE_DELIMITERS):
         scores: dict[int, float] = {}
@@ -239,13 +202,13 @@ def _with_header(
     path: Path, records: Records, start: int, delimiter: int, quote: int | None, columns: Sequence[str] | None
 ) -> Dialect:
     rows = records.rows
-    first = tuple(field.decode(errors="replace").strip() for field in rows[0])
+    first = _distinct([field.decode(errors="replace").strip() for field in rows[0]])
     after_first = start + records.stops[0]
     if columns is None:
         has_header = looks_like_header(rows)
         names, stop = (first, after_first) if has_header else ((), start)
         return Dialect(delimiter, quote, has_header, names, stop)
-    if first == tuple(columns):
+    if first == _distinct(columns):
         return Dialect(delimiter, quote, True, first, after_first)
     n_fields = Counter(len(row) for row in rows).most_common(1)[0][0]
     if len(columns) != n_fields:
@@ -258,16 +221,28 @@ def _with_header(
             f"{path} has a header of its own, which differs from --columns: {', '.join(first)}",
             hint="leave --columns out, and name the roles by the file's own columns",
         )
-    return Dialect(delimiter, quote, False, tuple(columns), start)
+    return Dialect(delimiter, quote, False, _distinct(columns), start)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that occur more than once with a number each, so that one of them can be meant; empty ones stay."""
+    twice = {name for name, n in Counter(names).items() if n > 1 and name}
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(f"{name}#{seen[name]}" if name in twice else name)
+    return tuple(numbered)
 
 
 def looks_like_header(rows: Sequence[tuple[bytes, ...]]) -> bool:
     """Whether the first row names columns: no data in it, and in some column all others are data or none equals it."""
-    first, others = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
+    # a header may come again where files were put one behind another
+    first, others = rows[0], [row for row in rows[1:] if len(row) == len(rows[0]) and row != rows[0]]
     if any(_DATA_FIELD.fullmatch(field) for field in first) or not any(first):
         return False
     if not others:
-        return len(set(first)) == len(first)
+        return len(set(first)) == len(first) and rows[0] not in rows[1:]
     for i in range(len(first)):
         filled = [row[i] for row in others if row[i]]
         if filled and sum(_DATA_FIELD.fullmatch(field) is not None for field in filled) > 0.8 * len(filled):

@@ -5,17 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from luckyfast.errors import InputError, SchemaError
-from luckyfast.ingestion.dialect import detect_dialect, sample_rows, show_row
+from luckyfast.ingestion.dialect import UTF8_MARK, detect_dialect, sample_rows, show_row
+from luckyfast.ingestion.filenames import FILENAME
+from luckyfast.ingestion.jsonlines import looks_like_json, sample_json
 from luckyfast.ingestion.plan import Dialect, Source
 from luckyfast.ingestion.roles import ColumnSample
-from luckyfast.ingestion.sources import HEAD_BYTES, N_BLOCKS, read_sample
+from luckyfast.ingestion.sampling import sample_text
+from luckyfast.ingestion.sources import N_BLOCKS, Sample
 
 __all__ = [
     "RawTable",
     "column_index",
     "describe_differences",
+    "describe_encodings",
     "main_tables",
     "missing_column",
     "pool_columns",
@@ -23,18 +28,25 @@ __all__ = [
 ]
 
 N_FULL_SAMPLES = 24
-SMALL_HEAD_BYTES = 1 << 15
 N_SAMPLED_ROWS = 20_000
+JSON_DELIMITER = 0x1F
+"""A byte that no JSON text has: lines of it are cut at their ends only."""
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """One source, how it is cut into fields, and sampled rows as text; `filled` says that it has data rows."""
+    """One source, how it is cut into fields, and sampled rows as text.
+
+    `filled` says that it has data rows, `decoded` why it is read in another encoding than UTF-8; `filename` is the
+    value of its name where that has a role.
+    """
 
     source: Source
     dialect: Dialect
     rows: list[tuple[str, ...]]
     filled: bool
+    decoded: str = ""
+    filename: str | None = None
 
 
 def read_tables(
@@ -68,25 +80,25 @@ def read_tables(
     n_rows = max(100, N_SAMPLED_ROWS // len(sources))
     tables = []
     for i, source in enumerate(sources):
-        full = i % step == 0
-        sample = read_sample(
-            source, head_bytes=HEAD_BYTES if full else SMALL_HEAD_BYTES, n_blocks=N_BLOCKS if full else 0
-        )
-        dialect = detect_dialect(
-            source.path, sample, delimiter=delimiter, quote=quote, encoding=encoding, columns=columns
-        )
+        source, sample, decoded = sample_text(source, encoding, full=i % step == 0)
+        if looks_like_json(sample.head):
+            tables.append(_json_table(source, sample, n_rows, decoded))
+            continue
+        dialect = detect_dialect(Path(source.label), sample, delimiter=delimiter, quote=quote, columns=columns)
         filled = not sample.complete or bool(sample.head[dialect.header_stop :].strip())
         if not dialect.header:
             # rows can only be matched with columns once the width is known
             dialect = replace(dialect, header=_first_row(sample.head, dialect), has_header=False)
-            tables.append(RawTable(source, dialect, [], filled))
+            tables.append(RawTable(source, dialect, [], filled, decoded))
             continue
         rows = sample_rows(sample, dialect, n_head=n_rows // 2, n_block=n_rows // (2 * N_BLOCKS))
-        tables.append(RawTable(source, dialect, [_as_text(row) for row in rows], filled))
+        # a header that comes again says nothing of the values
+        texts = [text for row in rows if (text := _as_text(row)) != dialect.header]
+        tables.append(RawTable(source, dialect, texts, filled, decoded))
     if columns is None:
         tables = _name_continuations(tables)
     if not any(table.filled for table in tables):
-        names = ", ".join(str(table.source.path) for table in tables[:3])
+        names = ", ".join(table.source.label for table in tables[:3])
         raise InputError(f"no data rows: {names} holds only a header", hint="give files that hold rows")
     return tables
 
@@ -108,7 +120,11 @@ def pool_columns(tables: Sequence[RawTable]) -> list[ColumnSample]:
     for table, indices in zip(tables, places, strict=True):
         for i, index in enumerate(indices):
             values[i] += [row[index] for row in table.rows] if index is not None else [""] * len(table.rows)
-    return [ColumnSample(name, tuple(column)) for name, column in zip(names, values, strict=True)]
+    columns = [ColumnSample(name, tuple(column)) for name, column in zip(names, values, strict=True)]
+    if tables[0].filename is not None:
+        from_names = [table.filename or "" for table in tables for _ in table.rows]
+        columns.append(ColumnSample(FILENAME, tuple(from_names)))
+    return columns
 
 
 def describe_differences(tables: Sequence[RawTable]) -> str:
@@ -119,7 +135,7 @@ def describe_differences(tables: Sequence[RawTable]) -> str:
     reordered = [t for t in others if _column_set(t) == _column_set(first) and _folded(t) != order]
     notes = []
     if reordered:
-        notes.append(f"{_count(reordered)} another column order than {first.source.path.name}")
+        notes.append(f"{_count(reordered)} another column order than {_name(first)}")
     for header in dict.fromkeys(_column_set(table) for table in others if _column_set(table) != _column_set(first)):
         alike = [table for table in others if _column_set(table) == header]
         more, less = sorted(header - _column_set(first)), sorted(_column_set(first) - header)
@@ -134,6 +150,16 @@ def describe_differences(tables: Sequence[RawTable]) -> str:
     return "; ".join(notes)
 
 
+def describe_encodings(tables: Sequence[RawTable]) -> str:
+    """Which files are read in another encoding than UTF-8, and why; empty where none is."""
+    notes = []
+    for encoding in dict.fromkeys(table.source.encoding for table in tables if table.decoded):
+        alike = [table for table in tables if table.source.encoding == encoding]
+        which = "" if len(alike) == len(tables) else f"{_count(alike).removesuffix(' has').removesuffix(' have')} as "
+        notes.append(f"{which}{encoding} ({alike[0].decoded}); --encoding NAME if that is wrong")
+    return "; ".join(notes)
+
+
 def column_index(table: RawTable, name: str) -> int | None:
     """The place of a column in a file: by its exact name, or else regardless of case if that is one column.
 
@@ -144,7 +170,7 @@ def column_index(table: RawTable, name: str) -> int | None:
     exact = [i for i, own in enumerate(header) if own == name]
     if len(exact) > 1 and name:
         raise SchemaError(
-            f"{table.source.path} has {len(exact)} columns named {name!r}",
+            f"{table.source.label} has {len(exact)} columns named {name!r}",
             hint="rename them in the header, so that one can be meant",
         )
     alike = exact or [i for i, own in enumerate(header) if own.casefold() == name.strip().casefold()]
@@ -160,6 +186,14 @@ def missing_column(where: str, name: str, header: Iterable[str], *, hint: str | 
     return SchemaError(f"{where} has no column {name!r}; it has {', '.join(names)}", hint=hint)
 
 
+def _json_table(source: Source, sample: Sample, n_rows: int, decoded: str) -> RawTable:
+    names, rows = sample_json(source.label, sample)
+    start = len(UTF8_MARK) if sample.head.startswith(UTF8_MARK) else 0
+    dialect = Dialect(JSON_DELIMITER, None, True, tuple(names), start)
+    step = max(1, len(rows) // n_rows)
+    return RawTable(replace(source, form="json"), dialect, rows[::step], True, decoded)
+
+
 def _name_continuations(tables: list[RawTable]) -> list[RawTable]:
     named = [table for table in tables if table.dialect.has_header]
     result = []
@@ -171,7 +205,7 @@ def _name_continuations(tables: list[RawTable]) -> list[RawTable]:
         headers = {other.dialect.header for other in named if len(other.dialect.header) == len(row)}
         if len(headers) != 1:
             raise SchemaError(
-                f"{table.source.path} has no header: its first row is {show_row([field.encode() for field in row])}",
+                f"{table.source.label} has no header: its first row is {show_row([field.encode() for field in row])}",
                 hint=f"name its {len(row)} columns in order, for example --columns "
                 + ",".join(f"c{i}" for i in range(1, len(row) + 1)),
             )
@@ -187,8 +221,12 @@ def _first_row(head: bytes, dialect: Dialect) -> tuple[str, ...]:
 
 
 def _count(tables: Sequence[RawTable]) -> str:
-    name = tables[0].source.path.name
+    name = _name(tables[0])
     return f"{name} has" if len(tables) == 1 else f"{len(tables)} files ({name}, ...) have"
+
+
+def _name(table: RawTable) -> str:
+    return Path(table.source.label).name
 
 
 def _folded(table: RawTable) -> list[str]:

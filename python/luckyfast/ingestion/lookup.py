@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from luckyfast.errors import InputError, SchemaError
 from luckyfast.ingestion.dialect import detect_dialect, sample_rows
-from luckyfast.ingestion.plan import Dialect, Lookup
-from luckyfast.ingestion.sources import find_sources, open_source, read_sample
+from luckyfast.ingestion.plan import Dialect, Lookup, Source
+from luckyfast.ingestion.sampling import sample_text
+from luckyfast.ingestion.sources import find_sources, open_source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +26,7 @@ class TableSample:
     """The column names of a lookup table and its first rows as text; `dialect` is None for Parquet."""
 
     path: Path
+    source: Source
     names: tuple[str, ...]
     rows: list[tuple[str, ...]]
     dialect: Dialect | None
@@ -45,12 +47,13 @@ def sample_table(path: Path) -> TableSample:
     """
     if not path.is_file():
         raise InputError(f"no such lookup table: {path}", hint="check the path after --lookup")
-    if _is_parquet(path):
+    source = find_sources([path])[0]
+    if source.form == "parquet":
         batch = next(_open_parquet(path).iter_batches(batch_size=2000), None)
         names = _open_parquet(path).schema_arrow.names
         columns = [_as_text(column).to_pylist() for column in batch.columns] if batch is not None else []
-        return TableSample(path, tuple(names), list(zip(*columns, strict=True)), None)
-    sample = read_sample(find_sources([path])[0], n_blocks=0)
+        return TableSample(path, source, tuple(names), list(zip(*columns, strict=True)), None)
+    source, sample, _ = sample_text(source, full=True)
     dialect = detect_dialect(path, sample)
     if not dialect.has_header:
         raise SchemaError(f"the lookup table {path} has no header", hint="add a first row that names its columns")
@@ -58,7 +61,7 @@ def sample_table(path: Path) -> TableSample:
     if not rows:
         raise InputError(f"the lookup table {path} has no data rows", hint="give a table with one row per key")
     texts = [tuple(field.decode(errors="replace") for field in row) for row in rows]
-    return TableSample(path, dialect.header, texts, dialect)
+    return TableSample(path, source, dialect.header, texts, dialect)
 
 
 def read_lookup(table: TableSample, *, on: str, action: Sequence[str], nulls: Sequence[bytes] = ()) -> Lookup:
@@ -140,7 +143,7 @@ def _read_csv(table: TableSample, wanted: list[str]) -> dict[str, pa.ChunkedArra
     # columns are named by position, since pyarrow refuses duplicate names even of columns that nobody wants
     labels = [str(i) for i in range(len(dialect.header))]
     indices = {name: str(table.names.index(name)) for name in wanted}
-    with open_source(find_sources([table.path])[0]) as stream:
+    with open_source(table.source) as stream:
         stream.read(dialect.header_stop)
         rest = stream.read()
     try:
@@ -187,11 +190,6 @@ def _as_text(column: pa.Array) -> pa.Array:
     if pa.types.is_floating(column.type) and pc.all(pc.equal(pc.floor(column), column)).as_py() is not False:
         column = column.cast(pa.int64())
     return pc.fill_null(column.cast(pa.large_string()), "")
-
-
-def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(4) == b"PAR1"
 
 
 def _open_parquet(path: Path) -> Any:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luckyfast import __version__, _engine
+from luckyfast import __version__
 from luckyfast.errors import ConservationError
-from luckyfast.ingestion.columns import flat_column, text_column
+from luckyfast.ingestion.columns import flat_column, offsets, text_column
+from luckyfast.ingestion.format import FORMAT, FORMAT_VERSION
 from luckyfast.ingestion.plan import PART_SEPARATOR
-from luckyfast.ingestion.stream import SourceReader, new_buffer
+from luckyfast.ingestion.stream import Block, SourceReader, Workspace
 
 if TYPE_CHECKING:
     from luckyfast.ingestion.merge import Shard
@@ -31,19 +32,26 @@ def make_manifest(
     plan: IngestPlan,
     counts: Mapping[str, int],
     rejects_by_reason: Mapping[str, int],
+    filtered_by_rule: Mapping[str, int],
+    other_actions: Mapping[str, int],
+    duplicates: Mapping[str, Any],
     time_range: tuple[int, int],
     sources: Sequence[Mapping[str, Any]],
+    dialects: Sequence[Mapping[str, Any]],
     shards: Sequence[Shard],
     order_leak: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest; everything in it follows from the raw files and the plan alone."""
     roles = plan.roles
     return {
-        "format": "luckyfast-dataset",
-        "format_version": 1,
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
         "complete": True,
         "counts": dict(counts),
         "rejects_by_reason": dict(rejects_by_reason),
+        "filtered_by_rule": dict(filtered_by_rule),
+        "other_actions": dict(other_actions),
+        "duplicates": dict(duplicates),
         "time": {"kind": time_kind(plan), "min": time_range[0], "max": time_range[1]},
         "roles": {
             "customer": list(roles.customer),
@@ -52,6 +60,7 @@ def make_manifest(
             "visit": list(roles.visit) if roles.visit else None,
         },
         "sources": [dict(source) for source in sources],
+        "dialects": [dict(dialect) for dialect in dialects],
         "shards": [vars(shard) for shard in shards],
         "order_leak": dict(order_leak),
         "luckyfast_version": __version__,
@@ -79,14 +88,23 @@ def check_conservation(counts: Mapping[str, int], shards: Sequence[Shard], n_voc
 
 
 def write_vocabulary(texts: Sequence[bytes], n_events: Sequence[int], path: Path) -> None:
-    """Write the actions; row i is action id i, row 0 stands for unknown."""
+    """Write the actions; row i is action id i, row 0 stands for unknown.
+
+    Where an action is spread over several columns, `parts` holds its values one by one.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     shown = [b"<unknown>", *(text.replace(PART_SEPARATOR, b" / ") for text in texts)]
     counts = np.array([0, *n_events], np.int64)
-    columns = [text_column(shown), flat_column(counts, pa.int64())]
-    pq.write_table(pa.Table.from_arrays(columns, names=["action", "n_events"]), path)
+    columns, names = [text_column(shown), flat_column(counts, pa.int64())], ["action", "n_events"]
+    parts = [[shown[0]], *(text.split(PART_SEPARATOR) for text in texts)]
+    if any(len(own) > 1 for own in parts):
+        starts = pa.py_buffer(offsets(np.array([len(own) for own in parts], np.int64)))
+        values = text_column([part for own in parts for part in own])
+        columns.append(pa.Array.from_buffers(pa.list_(pa.string()), len(parts), [None, starts], children=[values]))
+        names.append("parts")
+    pq.write_table(pa.Table.from_arrays(columns, names=names), path)
 
 
 def measure_order(file: FilePlan) -> dict[str, Any]:
@@ -99,13 +117,15 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
     Returns:
         share_sorted of the most sorted column, the column, the share by chance, and whether that is suspicious.
     """
+    best: dict[str, Any] = {"share_sorted": 0.0, "column": None, "share_by_chance": 0.0, "suspicious": False}
     dialect = file.dialect
+    if file.source.form != "delimited":
+        return best
     reader = SourceReader(0, file, _ORDER_SAMPLE_BYTES)
-    block = reader.read(new_buffer(_ORDER_SAMPLE_BYTES))
+    block = reader.read(Workspace(_ORDER_SAMPLE_BYTES))
     if block is not None:
         reader.close()
-    visits = _sample_visits(file, block) if block is not None and block.stop else []
-    best: dict[str, Any] = {"share_sorted": 0.0, "column": None, "share_by_chance": 0.0, "suspicious": False}
+    visits = _sample_visits(file, block) if block is not None else []
     taken = {*file.customer, *file.time, *(file.visit or ())}
     for column, name in enumerate(dialect.header):
         if column in taken:
@@ -132,19 +152,13 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
     return best
 
 
-def _sample_visits(file: FilePlan, block: Any) -> list[list[list[bytes]]]:
-    dialect = file.dialect
-    room = block.stop + _engine.SLACK
-    separators, row_stops = np.empty(room, np.uint32), np.empty(room, np.uint32)
-    quote = -1 if dialect.quote is None else dialect.quote
-    n_rows, _, _ = _engine.scan(
-        block.buffer, 0, block.stop, block.first_unclosed, dialect.delimiter, quote, separators, row_stops
-    )
-    data = block.buffer[: block.stop].tobytes()
-    stops = row_stops[:n_rows].tolist()
-    positions = separators[: stops[-1] & 0x7FFFFFFF if n_rows else 0].tolist()
+def _sample_visits(file: FilePlan, block: Block) -> list[list[list[bytes]]]:
+    dialect, workspace, n_rows = file.dialect, block.workspace, block.rows[1]
+    data = workspace.buffer[: block.n_bytes].tobytes()
+    stops = workspace.row_stops[:n_rows].tolist()
+    positions = workspace.separators[: stops[-1] & 0x7FFFFFFF if n_rows else 0].tolist()
     by_visit: dict[tuple[bytes, ...], list[list[bytes]]] = {}
-    columns = (*file.customer, *(file.visit or file.time))
+    columns = tuple(column for column in (*file.customer, *(file.visit or file.time)) if column >= 0)
     first = start = 0
     for stop in stops:
         if stop == first + len(dialect.header):

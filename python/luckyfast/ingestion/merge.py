@@ -11,6 +11,7 @@ import numpy as np
 
 from luckyfast.errors import BudgetError
 from luckyfast.ingestion.columns import flat_column, offsets, slice_column
+from luckyfast.ingestion.duplicates import keep_first_rows
 from luckyfast.ingestion.partition import N_BUCKETS, Run
 from luckyfast.kernels import merge as kernel
 
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["BATCH_PAIRS", "SHARD_BATCHES", "Histories", "Shard", "ShardWriter", "merge_all", "plan_merge"]
+__all__ = [
+    "BATCH_PAIRS",
+    "SHARD_BATCHES",
+    "Histories",
+    "Shard",
+    "ShardWriter",
+    "keep_regulars",
+    "merge_all",
+    "plan_merge",
+]
 
 BATCH_PAIRS = 1 << 18
 """A record batch ends at the first customer at or after so many distinct (visit, action) pairs."""
@@ -74,8 +84,10 @@ def plan_merge(runs: Sequence[Run], share_bytes: int, target_bytes: int) -> list
     return stretches
 
 
-def merge_buckets(runs: Sequence[Run], ranks: NDArray[np.int32], first: int, stop: int) -> Histories:
-    """Histories of all customers in the buckets first:stop of all runs; `ranks` are the final action ids."""
+def merge_buckets(
+    runs: Sequence[Run], ranks: NDArray[np.int32], first: int, stop: int, min_visits: int = 1
+) -> Histories:
+    """Histories of the customers in the buckets first:stop of all runs; `ranks` are the final action ids."""
     segments = [run.read(first, stop) for run in runs if run.starts[0, first] < run.starts[0, stop]]
     bases = [int(run.starts[0, first]) for run in runs if run.starts[0, first] < run.starts[0, stop]]
     name_bases = [int(run.starts[1, first]) for run in runs if run.starts[0, first] < run.starts[0, stop]]
@@ -96,7 +108,10 @@ def merge_buckets(runs: Sequence[Run], ranks: NDArray[np.int32], first: int, sto
     time = np.concatenate([s.time for s in segments])
     key = np.concatenate([s.key for s in segments])
     actions = np.concatenate([s.actions for s in segments])
+    rows = np.concatenate([s.rows for s in segments])
     del segments, shifted
+    if len(rows):
+        n_actions, actions = keep_first_rows(place[customer], key, n_actions, actions, rows)
     fragment_starts = np.zeros(n + 2, np.int64)
     fragments, first_action = np.empty(len(customer), np.int64), np.empty(len(customer), np.int64)
     kernel.place_fragments(customer, n_actions, place, fragment_starts, fragments, first_action)
@@ -121,7 +136,7 @@ def merge_buckets(runs: Sequence[Run], ranks: NDArray[np.int32], first: int, sto
     name_sizes = sizes[distinct]
     in_order = np.empty(int(name_sizes.sum()), np.uint8)
     kernel.take_names(names, starts, distinct, in_order)
-    return Histories(
+    histories = Histories(
         name_sizes,
         in_order,
         n_visits,
@@ -131,6 +146,24 @@ def merge_buckets(runs: Sequence[Run], ranks: NDArray[np.int32], first: int, sto
         visits[2][:n_all],
         pairs[0][:n_pairs],
         pairs[1][:n_pairs],
+    )
+    return histories if min_visits <= 1 else keep_regulars(histories, min_visits)
+
+
+def keep_regulars(h: Histories, min_visits: int) -> Histories:
+    """The customers with at least so many visits."""
+    kept = h.n_visits >= min_visits
+    visits, pairs = np.repeat(kept, h.n_visits), np.repeat(kept, h.n_customer_pairs)
+    return Histories(
+        h.name_sizes[kept],
+        h.names[np.repeat(kept, h.name_sizes)],
+        h.n_visits[kept],
+        h.n_customer_pairs[kept],
+        h.visit_time[visits],
+        h.visit_key[visits],
+        h.n_pairs[visits],
+        h.actions[pairs],
+        h.counts[pairs],
     )
 
 
@@ -254,16 +287,21 @@ def _record_batch(h: Histories, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def merge_all(
-    pool: Any, runs: Sequence[Run], ranks: NDArray[np.int32], stretches: Sequence[tuple[int, int]], n_ahead: int
+    pool: Any,
+    runs: Sequence[Run],
+    ranks: NDArray[np.int32],
+    stretches: Sequence[tuple[int, int]],
+    n_ahead: int,
+    min_visits: int = 1,
 ) -> Iterator[Histories]:
     """Merge all stretches on a thread pool (None: right here), in order, no more than `n_ahead` of them waiting."""
     waiting: list[Any] = []
     if pool is None:
-        yield from (merge_buckets(runs, ranks, first, stop) for first, stop in stretches)
+        yield from (merge_buckets(runs, ranks, first, stop, min_visits) for first, stop in stretches)
         return
     for first, stop in stretches:
         if len(waiting) == n_ahead:
             yield waiting.pop(0).result()
-        waiting.append(pool.submit(merge_buckets, runs, ranks, first, stop))
+        waiting.append(pool.submit(merge_buckets, runs, ranks, first, stop, min_visits))
     while waiting:
         yield waiting.pop(0).result()

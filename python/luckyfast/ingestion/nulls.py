@@ -15,7 +15,7 @@ NULL_WORDS = frozenset(
     ("NULL", "null", "Null", "NA", "N/A", "n/a", "NaN", "nan", "None", "none", "NaT", "\\N", "?", "-")
 )
 _UNMISTAKABLE = frozenset(("\\N",))
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")
 _ROLES = ("customer", "time", "action", "visit")
 
 
@@ -42,7 +42,8 @@ def parse_nulls(
         return {}
     pairs: list[tuple[str, str]] = []
     if isinstance(null, Mapping):
-        pairs = [(name, literal) for name, literals in null.items() for literal in literals]
+        # no literals at all are an answer too
+        pairs = [(name, literal) for name, literals in null.items() for literal in (*literals, "")]
     else:
         for text in [null] if isinstance(null, str) else null:
             name, equals, literal = text.partition("=")
@@ -62,11 +63,11 @@ def parse_nulls(
 
 def find_nulls(
     choices: Choices, samples: Sequence[ColumnSample], given: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[bytes, ...]]:
-    """The literals that mean "no value" for each role: those given, and those that the sample proves.
+) -> tuple[dict[str, tuple[bytes, ...]], dict[str, str]]:
+    """The literals that mean "no value" for each role: those given, or else those that the column proves.
 
-    A word such as NULL or NA proves nothing by itself: it counts in a column of times, or where at least 95 % of the
-    other values are numbers.
+    A word such as NULL or NA proves nothing by itself: it means "no value" in a column of times, and where at least
+    95 % of the other values are numbers. Literals given for a column or a role replace what would be found there.
 
     Args:
         choices: the columns of each role.
@@ -74,7 +75,8 @@ def find_nulls(
         given: literals by column or role, from the user.
 
     Returns:
-        Literals by role, each without the empty text, which is always "no value".
+        Literals by role, each without the empty text, which is always "no value"; and by role what to say of the
+        words that the sample has.
     """
     by_name = {sample.name: sample for sample in samples}
     in_files = {
@@ -84,21 +86,32 @@ def find_nulls(
         "visit": choices.roles.visit or (),
     }
     nulls: dict[str, tuple[bytes, ...]] = {}
+    notes: dict[str, str] = {}
     for role, names in in_files.items():
         # with a lookup, literals of the role "action" speak of the table's values and not of the keys
-        own = () if role == "action" and choices.on is not None else given.get(role, ())
-        literals = dict.fromkeys([*own, *(text for name in names for text in given.get(name, ()))])
+        own = None if role == "action" and choices.on is not None else given.get(role)
+        literals: dict[str, None] = dict.fromkeys(own or ())
         for name in names:
-            literals |= dict.fromkeys(_proved(role, by_name[name].values))
+            if name in given or own is not None:
+                literals |= dict.fromkeys(given.get(name, ()))
+                continue
+            found, note = _prove(role, name, by_name[name].values)
+            literals |= dict.fromkeys(found)
+            notes |= {role: note} if note else {}
         nulls[role] = tuple(text.encode() for text in literals if text)
-    return nulls
+    return nulls, notes
 
 
-def _proved(role: str, values: Sequence[str]) -> list[str]:
-    filled = [value for value in values if value]
-    words = sorted(NULL_WORDS.intersection(filled))
+def _prove(role: str, name: str, values: Sequence[str]) -> tuple[list[str], str]:
+    filled = [value for value in values if value.strip()]
+    seen = sorted(NULL_WORDS.intersection(filled))
+    shown = ", ".join(seen)
     others = [value for value in filled if value not in NULL_WORDS]
     n_numbers = sum(_NUMBER.fullmatch(value) is not None for value in others)
-    if role == "time" or (others and n_numbers >= 0.95 * len(others)):
-        return words
-    return [word for word in words if word in _UNMISTAKABLE]
+    if role == "time":
+        return sorted(NULL_WORDS), f"{shown} means no value" if seen else ""
+    if others and n_numbers >= 0.95 * len(others):
+        return sorted(NULL_WORDS), f"{shown} means no value, since the others are numbers" if seen else ""
+    kept = [word for word in seen if word not in _UNMISTAKABLE]
+    note = f"{', '.join(kept)} is kept as a value; --null {name}={kept[0]} if it means none" if kept else ""
+    return sorted(_UNMISTAKABLE), note

@@ -9,8 +9,10 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError
-from luckyfast.ingestion.rejects import BlockReport, Rejects
-from luckyfast.ingestion.stream import new_buffer
+from luckyfast.ingestion.duplicates import SAMPLE_ROWS, thin_sample
+from luckyfast.ingestion.plan import Rules
+from luckyfast.ingestion.rejects import REASONS, BlockReport, Rejects
+from luckyfast.ingestion.rules import kernel_conditions
 from luckyfast.kernels import parse as kernel
 
 if TYPE_CHECKING:
@@ -22,10 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "LookupTable", "Parser", "make_layout"]
 
 ROLES = ("customer", "time", "action", "visit")
-_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order")
+_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
 _FIRST_FRAGMENTS = 1 << 11
+_NO_RULES = Rules()
 
 
 def _make_names(n_names: int = _FIRST_NAMES, n_bytes: int = 0) -> kernel.Names:
@@ -85,12 +88,24 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
     numbers = np.zeros(kernel.N_NUMBERS, np.int64)
     numbers[kernel.DELIMITER] = dialect.delimiter
     numbers[kernel.QUOTE] = -1 if dialect.quote is None else dialect.quote
-    numbers[kernel.N_FIELDS] = len(dialect.header)
+    # of JSON, only the needed values reach the kernel, and an empty one behind them
+    is_projected = file.source.form != "delimited"
+    numbers[kernel.N_FIELDS] = len(file.needed) + 1 if is_projected else len(dialect.header)
     numbers[kernel.TIME_KIND] = _TIME_KINDS.index(form.kind)
     numbers[kernel.UNIT_US] = form.unit_us
     numbers[kernel.DATE_SEPARATOR] = form.date_separator or 0
+    numbers[kernel.YEAR_DIGITS] = form.year_digits
+    numbers[kernel.CLOCK_DIGITS] = form.clock_digits
     numbers[kernel.HAS_LOOKUP] = plan.lookup is not None
-    columns = [tuple(getattr(file, role) or ()) for role in ROLES]
+    rules, bounds = plan.rules, np.iinfo(np.int64)
+    numbers[kernel.SINCE] = bounds.min if rules.since is None else rules.since
+    numbers[kernel.UNTIL] = bounds.max if rules.until is None else rules.until - 1
+    numbers[kernel.N_WHERE] = len(rules.where)
+    columns, conditions = [tuple(getattr(file, role) or ()) for role in ROLES], file.where
+    if is_projected:
+        places = {column: place for place, column in enumerate(file.needed)}
+        columns = [tuple(places.get(column, column) for column in role) for role in columns]
+        conditions = tuple(places.get(column, column) for column in file.where)
     literals = [tuple(plan.nulls.get(role, ())) for role in ROLES]
     flat = [literal for role in literals for literal in role]
     return kernel.Layout(
@@ -100,6 +115,10 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
         np.frombuffer(b"".join(flat) + bytes(16), np.uint8).copy(),
         _starts([len(literal) for literal in flat]),
         _starts([len(role) for role in literals]),
+        np.array([sum({1 << min(len(literal), 62) for literal in role}) for role in literals], np.int64),
+        np.frombuffer(b"".join(file.constants) + bytes(16), np.uint8).copy(),
+        _starts([len(constant) for constant in file.constants]),
+        *kernel_conditions(rules, conditions),
     )
 
 
@@ -112,15 +131,13 @@ class Parser:
 
     Args:
         lookup: the dimension table of the run.
-        block_bytes: size of most blocks.
         store_bytes: how much the store may take before it must be emptied.
+        rules: of the run.
     """
 
-    def __init__(self, lookup: LookupTable, block_bytes: int, store_bytes: int) -> None:
-        self.buffer = new_buffer(block_bytes)
+    def __init__(self, lookup: LookupTable, store_bytes: int, rules: Rules = _NO_RULES) -> None:
         self.lookup = lookup
         self._store_bytes = store_bytes
-        self._index = (np.zeros(0, np.uint32), np.zeros(0, np.uint32))
         self.customers = _make_names()
         self.actions = _make_names(
             max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts))
@@ -135,8 +152,11 @@ class Parser:
             np.zeros(_FIRST_FRAGMENTS, np.int64),
             np.zeros(_FIRST_FRAGMENTS, np.uint64),
             np.zeros(4 * _FIRST_FRAGMENTS, np.uint32),
+            np.zeros(4 * _FIRST_FRAGMENTS if rules.drop_duplicates else 0, np.uint64),
             np.zeros(len(self.actions.stops), np.int64),
             np.zeros(_FIRST_NAMES, np.uint64),
+            np.zeros(SAMPLE_ROWS, np.uint64),
+            np.zeros(SAMPLE_ROWS, np.uint64),
             np.zeros(kernel.N_STATE, np.int64),
         )
         self.store.state[kernel.MIN_TIME] = np.iinfo(np.int64).max
@@ -145,6 +165,7 @@ class Parser:
             *(np.zeros(_REJECTS_AT_ONCE, np.int64) for _ in range(3)),
             np.zeros(_REJECTS_AT_ONCE, np.uint8),
             np.zeros(2, np.int64),
+            np.zeros(len(rules.where) + 2, np.int64),
         )
 
     @property
@@ -166,25 +187,19 @@ class Parser:
             spill: called when the store is full; must empty it.
 
         Returns:
-            How many rows and lines there were, and the rejected ones.
+            How many rows and lines there were, those that each rule left out, and the rejected ones.
         """
-        report = BlockReport(block.source, block.sequence, block.n_bytes)
+        report = BlockReport(block.source, block.offset, block.n_bytes, n_lines=block.n_lines)
         if block.long_row is not None:
-            report.n_rows = report.n_lines = 1
+            report.n_rows = 1
             report.rejects.append(Rejects.of_long_row(block.offset, block.long_row))
             return report
-        room = block.stop + _engine.SLACK
-        if len(self._index[0]) < room:
-            self._index = (np.empty(room, np.uint32), np.empty(room, np.uint32))
-        separators, row_stops = self._index
-        delimiter, quote = int(layout.numbers[kernel.DELIMITER]), int(layout.numbers[kernel.QUOTE])
-        n_rows, report.n_lines, has_escapes = _engine.scan(
-            block.buffer, 0, block.stop, block.first_unclosed, delimiter, quote, separators, row_stops
-        )
-        data = block.buffer
+        workspace = block.workspace
+        data, separators, row_stops = workspace.buffer, workspace.separators, workspace.row_stops
         self._rejects.state[:] = 0
-        row = row_start = 0
-        line_per_row = report.n_lines == n_rows
+        self._rejects.filtered[:] = 0
+        row, stop = block.rows
+        row_start = block.row_start
         while True:
             row = kernel.parse_rows(
                 data,
@@ -192,8 +207,8 @@ class Parser:
                 separators,
                 row_stops,
                 row_start,
-                (row, n_rows),
-                not has_escapes,
+                (row, stop),
+                not block.has_escapes,
                 layout,
                 self.customers,
                 self.actions,
@@ -202,34 +217,56 @@ class Parser:
                 self.store,
                 self._rejects,
             )
-            if row == n_rows:
+            if row == stop:
                 break
-            row_start = 0 if row == 0 else int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
+            if row > block.rows[0]:
+                row_start = int(separators[(row_stops[row - 1] & ~np.uint32(_engine.UNCLOSED)) - 1]) + 1
             status = self.store.state[kernel.STATUS]
             if status == kernel.REJECTS_FULL:
-                self._drain(block, report, line_per_row)
+                self._drain(block, report)
             elif status == kernel.SCRATCH_FULL:
                 data = np.concatenate([data, np.zeros(len(data), np.uint8)])
+            elif status == kernel.SAMPLE_FULL:
+                self._thin_sample()
             else:
                 self._make_room(status, spill)
-        report.n_rows = n_rows - int(self._rejects.state[1])
-        self._drain(block, report, line_per_row)
+        report.n_rows = stop - block.rows[0] - int(self._rejects.state[1])
+        report.filtered = self._rejects.filtered.copy()
+        self._drain(block, report)
         return report
 
-    def _drain(self, block: Block, report: BlockReport, line_per_row: bool) -> None:
+    def _drain(self, block: Block, report: BlockReport) -> None:
         n = int(self._rejects.state[0])
         if n == 0:
             return
+        data = block.workspace.buffer
         rows, starts, stops = self._rejects.row[:n], self._rejects.start[:n], self._rejects.stop[:n]
-        lines = rows.copy()
-        if not line_per_row:
-            kernel.count_lines(block.buffer, starts, lines)
-        raw = np.empty(int((stops - starts).sum()), np.uint8)
-        kernel.take_rows(block.buffer, starts, stops, raw)
-        report.rejects.append(
-            Rejects(block.offset + starts, lines, self._rejects.reason[:n].copy(), stops - starts, raw)
-        )
+        reasons = self._rejects.reason[:n].copy()
+        lines = rows - block.rows[0]
+        if block.original is not None:
+            offsets, raws = block.original.take(lines)
+            reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
+            sizes, raw = np.array([len(one) for one in raws], np.int64), np.frombuffer(b"".join(raws), np.uint8)
+        else:
+            if block.n_lines != block.rows[1] - block.rows[0]:
+                kernel.count_lines(data, block.row_start, starts, lines)
+            offsets, sizes = block.origin + starts, stops - starts
+            raw = np.empty(int(sizes.sum()), np.uint8)
+            kernel.take_rows(data, starts, stops, raw)
+        report.rejects.append(Rejects(offsets, lines, reasons, sizes, raw))
         self._rejects.state[0] = 0
+
+    def take_sample(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:
+        """What was sampled to tell rows that come twice, which the parser then forgets."""
+        state, n = self.store.state, int(self.store.state[kernel.N_SAMPLED])
+        state[kernel.N_SAMPLED] = 0
+        return self.store.sample_keys[:n].copy(), self.store.sample_rows[:n].copy(), int(state[kernel.SAMPLE_BITS])
+
+    def _thin_sample(self) -> None:
+        store = self.store
+        keys, rows, bits = thin_sample(store.sample_keys, store.sample_rows, int(store.state[kernel.SAMPLE_BITS]))
+        store.sample_keys[: len(keys)], store.sample_rows[: len(rows)] = keys, rows
+        store.state[kernel.N_SAMPLED], store.state[kernel.SAMPLE_BITS] = len(keys), bits
 
     def _make_room(self, status: int, spill: Any) -> None:
         store = self.store
@@ -247,7 +284,7 @@ class Parser:
         grown = (
             [store.customer, store.n_actions, store.time, store.key]
             if grows_fragments
-            else [store.actions]
+            else [store.actions, store.rows]
             if status == kernel.STORE_FULL
             else [store.hashes, *self.customers[:3]]
         )
@@ -263,7 +300,7 @@ class Parser:
                 key=_doubled(store.key),
             )
         elif status == kernel.STORE_FULL:
-            self.store = store._replace(actions=_doubled(store.actions))
+            self.store = store._replace(actions=_doubled(store.actions), rows=_doubled(store.rows))
         else:
             if self.customers.state[0] >= len(store.hashes):
                 self.store = store._replace(hashes=_doubled(store.hashes))
@@ -284,11 +321,9 @@ class Parser:
         """Give all room back; counts and times stay."""
         nothing = np.zeros(0, np.uint32)
         self.store = self.store._replace(
-            customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing
+            customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing, rows=nothing
         )
         self.customers = _make_names(1)
-        self.buffer = np.zeros(0, np.uint8)
-        self._index = (nothing, nothing)
 
 
 def _doubled(array: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
     from luckyfast.ingestion.parse import Parser
 
-__all__ = ["N_BUCKETS", "Run", "Segment", "Vocabulary", "cut_store"]
+__all__ = ["N_BUCKETS", "N_UNITS", "Ranking", "Run", "Segment", "Vocabulary", "bucket_starts", "cut_store"]
 
 BUCKET_BITS = 12
+OTHER_ACTION = b"<other>"
 N_BUCKETS = 1 << BUCKET_BITS
 """A run can be read from any bucket to any other; customers of a bucket have hashes that begin with the same bits."""
 
@@ -28,7 +30,8 @@ N_BUCKETS = 1 << BUCKET_BITS
 class Segment(NamedTuple):
     """A stretch of a run: customers by hash, their fragments, and the fragments' actions, all in the same order.
 
-    `customer` counts from the first customer of the run, `name_stops` from the first byte of its names.
+    `customer` counts from the first customer of the run, `name_stops` from the first byte of its names; `rows` holds a
+    hash of each action's raw row, or nothing where equal rows stay.
     """
 
     hashes: NDArray[np.uint64]
@@ -39,11 +42,26 @@ class Segment(NamedTuple):
     time: NDArray[np.int64]
     key: NDArray[np.uint64]
     actions: NDArray[np.uint32]
+    rows: NDArray[np.uint64]
 
 
-_DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4"))
-# which of the starts (customers, name bytes, fragments, actions) each column goes by
-_UNITS = (0, 0, 1, 2, 2, 2, 2, 3)
+_DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4", "u8"))
+# which of the starts (customers, name bytes, fragments, actions, rows) each column goes by
+_UNITS = (0, 0, 1, 2, 2, 2, 2, 3, 4)
+N_UNITS = 5
+
+
+class Ranking(NamedTuple):
+    """The final actions in order, their events, and for each id of the run the final one (from 1).
+
+    `n_others` actions with `n_other_events` events were put together as `OTHER_ACTION`.
+    """
+
+    texts: list[bytes]
+    events: list[int]
+    ranks: NDArray[np.int32]
+    n_others: int
+    n_other_events: int
 
 
 class Vocabulary:
@@ -69,32 +87,94 @@ class Vocabulary:
         counts[:n] = 0
         return ids
 
-    def rank(self) -> tuple[list[bytes], list[int], NDArray[np.int32]]:
-        """Actions that occur, in the order of their bytes; their events; for each id here the final one (from 1)."""
-        texts = sorted(text for text, i in self._ids.items() if self._n_events[i])
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def adopt(self, texts: list[bytes], events: list[int]) -> NDArray[np.uint32]:
+        """Take in the actions of a dataset; returns the id of each row of its vocabulary, the unknown one's unused."""
+        with self._lock:
+            for text, n in zip(texts, events, strict=True):
+                self._ids[text] = len(self._ids)
+                self._n_events.append(n)
+        return np.arange(-1, len(texts)).astype(np.uint32)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it as arrays, for a checkpoint."""
+        texts = list(self._ids)
+        return {
+            "texts": np.frombuffer(b"".join(texts), np.uint8),
+            "text_sizes": np.array([len(text) for text in texts], np.int64),
+            "text_events": np.array(self._n_events, np.int64),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become what `to_arrays` has written down."""
+        data, stops = state["texts"].tobytes(), np.cumsum(state["text_sizes"]).tolist()
+        self._ids = {data[start:stop]: i for i, (start, stop) in enumerate(pairwise([0, *stops]))}
+        self._n_events = state["text_events"].tolist()
+
+    def recount(self, events: NDArray[np.int64]) -> None:
+        """Take other numbers of events, by id: those that are left after rules on whole histories."""
+        self._n_events = events.tolist()
+
+    def rank(self, top_actions: int | None = None) -> Ranking:
+        """Give final ids to the actions that occur, in the order of their bytes.
+
+        Args:
+            top_actions: how many of the most frequent keep their names (of equally frequent, the first by bytes);
+                the others become one.
+        """
+        events = {text: n for text, i in self._ids.items() if (n := self._n_events[i])}
+        by_events = sorted(events, key=lambda text: (-events[text], text))
+        others = frozenset(by_events[top_actions:] if top_actions is not None else ())
+        n_of_text: dict[bytes, int] = {}
+        for text, n in events.items():
+            shown = OTHER_ACTION if text in others else text
+            n_of_text[shown] = n_of_text.get(shown, 0) + n
+        texts = sorted(n_of_text)
+        rank_of = {text: rank for rank, text in enumerate(texts, start=1)}
         ranks = np.zeros(len(self._ids), np.int32)
-        for rank, text in enumerate(texts, start=1):
-            ranks[self._ids[text]] = rank
-        return texts, [self._n_events[self._ids[text]] for text in texts], ranks
+        for text in events:
+            ranks[self._ids[text]] = rank_of[OTHER_ACTION if text in others else text]
+        return Ranking(
+            texts, [n_of_text[text] for text in texts], ranks, len(others), sum(map(events.__getitem__, others))
+        )
 
 
 class Run:
     """One store in the order of its customers' hashes.
 
     Attributes:
-        starts: int64[4, N_BUCKETS + 1]: where the customers, name bytes, fragments and actions of each bucket begin.
+        path: the file it lies in; None if it lies in memory, or elsewhere.
+        starts: int64[5, N_BUCKETS + 1]: where the customers, name bytes, fragments, actions and row hashes of each
+            bucket begin.
     """
 
     def __init__(self, starts: NDArray[np.int64], columns: list[Any], path: Path | None) -> None:
         self.starts = starts
         self._columns = columns
-        self._path = path
+        self.path = path
         sizes = [int(starts[unit, -1]) * dtype.itemsize for unit, dtype in zip(_UNITS, _DTYPES, strict=True)]
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
 
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """The run that an earlier process wrote."""
+        starts = np.empty((N_UNITS, N_BUCKETS + 1), np.int64)
+        with path.open("rb", buffering=0) as file:
+            file.seek(-starts.nbytes, os.SEEK_END)
+            if file.readinto(starts.view(np.uint8).data) != starts.nbytes:
+                raise OSError(f"{path} was cut short")
+        return cls(starts, [], path)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it takes memory all the time."""
+        return bool(self._columns)
+
     def bucket_bytes(self) -> NDArray[np.int64]:
         """Bytes of each bucket."""
-        widths = np.zeros(4, np.int64)
+        widths = np.zeros(N_UNITS, np.int64)
         for unit, dtype in zip(_UNITS, _DTYPES, strict=True):
             widths[unit] += dtype.itemsize
         total: NDArray[np.int64] = (np.diff(self.starts) * widths[:, None]).sum(axis=0)
@@ -103,17 +183,23 @@ class Run:
     def read(self, first: int, stop: int) -> Segment:
         """The buckets first:stop."""
         bounds = [(int(self.starts[unit, first]), int(self.starts[unit, stop])) for unit in _UNITS]
-        if self._path is None:
+        if self.path is None:
             return Segment(*(c[a:b] for c, (a, b) in zip(self._columns, bounds, strict=True)))
         parts: list[Any] = []
-        with self._path.open("rb", buffering=0) as file:
+        with self.path.open("rb", buffering=0) as file:
             for (a, b), dtype, offset in zip(bounds, _DTYPES, self._offsets[:-1], strict=True):
                 part = np.empty(b - a, dtype)
                 file.seek(offset + a * dtype.itemsize)
                 if part.nbytes and file.readinto(part.view(np.uint8).data) != part.nbytes:
-                    raise OSError(f"{self._path} was cut short")
+                    raise OSError(f"{self.path} was cut short")
                 parts.append(part)
         return Segment(*parts)
+
+
+def bucket_starts(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Where each bucket begins among ascending hashes, and their number: int64[N_BUCKETS + 1]."""
+    borders = np.arange(N_BUCKETS, dtype=np.uint64) << np.uint64(64 - BUCKET_BITS)
+    return np.append(np.searchsorted(hashes, borders), len(hashes))
 
 
 def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None) -> Run:
@@ -158,16 +244,19 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
         actions = np.empty(n_actions, np.uint32)
         kernel.gather_actions(store.actions, sizes, first_action, order, ids, actions)
         yield actions
+        rows = np.empty(n_actions if len(store.rows) else 0, np.uint64)
+        if len(rows):
+            kernel.gather_rows(store.rows, sizes, first_action, order, rows)
+        yield rows
 
     kept: list[Any] = []
-    borders = np.arange(N_BUCKETS + 1, dtype=np.float64) * 2.0 ** (64 - BUCKET_BITS)
-    in_hash_order = hashes[by_hash]
-    customer_starts = np.searchsorted(in_hash_order, borders[:-1].astype(np.uint64))
-    customer_starts = np.append(customer_starts, n_customers)
-    starts = np.zeros((4, N_BUCKETS + 1), np.int64)
+    customer_starts = bucket_starts(hashes[by_hash])
+    starts = np.zeros((N_UNITS, N_BUCKETS + 1), np.int64)
     starts[0] = customer_starts
     starts[2] = fragment_starts[customer_starts]
     starts[3] = action_starts[customer_starts]
+    if len(store.rows):
+        starts[4] = starts[3]
     if path is None:
         kept = list(columns())
         starts[1] = np.concatenate([[0], kept[1]])[customer_starts]
@@ -177,6 +266,7 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
                 if i == 1:
                     starts[1] = np.concatenate([[0], column])[customer_starts]
                 _write_all(file.fileno(), memoryview(column.view(np.uint8)))
+            _write_all(file.fileno(), starts.view(np.uint8).reshape(-1).data)
     parser.empty()
     return Run(starts, kept, path)
 

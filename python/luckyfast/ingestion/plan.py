@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Compression = Literal["none", "gzip", "zstd", "bz2"]
-TimeKind = Literal["iso", "epoch", "ymd", "dmy", "mdy", "order"]
+Compression = Literal["none", "gzip", "zstd", "bz2", "zip"]
+Form = Literal["delimited", "json", "parquet", "arrow"]
+TimeKind = Literal["iso", "epoch", "ymd", "dmy", "mdy", "named", "order"]
+Operator = Literal["<", "<=", "=", "!=", ">=", ">"]
 
 PART_SEPARATOR = b"\x1f"
 """Joins the parts of a customer, action or visit that is spread over several columns."""
@@ -24,11 +26,29 @@ PART_SEPARATOR = b"\x1f"
 
 @dataclass(frozen=True)
 class Source:
-    """One raw file: where it lies, how it is compressed, its size on disk in bytes."""
+    """One raw log: where it lies, how it is compressed, its size on disk in bytes, what its bytes are.
+
+    `member` names the entry of a zip archive. Text that is not `encoding` "utf-8" with `line_end` "lf" is read as if it
+    were: offsets then count the bytes of that.
+    """
 
     path: Path
     compression: Compression
     size_bytes: int
+    member: str | None = None
+    form: Form = "delimited"
+    encoding: str = "utf-8"
+    line_end: str = "lf"
+
+    @property
+    def label(self) -> str:
+        """What to call it, for people and in the dataset."""
+        return str(self.path) if self.member is None else f"{self.path}/{self.member}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its bytes on disk are those that are parsed, so that any place of it can be read."""
+        return self.compression == "none" and self.encoding == "utf-8" and self.line_end == "lf"
 
 
 @dataclass(frozen=True)
@@ -45,32 +65,66 @@ class Dialect:
     has_header: bool
     header: tuple[str, ...]
     header_stop: int
-    encoding: str = "utf-8"
 
 
 @dataclass(frozen=True)
 class TimeFormat:
     """The one form that every time of the run has.
 
-    - `iso`: `YYYY-MM-DD`, then optionally `T` or a space and `HH:MM[:SS[.f]][Z|+HH:MM]`.
+    - `iso`: `YYYY-MM-DD`, then optionally `T` or a space and a time of day.
     - `epoch`: a number of units since 1970-01-01 UTC, each `unit_us` microseconds long (nanoseconds: `unit_us` 0,
-      that is, divide by 1000).
-    - `ymd`: `YYYYMMDD` in digits.
-    - `dmy`, `mdy`: day, month and year with one or two digits for day and month, cut by `date_separator` (a byte).
+      that is, divide by 1000); decimals behind a point or comma are read.
+    - `ymd`, `dmy`, `mdy`: year, month and day in this order, cut by `date_separator` (a byte), or None for digits
+      alone; the year has `year_digits` digits (of two, 69 to 99 are 1969 to 1999). Then optionally a time of day.
+    - `named`: the month in letters, English or French, as in RFC 2822 or `5 mars 2024 14:30`.
     - `order`: an integer that only orders the visits.
 
-    `ymd`, `dmy` and `mdy` may carry a time of day after a space (`has_clock`).
+    A time of day (`has_clock`) is `H:MM[:SS[.f]]`, perhaps with AM or PM, or with `clock_digits` an integer without
+    colons: 4 for HHMM, 6 for HHMMSS, 2 for an hour and perhaps minute and second behind spaces. A zone may follow:
+    `Z`, an offset, or a name such as UTC; times without one count as UTC.
     """
 
     kind: TimeKind
     unit_us: int = 1
     date_separator: int | None = None
     has_clock: bool = False
+    year_digits: int = 4
+    clock_digits: int = 0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A comparison of a column with a text, or with the number `value` x 10 ** `exponent`."""
+
+    column: str
+    operator: Operator
+    value: bytes | int
+    exponent: int = 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which of the readable rows are left out or merged, because the user asked for it.
+
+    `where` holds each rule as the user wrote it with its conditions, all of which a row must meet. Rows before `since`
+    or at or after `until` are left out; of equal raw rows in a visit one stays with `drop_duplicates`; customers with
+    fewer than `min_visits` visits are left out; all but the `top_actions` most frequent actions become `<other>`.
+    """
+
+    where: tuple[tuple[str, tuple[Condition, ...]], ...] = ()
+    since: int | None = None
+    until: int | None = None
+    drop_duplicates: bool = False
+    min_visits: int = 1
+    top_actions: int | None = None
 
 
 @dataclass(frozen=True)
 class FilePlan:
-    """One source, its dialect, and the column indices of each role in this very file."""
+    """One source, its dialect, and the column indices of each role and each condition in this very file.
+
+    Index `-1 - k` stands for `constants[k]`, a value that all rows of the file share, such as one from its name.
+    """
 
     source: Source
     dialect: Dialect
@@ -78,6 +132,14 @@ class FilePlan:
     time: tuple[int, ...]
     action: tuple[int, ...]
     visit: tuple[int, ...] | None
+    where: tuple[int, ...] = ()
+    constants: tuple[bytes, ...] = ()
+
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """The columns of the file that any role or condition has, ascending."""
+        columns = (*self.customer, *self.time, *self.action, *(self.visit or ()), *self.where)
+        return tuple(sorted({column for column in columns if column >= 0}))
 
 
 @dataclass(frozen=True)
@@ -116,7 +178,8 @@ class IngestPlan:
     `nulls` maps a role ("customer", "time", "action", "visit") to the literals that mean "no value" there besides the
     empty field. With a lookup, each `FilePlan.action` is the index of the column `lookup.on`. `max_reject` is a share
     of the rows read. `reasons` says in words why the columns of each role were taken
-    and, under "files", how the files differ from each other.
+    and, under "files", how the files differ from each other. With `append` the files are added to the dataset `out`;
+    with `resume` an interrupted run goes on.
     """
 
     files: tuple[FilePlan, ...]
@@ -130,3 +193,7 @@ class IngestPlan:
     temp: Path | None
     out: Path
     reasons: Mapping[str, str]
+    filename_pattern: str | None = None
+    rules: Rules = Rules()
+    append: bool = False
+    resume: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ from luckyfast.config import available_cores, available_memory, parse_size
 from luckyfast.errors import InputError, OutputExistsError, SchemaError
 from luckyfast.ingestion.choosing import Choices, choose_roles
 from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
+from luckyfast.ingestion.encodings import parse_encoding
+from luckyfast.ingestion.filenames import FILENAME, read_filenames
+from luckyfast.ingestion.format import read_manifest
 from luckyfast.ingestion.layout import (
     RawTable,
     column_index,
     describe_differences,
+    describe_encodings,
     main_tables,
     missing_column,
     pool_columns,
@@ -21,12 +26,16 @@ from luckyfast.ingestion.layout import (
 )
 from luckyfast.ingestion.lookup import read_lookup, sample_table
 from luckyfast.ingestion.nulls import find_nulls, parse_nulls
-from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup
+from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup, Rules
 from luckyfast.ingestion.roles import ColumnSample, name_score
+from luckyfast.ingestion.rules import make_rules
 from luckyfast.ingestion.schema import read_schema
 from luckyfast.ingestion.sources import find_sources
 
 __all__ = ["make_plan"]
+
+_RULES = ("where", "since", "until", "drop_duplicates", "min_visits", "top_actions")
+_ARGUMENTS = ("lookup", "on", "delimiter", "quote", "encoding", "columns", "filename_pattern", "null", *_RULES)
 
 
 def make_plan(
@@ -43,6 +52,7 @@ def make_plan(
     quote: str | None = None,
     encoding: str | None = None,
     columns: str | Sequence[str] | None = None,
+    filename_pattern: str | None = None,
     null: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     time_format: str | None = None,
     memory: str | int | None = None,
@@ -50,6 +60,14 @@ def make_plan(
     temp: str | Path | None = None,
     max_reject: float = 0.05,
     schema: str | Path | None = None,
+    where: str | Sequence[str] | None = None,
+    since: str | int | None = None,
+    until: str | int | None = None,
+    drop_duplicates: bool | None = None,
+    min_visits: int | None = None,
+    top_actions: int | None = None,
+    append: bool = False,
+    resume: bool = False,
 ) -> IngestPlan:
     """Decide how raw logs will be read, from samples of them.
 
@@ -83,14 +101,29 @@ def make_plan(
         "quote": quote,
         "encoding": encoding,
         "columns": columns,
+        "filename_pattern": filename_pattern,
         "null": null,
         "time_format": time_format,
+        "where": where,
+        "since": since,
+        "until": until,
+        "drop_duplicates": drop_duplicates,
+        "min_visits": min_visits,
+        "top_actions": top_actions,
     }
+    out_path = Path(out)
+    _check_places(out_path, temp, append=append)
+    if append:
+        if asked := [name for name in ("schema", *_RULES) if {**given, "schema": schema}[name] is not None]:
+            flag = asked[0].replace("_", "-")
+            raise SchemaError(
+                f"--{flag} cannot go with --append: rows are added as those of {out_path} were read",
+                hint=f"leave --{flag} out",
+            )
+        schema = out_path / "schema.toml"
     if schema is not None:
         given = read_schema(schema) | {name: value for name, value in given.items() if value is not None}
-        given = dict.fromkeys(("lookup", "on", "delimiter", "quote", "encoding", "columns", "null")) | given
-    out_path = Path(out)
-    _check_places(out_path, temp)
+        given = dict.fromkeys(_ARGUMENTS) | given
     if not 0.0 <= max_reject <= 1.0:
         raise SchemaError(f"--max-reject is a share between 0 and 1, not {max_reject}", hint="0.05 is 5 %")
     if workers is not None and workers < 1:
@@ -107,13 +140,14 @@ def make_plan(
         sources,
         delimiter=parse_delimiter(given["delimiter"]) if given["delimiter"] is not None else None,
         quote=parse_quote(given["quote"]) if given["quote"] is not None else "detect",
-        encoding=given["encoding"],
+        encoding=parse_encoding(given["encoding"]) if given["encoding"] is not None else None,
         columns=_names(given["columns"]),
     )
+    tables = _add_filenames(tables, given)
     main = main_tables(tables)
     samples = pool_columns(main)
     if not samples[0].values:
-        names = ", ".join(str(table.source.path) for table in main[:3])
+        names = ", ".join(table.source.label for table in main[:3])
         raise InputError(
             f"no row of {names} has as many fields as its header ({len(samples)})",
             hint="check --delimiter and --quote, or mend the header",
@@ -123,7 +157,7 @@ def make_plan(
     product_hint = None if lookup_table else _product_table_hint(tables, main)
     choices = choose_roles(
         samples,
-        where=str(main[0].source.path),
+        where=main[0].source.label,
         given={role: given.get(role) for role in ("customer", "time", "action", "visit")},
         time_format=given.get("time_format"),
         nulls=user_nulls,
@@ -131,9 +165,20 @@ def make_plan(
         on=given["on"],
         product_hint=product_hint,
     )
-    if differences := describe_differences(tables):
-        choices.reasons["files"] = differences
-    files = tuple(_plan_file(table, choices, main[0], product_hint) for table in tables)
+    notes = {"files": describe_differences(tables), "encoding": describe_encodings(tables)}
+    choices.reasons.update({about: note for about, note in notes.items() if note})
+    nulls, said = find_nulls(choices, samples, user_nulls)
+    choices.reasons.update({role: f"{choices.reasons.get(role, '')}; {note}" for role, note in said.items()})
+    rules = make_rules(
+        where=given["where"],
+        since=given["since"],
+        until=given["until"],
+        drop_duplicates=bool(given["drop_duplicates"]),
+        min_visits=1 if given["min_visits"] is None else given["min_visits"],
+        top_actions=given["top_actions"],
+        time_kind="order" if choices.time_format.kind == "order" else "clock",
+    )
+    files = tuple(_plan_file(table, choices, rules, main[0], product_hint) for table in tables)
     joined = None
     if lookup_table is not None and choices.on is not None:
         literals = [text.encode() for name in (*choices.roles.action, "action") for text in user_nulls.get(name, ())]
@@ -143,7 +188,7 @@ def make_plan(
         files=files,
         roles=choices.roles,
         time_format=choices.time_format,
-        nulls=find_nulls(choices, samples, user_nulls),
+        nulls=nulls,
         lookup=joined,
         max_reject=max_reject,
         memory_bytes=memory_bytes,
@@ -151,11 +196,17 @@ def make_plan(
         temp=Path(temp) if temp is not None else None,
         out=out_path,
         reasons=choices.reasons,
+        filename_pattern=given["filename_pattern"],
+        rules=rules,
+        append=append,
+        resume=resume,
     )
 
 
-def _check_places(out: Path, temp: str | Path | None) -> None:
-    if out.exists() or out.is_symlink():
+def _check_places(out: Path, temp: str | Path | None, *, append: bool) -> None:
+    if append:
+        read_manifest(out)
+    elif out.exists() or out.is_symlink():
         raise OutputExistsError(f"the output {out} exists already", hint="choose another folder, or remove this one")
     parent = next((place for place in out.parents if place.exists()), None)
     if parent is not None and not parent.is_dir():
@@ -170,16 +221,19 @@ def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
 
 
-def _plan_file(table: RawTable, choices: Choices, main: RawTable, product_hint: str | None) -> FilePlan:
+def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, product_hint: str | None) -> FilePlan:
     def places(names: Sequence[str]) -> tuple[int, ...]:
         found = []
         for name in names:
+            if name == FILENAME and table.filename is not None:
+                found.append(-1)
+                continue
             index = column_index(table, name)
             if index is None:
                 hint = product_hint
                 if hint is None and set(table.dialect.header).isdisjoint(main.dialect.header):
                     hint = "its columns are not those of the other files: leave it out, or give it as --lookup"
-                raise missing_column(str(table.source.path), name, table.dialect.header, hint=hint)
+                raise missing_column(table.source.label, name, table.dialect.header, hint=hint)
             found.append(index)
         return tuple(found)
 
@@ -191,7 +245,22 @@ def _plan_file(table: RawTable, choices: Choices, main: RawTable, product_hint: 
         time=places(roles.time),
         action=places((choices.on,) if choices.on is not None else roles.action),
         visit=None if roles.visit is None else places(roles.visit),
+        constants=() if table.filename is None else (table.filename.encode(),),
+        where=places([condition.column for _, conditions in rules.where for condition in conditions]),
     )
+
+
+def _add_filenames(tables: list[RawTable], given: Mapping[str, Any]) -> list[RawTable]:
+    """Let the file's name be a column, where the user gave it a role."""
+    pattern = given["filename_pattern"]
+    roles = [given.get(role) for role in ("customer", "time", "action", "visit")]
+    asked = any(role == FILENAME or (not isinstance(role, str) and FILENAME in role) for role in roles if role)
+    if pattern is not None and not asked:
+        raise SchemaError("--filename-pattern has no use without a role", hint="add --customer filename, for example")
+    if not asked or (pattern is None and any(FILENAME in table.dialect.header for table in tables)):
+        return tables
+    values = read_filenames([table.source for table in tables], pattern)
+    return [replace(table, filename=value) for table, value in zip(tables, values, strict=True)]
 
 
 def _product_table_hint(tables: Sequence[RawTable], main: Sequence[RawTable]) -> str | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ REASONS = (
     "unmatched_lookup",
     "bad_encoding",
     "too_long",
+    "bad_json",
 )
 """In the order in which they are looked for: a row with several faults is counted under the first."""
 
@@ -70,13 +72,14 @@ class Rejects(NamedTuple):
 
 @dataclass
 class BlockReport:
-    """What became of one block."""
+    """What became of one block, that is, of `n_bytes` of a source from `offset` on."""
 
     source: int
-    sequence: int
+    offset: int
     n_bytes: int
     n_rows: int = 0
     n_lines: int = 0
+    filtered: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     rejects: list[Rejects] = field(default_factory=list)
 
     @property
@@ -90,7 +93,7 @@ class _SourceLog:
     n_lines: int = 0
     n_rows: int = 0
     n_rejected: int = 0
-    next_sequence: int = 0
+    next_offset: int = 0
     held: list[Rejects] = field(default_factory=list)
     early: dict[int, BlockReport] = field(default_factory=dict)
     spooled: bool = False
@@ -100,19 +103,23 @@ class RejectLog:
     """Collects the reports of all blocks, in any order, in bounded memory.
 
     Args:
-        n_sources: how many sources there are.
+        first_offsets: for each source where its first block begins.
         folder: where rejects wait that are too many to hold in memory.
+        n_rules: how many rules leave rows out.
     """
 
-    def __init__(self, n_sources: int, folder: Path) -> None:
+    def __init__(self, first_offsets: Sequence[int], folder: Path, n_rules: int = 0) -> None:
         self.n_rows = 0
+        self.filtered = np.zeros(n_rules, np.int64)
         self.n_rejected = 0
         self.n_bytes = 0
         self._n_of_reason = np.zeros(len(REASONS), np.int64)
         self._folder = folder
-        self._sources = [_SourceLog() for _ in range(n_sources)]
+        self._sources = [_SourceLog(next_offset=offset) for offset in first_offsets]
         self._n_held = 0
-        self._lock = threading.Lock()
+        self._n_early = 0
+        self._stopped = False
+        self._change = threading.Condition()
 
     @property
     def by_reason(self) -> Counter[str]:
@@ -121,29 +128,81 @@ class RejectLog:
 
     def begin(self, source: int, n_header_lines: int) -> None:
         """Tell how many lines come before the first block of a source."""
-        with self._lock:
+        with self._change:
             self._sources[source].n_lines += n_header_lines
 
     def add(self, report: BlockReport) -> None:
-        """Take in the report of one block."""
-        with self._lock:
+        """Take in the report of one block; one that comes far too early has to wait for those before it."""
+        log = self._sources[report.source]
+        n_early = sum(column.nbytes for part in report.rejects for column in part)
+        with self._change:
+            while self._n_early + n_early > _HELD_BYTES and report.offset != log.next_offset and not self._stopped:
+                self._change.wait()
             n_rejected = report.n_rejected
             self.n_rows += report.n_rows
+            if len(report.filtered):
+                self.filtered += report.filtered
             self.n_rejected += n_rejected
             self.n_bytes += report.n_bytes
-            log = self._sources[report.source]
             log.n_rows += report.n_rows
             log.n_rejected += n_rejected
-            log.early[report.sequence] = report
-            while (ready := log.early.pop(log.next_sequence, None)) is not None:
+            log.early[report.offset] = report
+            self._n_early += n_early
+            while (ready := log.early.pop(log.next_offset, None)) is not None:
                 for part in ready.rejects:
                     log.held.append(part._replace(line=part.line + (log.n_lines + 1)))
                     self._n_of_reason += np.bincount(part.reason, minlength=len(REASONS))
-                    self._n_held += sum(column.nbytes for column in part)
+                    n_bytes = sum(column.nbytes for column in part)
+                    self._n_held += n_bytes
+                    self._n_early -= n_bytes
                 log.n_lines += ready.n_lines
-                log.next_sequence += 1
+                log.next_offset += ready.n_bytes
+                self._change.notify_all()
             if self._n_held > _HELD_BYTES:
                 self._spool()
+
+    def to_arrays(self) -> tuple[dict[str, NDArray[Any]], list[Path]]:
+        """All of it as arrays, for a checkpoint while no report is missing; and the files where the rejects lie."""
+        with self._change:
+            self._spool()
+            logs = self._sources
+            files = [self._path(i) for i, log in enumerate(logs) if log.spooled]
+            spooled = [self._path(i).stat().st_size if log.spooled else 0 for i, log in enumerate(logs)]
+            sources = [
+                (log.next_offset, log.n_lines, log.n_rows, log.n_rejected, n)
+                for log, n in zip(logs, spooled, strict=True)
+            ]
+            return {
+                "sources": np.array(sources, np.int64),
+                "filtered": self.filtered.copy(),
+                "n_of_reason": self._n_of_reason.copy(),
+                "log_bytes": np.array(self.n_bytes),
+            }, files
+
+    def next_offsets(self) -> list[int]:
+        """For each source, up to where all of it has come in."""
+        return [log.next_offset for log in self._sources]
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become what `to_arrays` has written down; rejects that came later are cut off."""
+        self.filtered, self._n_of_reason = state["filtered"], state["n_of_reason"]
+        self.n_bytes = int(state["log_bytes"])
+        for i, (log, values) in enumerate(zip(self._sources, state["sources"].tolist(), strict=True)):
+            first_offset = log.next_offset
+            log.next_offset, log.n_lines, log.n_rows, log.n_rejected, n_spooled = values
+            log.spooled = n_spooled > 0
+            if log.next_offset == first_offset:
+                log.n_lines = 0  # its header will be read again
+            if log.spooled:
+                os.truncate(self._path(i), n_spooled)
+        self.n_rows = sum(log.n_rows for log in self._sources)
+        self.n_rejected = sum(log.n_rejected for log in self._sources)
+
+    def stop(self) -> None:
+        """Let nobody wait for a report that will not come."""
+        with self._change:
+            self._stopped = True
+            self._change.notify_all()
 
     def source_counts(self, source: int) -> tuple[int, int]:
         """Rows and rejected rows of a source."""

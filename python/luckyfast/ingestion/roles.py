@@ -10,9 +10,20 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from luckyfast.errors import SchemaError
+from luckyfast.ingestion.plan import TimeFormat
 from luckyfast.ingestion.times import AmbiguousTimeError, find_time_format, is_time_of_day
 
-__all__ = ["Candidate", "ColumnSample", "choose_role", "name_score", "rank_candidates", "show_samples", "suggest_flags"]
+__all__ = [
+    "Candidate",
+    "ColumnSample",
+    "choose_role",
+    "is_order_name",
+    "name_score",
+    "rank_candidates",
+    "show_samples",
+    "split_words",
+    "suggest_flags",
+]
 
 MIN_SCORE = 4.0
 MIN_LEAD = 2.0
@@ -205,7 +216,7 @@ def _time_score(name: str, filled: Sequence[str]) -> tuple[float, str]:
         return 2.0, "its values are dates"
     if form is None:
         return -20.0, ""
-    if form.kind in ("epoch", "ymd") and name_score("time", name)[0] <= 0:
+    if _is_digits_alone(form) and name_score("time", name)[0] <= 0:
         return -20.0, ""
     return 2.0 + 2.0 * form.has_clock + 2.0 * (form.kind == "iso"), "its values are times"
 
@@ -231,9 +242,14 @@ def _is_clock_time(filled: Sequence[str]) -> bool:
         form = find_time_format(filled)
     except AmbiguousTimeError:
         return True
-    if form is not None and form.kind in ("iso", "dmy", "mdy"):
+    if form is not None and not _is_digits_alone(form):
         return True
     return _share(filled, is_time_of_day) > 0.8
+
+
+def _is_digits_alone(form: TimeFormat) -> bool:
+    """Whether such times could be any numbers."""
+    return form.kind == "epoch" or (form.kind in ("ymd", "dmy", "mdy") and form.date_separator is None)
 
 
 def _share(values: Sequence[str], test: Callable[[str], bool]) -> float:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import resource
 import shutil
 import sys
-import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,24 +19,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luckyfast import _engine
-from luckyfast.errors import BudgetError, InputError, OutputExistsError
+from luckyfast.errors import BudgetError, InputError
+from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
+from luckyfast.ingestion.checkpoint import Checkpoints, load_state
+from luckyfast.ingestion.duplicates import DuplicateSample
+from luckyfast.ingestion.feed import Feed
+from luckyfast.ingestion.jsonlines import Projector, find_projector
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
-from luckyfast.ingestion.merge import ShardWriter, merge_all, plan_merge
+from luckyfast.ingestion.mending import describe_dialect
+from luckyfast.ingestion.merge import Histories, ShardWriter, merge_all, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
-from luckyfast.ingestion.partition import N_BUCKETS, Run, Vocabulary, cut_store
-from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Source, TimeFormat
+from luckyfast.ingestion.partition import N_BUCKETS, Ranking, Run, Vocabulary, cut_store
+from luckyfast.ingestion.places import Workplace, open_workplace
+from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Rules, Source, TimeFormat
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
+from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
-from luckyfast.ingestion.stream import Block, Feed
+from luckyfast.ingestion.stream import Block, Workspace
+from luckyfast.ingestion.survey import Survey, survey_histories
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from luckyfast.progress import Progress
 
 __all__ = ["Budget", "IngestSummary", "run_plan"]
 
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 20
 _MIN_BLOCK_BYTES = 1 << 18
 _WORKER_BYTES = 10 << 20
 _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
@@ -55,6 +64,10 @@ class IngestSummary:
         path: the dataset folder.
         counts: as in the manifest.
         rejects_by_reason: reason to number of rows.
+        filtered_by_rule: rule to the number of rows it left out.
+        other_actions: how many actions with how many events became `<other>`.
+        duplicates: as in the manifest.
+        differences: how the files differ from each other, or nothing.
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
@@ -70,6 +83,10 @@ class IngestSummary:
     path: Path
     counts: dict[str, int]
     rejects_by_reason: dict[str, int]
+    filtered_by_rule: dict[str, int]
+    other_actions: dict[str, int]
+    duplicates: dict[str, Any]
+    differences: str
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
@@ -104,104 +121,159 @@ def run_plan(plan: IngestPlan, *, progress: Progress | None = None, budget: Budg
         The summary.
 
     Raises:
-        OutputExistsError: the output folder is there already.
+        OutputExistsError: the output folder is there already, or an interrupted run is in the way.
+        DatasetError: the dataset to append to or the run to resume does not fit.
         InputError: a source cannot be read, too many rows are rejected, or the disk is full.
         BudgetError: the work cannot be done in `plan.memory_bytes`.
         ConservationError: rows were lost, which is a defect of luckyfast.
     """
     progress = progress or NullProgress()
     started = time.monotonic()
-    out = plan.out
-    if os.path.lexists(out):
-        raise OutputExistsError(f"{out} exists already", hint="choose another output folder, or remove it first")
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    with _folders(partial, plan.temp) as temp:
-        return _Run(plan, partial, temp, progress, started).carry_out(budget)
-
-
-@contextmanager
-def _folders(partial: Path, temp: Path | None) -> Iterator[Path]:
-    """The folder being written and one for what is spilled; both are gone afterwards unless the first was renamed."""
-    spills = partial / "spills"
-    made_temp = False
-    try:
-        (partial / "shards").mkdir(parents=True)
-        (partial / "rejects").mkdir()
-        if temp is None:
-            spills.mkdir()
-        else:
-            made_temp = not temp.exists()
-            temp.mkdir(parents=True, exist_ok=True)
-            spills = Path(tempfile.mkdtemp(prefix="luckyfast-", dir=temp))
-        yield spills
-    except OSError as error:
-        places = f"{partial.parent} or {temp}" if temp else str(partial.parent)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise InputError(
-                f"the disk is full (writing to {places})",
-                hint="free some space, or choose other places with OUT and --temp",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise InputError(
-                f"cannot write to {places}: {error.strerror}", hint="choose another output folder, or another --temp"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(spills, ignore_errors=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        if made_temp and temp is not None:
-            with suppress(OSError):
-                temp.rmdir()
+    with open_workplace(plan) as workplace:
+        return _Run(plan, workplace, progress, started).carry_out(budget)
 
 
 class _Run:
     """One run of ingest, in its steps."""
 
-    def __init__(self, plan: IngestPlan, partial: Path, temp: Path, progress: Progress, started: float) -> None:
+    def __init__(self, plan: IngestPlan, workplace: Workplace, progress: Progress, started: float) -> None:
         self.plan = plan
-        self.partial = partial
-        self.temp = temp
+        self.workplace = workplace
+        self.partial = workplace.dataset
+        self.temp = workplace.spills
         self.progress = progress
         self.started = started
-        self.log = RejectLog(len(plan.files), temp)
+        self.filters = describe_filters(plan.rules, time_kind(plan))
+        first_offsets = [file.dialect.header_stop for file in plan.files]
+        self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
+        self.sample = DuplicateSample()
+        self.contents = [content_id(file.source.path) for file in plan.files]
+        self.base: Base | None = None
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
         self.runs: list[Run] = []
         self.n_spilled = 0
         self.lock = threading.Lock()
         self.failures: list[BaseException] = []
+        # of rows that an interrupted run has read: events, smallest and largest time
+        self.before = np.array([0, np.iinfo(np.int64).max, np.iinfo(np.int64).min])
+        self.starts: dict[int, int] = {}
+        self.checkpoints: Checkpoints | None = None
 
     def carry_out(self, budget: Budget | None) -> IngestSummary:
+        is_over = False
+        try:
+            summary = self._carry_out(budget)
+            is_over = True
+            return summary
+        finally:
+            if self.checkpoints is not None:
+                self.checkpoints.close(is_over=is_over)
+
+    def _carry_out(self, budget: Budget | None) -> IngestSummary:
         plan = self.plan
         # before memory is divided: a compiler takes memory too
         _load_kernels()
+        self._open_base()
+        self._restore()
         budget = budget or self._divide_memory()
-        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin)
+        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin, self.starts)
         parsers = self._parse_all(feed, budget)
         self._check_rejects(final=True)
         self._gather_runs(parsers)
-        n_events = sum(parser.n_events for parser in parsers)
-        times = (
-            min(int(parser.store.state[parse_kernel.MIN_TIME]) for parser in parsers),
-            max(int(parser.store.state[parse_kernel.MAX_TIME]) for parser in parsers),
-        )
-        del parsers
+        n_accepted, *bounds = self._measure(parsers).tolist()
+        times = (bounds[0], bounds[1])
+        del parsers, feed
+        if self.base is not None:
+            n_accepted += self.base.manifest["counts"]["events"]
+            times = self.base.widen(times)
+        rules = plan.rules
+        n_duplicates = n_too_few = 0
+        if n_accepted and (rules.drop_duplicates or rules.min_visits > 1):
+            survey = self._survey(budget)
+            n_duplicates, n_too_few = n_accepted - survey.n_rows, survey.n_rows - int(survey.events.sum())
+            self.vocabulary.recount(survey.events)
+            if rules.min_visits > 1:
+                times = survey.time_range
+        filtered = self._filtered_by_rule(n_too_few)
+        rejects = Counter(self.log.by_reason)
+        n_rows = self.log.n_rows
+        if self.base is not None:
+            before = self.base.manifest
+            n_rows += before["counts"]["rows_read"]
+            rejects.update(before["rejects_by_reason"])
+            filtered = {rule: n + before["filtered_by_rule"].get(rule, 0) for rule, n in filtered.items()}
+        n_events = n_accepted - n_duplicates - n_too_few
         if n_events == 0:
-            raise InputError("no row could be read as an event", hint="see luckyfast ingest --help for the role flags")
-        texts, action_events, ranks = self.vocabulary.rank()
-        writer = self._merge(budget, ranks)
+            raise no_events(filtered)
+        ranking = self.vocabulary.rank(rules.top_actions)
+        writer = self._merge(budget, ranking.ranks)
         counts = {
-            "rows_read": self.log.n_rows,
+            "rows_read": n_rows,
             "events": n_events,
-            "duplicates_removed": 0,
-            "filtered": 0,
-            "rejected": self.log.n_rejected,
+            "duplicates_removed": n_duplicates,
+            "filtered": sum(filtered.values()),
+            "rejected": rejects.total(),
             "customers": sum(shard.customers for shard in writer.shards),
             "visits": sum(shard.visits for shard in writer.shards),
-            "actions": len(texts),
+            "actions": len(ranking.texts),
         }
-        check_conservation(counts, writer.shards, sum(action_events))
-        return self._write(counts, times, texts, action_events, writer)
+        check_conservation(counts, writer.shards, sum(ranking.events))
+        return self._write(counts, times, filtered, dict(sorted(rejects.items())), ranking, writer)
+
+    def _open_base(self) -> None:
+        """With `--append`, let the histories that are there already be the first run."""
+        if not self.plan.append:
+            return
+        self.base = open_base(self.plan, self.contents)
+        ids = self.vocabulary.adopt(self.base.texts, self.base.events)
+        self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids))
+
+    def _restore(self) -> None:
+        """Take in what an interrupted run had come to at its last checkpoint."""
+        entry = self.workplace.journal.last
+        if entry is None:
+            return
+        state = load_state(self.temp, entry)
+        self.log.restore(state)
+        self.vocabulary.restore(state)
+        self.sample.restore(state)
+        self.before = state["measure"]
+        self.runs += [Run.load(self.temp / name) for name in entry["runs"]]
+        self.n_spilled = 1 + max(int(name.removeprefix("run-")) for name in entry["runs"])
+        offsets = self.log.next_offsets()
+        begun = [i for i, file in enumerate(self.plan.files) if offsets[i] > file.dialect.header_stop]
+        self.starts = {i: offsets[i] for i in begun} | dict.fromkeys(state["finished"].tolist(), -1)
+
+    def _take_state(self, feed: Feed, parsers: list[Parser]) -> tuple[dict[str, NDArray[Any]], list[Path], list[Path]]:
+        """All that `_restore` needs; no worker is working, and their stores are empty."""
+        arrays, spools = self.log.to_arrays()
+        offsets = self.log.next_offsets()
+        ended = {i for i, file in enumerate(self.plan.files) if offsets[i] >= file.source.size_bytes}
+        plain = {i for i in ended if self.plan.files[i].source.compression == "none"}
+        arrays["finished"] = np.array(sorted(feed.finished | plain), np.int64)
+        arrays["measure"] = self._measure(parsers)
+        arrays |= self.vocabulary.to_arrays() | self.sample.to_arrays()
+        return arrays, [run.path for run in self.runs if run.path is not None], spools
+
+    def _measure(self, parsers: list[Parser]) -> NDArray[np.int64]:
+        """Accepted rows, and their smallest and largest time."""
+        states = [parser.store.state for parser in parsers]
+        n_events = int(self.before[0]) + sum(int(state[parse_kernel.N_EVENTS]) for state in states)
+        low = min(int(self.before[1]), *(int(state[parse_kernel.MIN_TIME]) for state in states))
+        high = max(int(self.before[2]), *(int(state[parse_kernel.MAX_TIME]) for state in states))
+        return np.array([n_events, low, high])
+
+    def _filtered_by_rule(self, n_too_few: int) -> dict[str, int]:
+        """What each rule that was asked for has left out, by itself: a row counts under the first that it breaks."""
+        rules = self.plan.rules
+        asked = [*(True for _ in rules.where), rules.since is not None, rules.until is not None]
+        counts = zip(self.filters, self.log.filtered.tolist(), asked, strict=True)
+        filtered: dict[str, int] = {}
+        for name, n, is_asked in counts:
+            if is_asked:
+                filtered[name] = filtered.get(name, 0) + n
+        return filtered | ({f"min-visits {rules.min_visits}": n_too_few} if rules.min_visits > 1 else {})
 
     def _divide_memory(self) -> Budget:
         """Give each worker its blocks and its store, from what the process does not hold already."""
@@ -225,18 +297,30 @@ class _Run:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
         plain = all(file.source.compression == "none" for file in plan.files)
-        self.progress.start("read", total if plain else None, "B")
+        self.progress.start("Reading", total if plain else None, "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
-        parsers = [Parser(self.lookup, budget.block_bytes, budget.store_bytes) for _ in range(budget.n_workers)]
+        parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
+
+        self.checkpoints = checkpoints = Checkpoints(
+            self.workplace.journal, self.temp, budget.n_workers, lambda: self._take_state(feed, parsers)
+        )
 
         def work(parser: Parser) -> None:
+            workspace = Workspace(budget.block_bytes)
+            projectors: dict[tuple[str, ...], Projector] = {}
             try:
-                while (block := feed.next(parser.buffer)) is not None:
-                    parser.buffer = block.buffer
+                while (block := feed.next(workspace)) is not None:
+                    if projector := find_projector(plan.files[block.source], projectors):
+                        block = projector.project(block)
                     self.log.add(parser.parse(block, layouts[block.source], lambda: self._spill(parser)))
+                    if workspace.rest is None:
+                        checkpoints.pause(lambda: self._spill(parser))
+                checkpoints.leave()
             except BaseException as error:
                 self.failures.append(error)
                 feed.stop()
+                self.log.stop()
+                checkpoints.stop()
 
         threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
         for thread in threads:
@@ -253,15 +337,23 @@ class _Run:
                 self._check_rejects(final=False)
         finally:
             feed.stop()
+            self.log.stop()
+            checkpoints.stop()
             for thread in threads:
                 thread.join()
+            feed.close()
         if self.failures:
             raise self.failures[0]
         self.progress.finish()
         return parsers
 
     def _spill(self, parser: Parser) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.want()
         with self.lock:
+            self.sample.add(*parser.take_sample())
+            if parser.n_fragments == 0:
+                return
             path = self.temp / f"run-{self.n_spilled:06d}"
             self.n_spilled += 1
         run = cut_store(parser, self.vocabulary.publish(parser), path)
@@ -276,18 +368,42 @@ class _Run:
                 self._spill(parser)
             else:
                 self.runs.append(cut_store(parser, self.vocabulary.publish(parser)))
+            self.sample.add(*parser.take_sample())
             parser.release()
+        if self.n_spilled and self.checkpoints is not None:
+            self.checkpoints.note()
+
+    def _survey(self, budget: Budget) -> Survey:
+        """Count what the rules on whole histories leave, in a merge that writes nothing."""
+        n_actions = len(self.vocabulary)
+        ids = np.arange(1, n_actions + 1, dtype=np.int32)
+        stretches, n_ahead = self._plan_merge(budget)
+        self.progress.start("Counting", float(len(stretches)), "parts")
+        with ThreadPoolExecutor(budget.n_workers) as pool:
+            parts = self._counted(merge_all(pool, self.runs, ids, stretches, n_ahead))
+            survey = survey_histories(parts, n_actions, self.plan.rules.min_visits)
+        self.progress.finish()
+        return survey
+
+    def _counted(self, parts: Iterator[Histories]) -> Iterator[Histories]:
+        for part in parts:
+            self.progress.advance(1)
+            yield part
+
+    def _plan_merge(self, budget: Budget) -> tuple[list[tuple[int, int]], int]:
+        n_ahead = budget.n_workers + 1
+        held = sum(int(run.bucket_bytes().sum()) for run in self.runs if run.is_in_memory)
+        left = max(budget.merge_bytes - held, 0)
+        return plan_merge(self.runs, left // (n_ahead + 1), _MERGE_TARGET_BYTES), n_ahead
 
     def _merge(self, budget: Budget, ranks: Any) -> ShardWriter:
-        n_ahead = budget.n_workers + 1
-        held = 0 if self.n_spilled else sum(int(run.bucket_bytes().sum()) for run in self.runs)
-        left = max(budget.merge_bytes - held, 0)
-        stretches = plan_merge(self.runs, left // (n_ahead + 1), _MERGE_TARGET_BYTES)
+        stretches, n_ahead = self._plan_merge(budget)
+        min_visits = self.plan.rules.min_visits
         writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
-        self.progress.start("merge", float(len(stretches)), "parts")
+        self.progress.start("Merging", float(len(stretches)), "parts")
         with ThreadPoolExecutor(budget.n_workers) as pool:
             try:
-                for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead):
+                for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead, min_visits):
                     writer.push(histories)
                     self.progress.advance(1)
                 writer.close()
@@ -319,7 +435,7 @@ class _Run:
         if example is not None:
             index, rejects = example
             raw = rejects.cut(0, 1).raw[:80].tobytes()
-            shown = f"; the first is line {rejects.line[0]} of {plan.files[index].source.path.name}: {raw!r}"
+            shown = f"; the first is line {rejects.line[0]} of {Path(plan.files[index].source.label).name}: {raw!r}"
         share = n_rejected / max(n_rows, 1)
         raise InputError(
             f"{n_rejected:,} of {n_rows:,} rows ({100 * share:.1f} %) were rejected: {ranked}{shown}",
@@ -330,32 +446,56 @@ class _Run:
         self,
         counts: dict[str, int],
         times: tuple[int, int],
-        texts: list[bytes],
-        action_events: list[int],
+        filtered: dict[str, int],
+        by_reason: dict[str, int],
+        ranking: Ranking,
         writer: ShardWriter,
     ) -> IngestSummary:
         plan, partial = self.plan, self.partial
-        names = [str(file.source.path) for file in plan.files]
+        texts, action_events = ranking.texts, ranking.events
+        duplicates = self.sample.measure()
+        others = {"actions": ranking.n_others, "events": ranking.n_other_events}
+        names = [file.source.label for file in plan.files]
         write_vocabulary(texts, action_events, partial / "vocabulary.parquet")
-        examples = write_rejects(self.log, names, partial / "rejects" / "part-00000.parquet")
-        (partial / "schema.toml").write_text(format_schema(plan))
-        order_leak = measure_order(plan.files[0])
-        sources = []
+        n_parts = 0 if self.base is None else self.base.copy_rejects(partial / "rejects")
+        examples = write_rejects(self.log, names, partial / "rejects" / f"part-{n_parts:05d}.parquet")
+        if self.base is None:
+            (partial / "schema.toml").write_text(format_schema(plan))
+            order_leak, sources = measure_order(plan.files[0]), []
+        else:
+            shutil.copy(self.base.folder / "schema.toml", partial / "schema.toml")
+            order_leak, sources = self.base.manifest["order_leak"], list(self.base.manifest["sources"])
+            duplicates = self.base.add_duplicates(duplicates)
+        dialects = [] if self.base is None else list(self.base.manifest.get("dialects", []))
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
-            sources.append({"path": names[i], "bytes": file.source.size_bytes, "rows": rows, "rejected": rejected})
-        by_reason = dict(sorted(self.log.by_reason.items()))
-        manifest = make_manifest(plan, counts, by_reason, times, sources, writer.shards, order_leak)
-        shutil.rmtree(partial / "spills", ignore_errors=True)
+            dialect = describe_dialect(file.dialect)
+            if dialect not in dialects:
+                dialects.append(dialect)
+            sources.append(
+                {
+                    "path": names[i],
+                    "bytes": file.source.size_bytes,
+                    "content": self.contents[i],
+                    "dialect": dialects.index(dialect),
+                    "rows": rows,
+                    "rejected": rejected,
+                }
+            )
+        manifest = make_manifest(
+            plan, counts, by_reason, filtered, others, duplicates, times, sources, dialects, writer.shards, order_leak
+        )
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        if os.path.lexists(plan.out):
-            raise OutputExistsError(f"{plan.out} has appeared meanwhile", hint="choose another output folder")
-        partial.rename(plan.out)
+        self.workplace.publish()
         order = sorted(range(len(texts)), key=lambda i: (-action_events[i], texts[i]))[:10]
         return IngestSummary(
             path=plan.out,
             counts=counts,
             rejects_by_reason=by_reason,
+            filtered_by_rule=filtered,
+            other_actions=others,
+            duplicates=duplicates,
+            differences=plan.reasons.get("files", ""),
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,
@@ -372,6 +512,17 @@ class _Run:
         )
 
 
+def no_events(filtered: dict[str, int]) -> InputError:
+    """The error for a run that would give an empty dataset."""
+    most = max(filtered, key=lambda rule: filtered[rule], default="")
+    if filtered.get(most):
+        return InputError(
+            f"no row is left: the rule {most!r} left out {filtered[most]:,}",
+            hint="check the value, or leave the rule out",
+        )
+    return InputError("no row could be read as an event", hint="see luckyfast ingest --help for the role flags")
+
+
 def _load_kernels() -> None:
     """Run every kernel once, so that all are loaded (or compiled, the first time) on one thread."""
     rows = np.frombuffer(b"a,1,x,v\nb,2,x,w\na,?,x,v\n", np.uint8)
@@ -380,13 +531,18 @@ def _load_kernels() -> None:
     file = FilePlan(source, dialect, (0,), (1,), (2,), (3,))
     roles = Roles(("customer",), ("time",), ("action",), ("visit",))
     plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {})
-    parser = Parser(LookupTable(None), len(rows), 1 << 20)
-    parser.buffer[: len(rows)] = rows
-    block = Block(0, 0, 0, parser.buffer, len(rows), len(rows) + _engine.SLACK, False, None, len(rows))
+    parser = Parser(LookupTable(None), 1 << 20, Rules(drop_duplicates=True))
+    workspace = Workspace(len(rows))
+    workspace.buffer[: len(rows)] = rows
+    block = Block(0, 0, len(rows), workspace, len(rows) + _engine.SLACK)
+    n_rows, block.n_lines, _ = _engine.scan(
+        workspace.buffer, 0, len(rows), False, dialect.delimiter, -1, workspace.separators, workspace.row_stops
+    )
+    block.rows = (0, n_rows)
     parser.parse(block, make_layout(file, plan), parser.empty)
     vocabulary = Vocabulary()
     run = cut_store(parser, vocabulary.publish(parser))
-    for _ in merge_all(None, [run], vocabulary.rank()[2], [(0, N_BUCKETS)], 0):
+    for _ in merge_all(None, [run], vocabulary.rank().ranks, [(0, N_BUCKETS)], 0):
         pass
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from luckyfast.errors import SchemaError
 from luckyfast.ingestion.plan import IngestPlan, TimeFormat
+from luckyfast.moments import format_moment
 
 __all__ = ["format_schema", "read_schema", "time_format_name"]
 
@@ -23,15 +24,25 @@ _KEYS: Mapping[str, Mapping[str, tuple[str, type]]] = {
         "quote": ("quote", str),
         "encoding": ("encoding", str),
         "columns": ("columns", list),
+        "filename_pattern": ("filename_pattern", str),
     },
     "lookup": {"path": ("lookup", str), "on": ("on", str)},
+    "rules": {
+        "where": ("where", list),
+        "since": ("since", str),
+        "until": ("until", str),
+        "drop_duplicates": ("drop_duplicates", bool),
+        "min_visits": ("min_visits", int),
+        "top_actions": ("top_actions", int),
+    },
 }
+_KINDS = {list: "a list of strings", str: "a string", bool: "true or false", int: "a whole number"}
 
 
 def format_schema(plan: IngestPlan) -> str:
     """Write what a plan has decided as TOML.
 
-    Delimiter and quote are left out where the files differ, so that they are found again file by file.
+    Encoding, delimiter and quote are left out where the files differ, so that they are found again file by file.
 
     Args:
         plan: the plan of the run.
@@ -40,27 +51,46 @@ def format_schema(plan: IngestPlan) -> str:
         The text of schema.toml.
     """
     roles = {role: list(getattr(plan.roles, role) or ["none"]) for role in _ROLES}
-    dialects = [file.dialect for file in plan.files]
-    files: dict[str, Any] = {"encoding": dialects[0].encoding}
+    dialects = [file.dialect for file in plan.files if file.source.form == "delimited"]
+    files: dict[str, Any] = {}
+    # what needs no decoding is found again, so that files of another encoding can be added later
+    if {file.source.encoding for file in plan.files} == {plan.files[0].source.encoding} - {"utf-8"}:
+        files["encoding"] = plan.files[0].source.encoding
     if len({dialect.delimiter for dialect in dialects}) == 1:
         files["delimiter"] = chr(dialects[0].delimiter)
     if len({dialect.quote for dialect in dialects}) == 1:
         quote = dialects[0].quote
         files["quote"] = "none" if quote is None else chr(quote)
-    if not any(dialect.has_header for dialect in dialects):
+    if dialects and not any(dialect.has_header for dialect in dialects):
         files["columns"] = list(dialects[0].header)
+    if plan.filename_pattern is not None:
+        files["filename_pattern"] = plan.filename_pattern
     sections: dict[str, dict[str, Any]] = {
         "roles": roles,
         "time": {"format": time_format_name(plan.time_format)},
         "files": files,
-        "nulls": {role: [literal.decode() for literal in plan.nulls[role]] for role in _ROLES if plan.nulls.get(role)},
+        "nulls": {role: [literal.decode() for literal in plan.nulls[role]] for role in _ROLES if role in plan.nulls},
         "lookup": {"path": plan.lookup.path.as_posix(), "on": plan.lookup.on} if plan.lookup else {},
+        "rules": _rules(plan),
     }
     lines = ["# What luckyfast ingest took the raw files to be. Mend it and give it back with --schema."]
     for section, values in sections.items():
         if values:
             lines += ["", f"[{section}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
+
+
+def _rules(plan: IngestPlan) -> dict[str, Any]:
+    rules, kind = plan.rules, "order" if plan.time_format.kind == "order" else "clock"
+    written: dict[str, Any] = {"where": [text for text, _ in rules.where]} if rules.where else {}
+    written |= {
+        name: format_moment(moment, kind, timespec="auto")
+        for name, moment in (("since", rules.since), ("until", rules.until))
+        if moment is not None
+    }
+    written |= {"drop_duplicates": True} if rules.drop_duplicates else {}
+    written |= {"min_visits": rules.min_visits} if rules.min_visits > 1 else {}
+    return written | ({"top_actions": rules.top_actions} if rules.top_actions is not None else {})
 
 
 def read_schema(path: str | Path) -> dict[str, Any]:
@@ -71,7 +101,7 @@ def read_schema(path: str | Path) -> dict[str, Any]:
 
     Returns:
         Values by argument name: the roles, `time_format`, `delimiter`, `quote`, `encoding`, `columns`, `lookup`,
-        `on`, and `null` as a mapping from role to literals; only what the file has.
+        `on`, the rules, and `null` as a mapping from role to literals; only what the file has.
 
     Raises:
         SchemaError: no such file, no TOML, an unknown key, or a value of the wrong type.
@@ -107,8 +137,9 @@ def read_schema(path: str | Path) -> dict[str, Any]:
             if not isinstance(value, kind) or (
                 isinstance(value, list) and not all(isinstance(item, str) for item in value)
             ):
-                expected = "a list of strings" if kind is list else "a string"
-                raise SchemaError(f"{section}.{key} in the schema {path} must be {expected}", hint=f"found {value!r}")
+                raise SchemaError(
+                    f"{section}.{key} in the schema {path} must be {_KINDS[kind]}", hint=f"found {value!r}"
+                )
             if section == "nulls":
                 arguments.setdefault("null", {})[key] = value
             else:
@@ -126,7 +157,9 @@ def time_format_name(form: TimeFormat) -> str:
     return _EPOCH_NAMES[form.unit_us] if form.kind == "epoch" else form.kind
 
 
-def _toml_value(value: str | Sequence[str]) -> str:
+def _toml_value(value: str | int | Sequence[str]) -> str:
+    if isinstance(value, int):
+        return str(value).lower()
     if isinstance(value, str):
         return _toml_string(value)
     return "[" + ", ".join(_toml_string(item) for item in value) + "]"

@@ -8,6 +8,7 @@ import gzip
 import lzma
 import os
 import stat
+import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from luckyfast.errors import InputError
-from luckyfast.ingestion.plan import Compression, Source
+from luckyfast.ingestion.encodings import TextStream
+from luckyfast.ingestion.foreign import describe_foreign
+from luckyfast.ingestion.plan import Compression, Form, Source
 
 __all__ = ["Sample", "find_sources", "open_source", "read_sample"]
 
@@ -31,42 +34,10 @@ _COMPRESSIONS: tuple[tuple[bytes, Compression], ...] = (
     (b"BZh", "bz2"),
 )
 _BZ2_BLOCK = b"1AY&SY"
-_TEST_TOOLS = {"gzip": "gzip -t", "bz2": "bzip2 -t", "zstd": "zstd -t"}
-_CONVERT = "turn it into CSV first, for example with `duckdb -c \"COPY (FROM 'FILE') TO 'log.csv'\"`"
-_UNPACK = "unpack it first and give the files inside"
-_NO_LOG = "give only the logs, for example 'FOLDER/*.csv'"
-_FOREIGN: tuple[tuple[bytes, str, str], ...] = (
-    (b"PK\x03\x04", "a zip archive (or an Excel workbook)", "unpack it, or save the sheet as CSV"),
-    (b"PAR1", "a Parquet file", _CONVERT),
-    (b"ARROW1", "an Arrow file", _CONVERT),
-    (b"ORC", "an ORC file", _CONVERT),
-    (b"Obj\x01", "an Avro file", _CONVERT),
-    (b"SQLite format 3\x00", "an SQLite database", "export the table as CSV first"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "export the table as CSV first"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file", "save the sheet as CSV"),
-    (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
-    (b"Rar!", "a rar archive", _UNPACK),
-    (b"\x04\x22\x4d\x18", "an lz4 file", _UNPACK),
-    (b"\x89PNG\r\n\x1a\n", "a PNG picture", _NO_LOG),
-    (b"\xff\xd8\xff", "a JPEG picture", _NO_LOG),
-    (b"GIF8", "a GIF picture", _NO_LOG),
-    (b"II*\x00", "a TIFF picture", _NO_LOG),
-    (b"MM\x00*", "a TIFF picture", _NO_LOG),
-    (b"RIFF", "a picture, sound or film (RIFF)", _NO_LOG),
-    (b"%PDF", "a PDF document", _NO_LOG),
-    (b"\x7fELF", "a program", _NO_LOG),
-    (b"MZ\x90", "a program", _NO_LOG),
-)
-_MARKUP: tuple[tuple[bytes, str, str], ...] = (
-    (b'{"', "JSON", "turn it into CSV first, for example with `jq -r '[.customer, .time, .action] | @csv'`"),
-    (b"[{", "JSON", "turn it into CSV first, for example with `jq -r '.[] | [.customer, .time, .action] | @csv'`"),
-    (b"<?xml", "an XML file", "export it as CSV first"),
-    (b"<!doctype", "a web page", _NO_LOG),
-    (b"<html", "a web page", _NO_LOG),
-    (b"<svg", "an SVG picture", _NO_LOG),
-)
-_DECOMPRESS_ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_ZIP = b"PK\x03\x04"
+_TEST_TOOLS = {"gzip": "gzip -t", "bz2": "bzip2 -t", "zstd": "zstd -t", "zip": "unzip -t"}
+_TABLES: tuple[tuple[bytes, Form], ...] = ((b"PAR1", "parquet"), (b"ARROW1\x00\x00", "arrow"))
+_DECOMPRESS_ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -94,7 +65,7 @@ def find_sources(raw: Iterable[str | Path], *, exclude: Collection[Path] = ()) -
         The sources in the order of the arguments.
 
     Raises:
-        InputError: a path is missing or cannot be read, there is no file, or a file is no delimited text.
+        InputError: a path is missing or cannot be read, there is no file, or a file is no log.
 
     Example:
         >>> import tempfile
@@ -112,17 +83,20 @@ def find_sources(raw: Iterable[str | Path], *, exclude: Collection[Path] = ()) -
                 paths.setdefault(real, path)
     if not paths:
         raise InputError("no raw files were given besides the lookup table", hint="give the logs, a folder or a glob")
-    sources = [_identify(path) for path in paths.values()]
+    sources = [source for path in paths.values() for source in _identify(path)]
     filled = [source for source in sources if source.size_bytes > 0]
     if not filled:
-        raise InputError(f"{_name_some([s.path for s in sources])}: empty, 0 bytes", hint="give files that hold rows")
+        raise InputError(f"{_name_some([s.label for s in sources])}: empty, 0 bytes", hint="give files that hold rows")
     _refuse_foreign(filled)
     return filled
 
 
 @contextmanager
 def open_source(source: Source) -> Iterator[BinaryIO]:
-    """Open a source for reading its decompressed bytes; every failure to read becomes an `InputError`."""
+    """Open a source for reading its text, decompressed, as UTF-8 with line feeds.
+
+    Every failure to read becomes an `InputError`.
+    """
     try:
         with _open_stream(source) as stream:
             yield stream
@@ -141,7 +115,7 @@ def read_sample(source: Source, *, head_bytes: int = HEAD_BYTES, n_blocks: int =
     Args:
         source: where to read.
         head_bytes: size of the beginning, in decompressed bytes.
-        n_blocks: number of later blocks, spread over an uncompressed file, or over the next megabytes of another.
+        n_blocks: number of later blocks, spread over a plain file, or over the next megabytes of another.
 
     Returns:
         The sample; at most `head_bytes` + `n_blocks` x 64 KiB.
@@ -153,7 +127,7 @@ def read_sample(source: Source, *, head_bytes: int = HEAD_BYTES, n_blocks: int =
     with open_source(source) as stream:
         head = _read_fully(stream, head_bytes + 1)
         complete = len(head) <= head_bytes
-        if not complete and source.compression == "none":
+        if not complete and source.is_plain:
             room = source.size_bytes - head_bytes
             for i in range(1, n_blocks + 1):
                 stream.seek(head_bytes + max(0, room * i // n_blocks - BLOCK_BYTES))
@@ -163,40 +137,6 @@ def read_sample(source: Source, *, head_bytes: int = HEAD_BYTES, n_blocks: int =
                 piece = _read_fully(stream, COMPRESSED_REACH_BYTES // n_blocks)
                 blocks.append(piece[-BLOCK_BYTES:])
     return Sample(head[:head_bytes], tuple(block for block in blocks if block), complete)
-
-
-def describe_foreign(head: bytes) -> tuple[str, str] | None:
-    """Say what bytes are when they are no text, and what to do about it; None for text."""
-    for magic, what, hint in _FOREIGN:
-        # a header may well begin with "ORC"; real files of these kinds hold NUL bytes early
-        if head.startswith(magic) and (not magic.isascii() or not magic.strip(b"\x00").isalnum() or b"\x00" in head):
-            return what, hint
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for start, what, hint in _MARKUP:
-        if text.startswith(start):
-            return what, hint
-    if head[257:262] == b"ustar":
-        return "a tar archive", _UNPACK
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or not head:
-        return None
-    table = [head.count(byte) for byte in range(32) if byte not in b"\t\n\r\f"]
-    # one control byte may be the delimiter (Hive writes ^A), and UTF-16 without a mark has a NUL in every other place
-    n_control = sum(table) - max(table[1:])
-    if n_control > 0.02 * len(head) and not looks_utf16(head):
-        return "binary data", _NO_LOG
-    if head.count(b"\n") + head.count(b"\r") == 0 and _share_high(head) > 0.5:
-        return "binary data", _NO_LOG
-    return None
-
-
-def looks_utf16(head: bytes) -> bool:
-    """Whether every other byte is NUL, as in Latin text written as UTF-16."""
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return True
-    n_pairs = len(head) // 2
-    return n_pairs > 0 and any(
-        head[i::2].count(0) > 0.8 * n_pairs and head[1 - i :: 2].count(0) < 0.1 * n_pairs for i in (0, 1)
-    )
 
 
 def _expand(argument: str | Path) -> list[Path]:
@@ -234,24 +174,54 @@ def _walk(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def _identify(path: Path) -> Source:
+def _identify(path: Path) -> list[Source]:
+    """The source that a file is; of a zip archive, all that are inside."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path} is no regular file (a pipe, socket or device)", hint="write the log to a file")
         with path.open("rb") as stream:
             start = stream.read(10)
+            if start.startswith(_ZIP):
+                return _list_entries(path)
+            form = next((form for magic, form in _TABLES if start.startswith(magic)), None)
+            if form is not None:
+                stream.seek(-min(6, status.st_size), os.SEEK_END)
+                # a text may begin so too
+                form = form if stream.read().endswith(b"PAR1" if form == "parquet" else b"ARROW1") else None
     except OSError as error:
         raise _unreadable(path, error) from error
+    if form is not None:
+        return [Source(path, "none", status.st_size, form=form)]
     compression: Compression = next((name for magic, name in _COMPRESSIONS if start.startswith(magic)), "none")
     if compression == "bz2" and start[4:] != _BZ2_BLOCK:
         compression = "none"
-    return Source(path, compression, status.st_size)
+    return [Source(path, compression, status.st_size)]
+
+
+def _list_entries(path: Path) -> list[Source]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise _damaged(Source(path, "zip", 0), error) from error
+    if any(entry.filename == "[Content_Types].xml" for entry in entries):
+        raise InputError(f"{path} is an Excel workbook, not a log", hint="save the sheet as CSV")
+    if any(entry.flag_bits & 1 for entry in entries):
+        raise InputError(f"{path} is an encrypted zip archive", hint="unpack it first and give the files inside")
+    sources = []
+    for entry in sorted(entries, key=lambda entry: entry.filename):
+        parts = entry.filename.split("/")
+        if not entry.is_dir() and not any(part.startswith((".", "__MACOSX")) for part in parts):
+            sources.append(Source(path, "zip", entry.compress_size if entry.file_size else 0, member=entry.filename))
+    return sources or [Source(path, "zip", 0)]
 
 
 def _refuse_foreign(sources: Sequence[Source]) -> None:
     found: list[tuple[Source, str, str]] = []
     for source in sources:
+        if source.form in ("parquet", "arrow"):
+            continue
         with open_source(source) as stream:
             described = describe_foreign(_read_fully(stream, 1 << 14))
         if described:
@@ -261,20 +231,32 @@ def _refuse_foreign(sources: Sequence[Source]) -> None:
     source, what, hint = found[0]
     inside = "" if source.compression == "none" else f" inside {source.compression}"
     if len(found) == 1:
-        raise InputError(f"{source.path} is {what}{inside}, not a delimited text log", hint=hint)
+        raise InputError(f"{source.label} is {what}{inside}, not a log", hint=hint)
     share = "all" if len(found) == len(sources) else f"{len(found)} of {len(sources)}"
-    names = _name_some([entry[0].path for entry in found])
-    raise InputError(f"{share} files are no delimited text logs: {names} (the first is {what}{inside})", hint=hint)
+    names = _name_some([entry[0].label for entry in found])
+    raise InputError(f"{share} files are no logs: {names} (the first is {what}{inside})", hint=hint)
 
 
 @contextmanager
 def _open_stream(source: Source) -> Iterator[BinaryIO]:
+    with _open_bytes(source) as stream:
+        if source.encoding == "utf-8" and source.line_end == "lf":
+            yield stream
+        else:
+            yield cast(BinaryIO, TextStream(stream, source.encoding, source.line_end))
+
+
+@contextmanager
+def _open_bytes(source: Source) -> Iterator[BinaryIO]:
     if source.compression == "gzip":
         with gzip.open(source.path, "rb") as unzipped:
             yield cast(BinaryIO, unzipped)
     elif source.compression == "bz2":
         with bz2.open(source.path, "rb") as unzipped_bz2:
             yield cast(BinaryIO, unzipped_bz2)
+    elif source.compression == "zip":
+        with zipfile.ZipFile(source.path) as archive, archive.open(source.member or "") as entry:
+            yield cast(BinaryIO, entry)
     elif source.compression == "zstd":
         import pyarrow as pa
 
@@ -294,17 +276,13 @@ def _read_fully(stream: BinaryIO, n_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _share_high(head: bytes) -> float:
-    return sum(byte >= 0x80 for byte in head) / len(head)
-
-
 def _unreadable(path: Path, error: OSError) -> InputError:
     return InputError(f"cannot read {path}: {error.strerror or error}", hint="check its permissions and the disk")
 
 
 def _damaged(source: Source, error: Exception) -> InputError:
     return InputError(
-        f"{source.path} is {source.compression} but damaged or cut short ({error})",
+        f"{source.label} is {source.compression} but damaged or cut short ({error})",
         hint=f"copy it again, and test it with `{_TEST_TOOLS[source.compression]} {source.path}`",
     )
 
@@ -320,6 +298,6 @@ def _similar_hint(path: Path) -> str:
     return f"did you mean {path.parent / close[0]}?" if close else "check the path"
 
 
-def _name_some(paths: Sequence[Path], n_shown: int = 3) -> str:
-    names = ", ".join(str(path) for path in paths[:n_shown])
-    return names if len(paths) <= n_shown else f"{names} and {len(paths) - n_shown} more"
+def _name_some(labels: Sequence[str], n_shown: int = 3) -> str:
+    names = ", ".join(labels[:n_shown])
+    return names if len(labels) <= n_shown else f"{names} and {len(labels) - n_shown} more"

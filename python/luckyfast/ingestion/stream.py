@@ -1,87 +1,182 @@
-"""Sources as blocks of bytes that begin and end at record borders.
+"""Sources as blocks of bytes that begin and end at record borders, and the index of each block.
 
-Blocks are read into buffers that are used again and again; mapped files would count as memory. Every block begins
-outside quotes, so that one pass over it finds where its last record ends; what follows is carried to the next block.
+Blocks are read into buffers that are used again and again; mapped files would count as memory. A compressed source is
+read in order by one worker at a time (`SourceReader`); for plain files see `slices`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from luckyfast import _engine
 from luckyfast.ingestion.plan import FilePlan
 from luckyfast.ingestion.sources import open_source
 
-__all__ = ["MAX_RECORD_BYTES", "SCRATCH_BYTES", "Block", "Feed", "SourceReader", "new_buffer"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from luckyfast.ingestion.slices import Slice
+
+__all__ = ["KEPT_OF_LONG_ROW", "MAX_RECORD_BYTES", "SCRATCH_BYTES", "Block", "Original", "SourceReader", "Workspace"]
 
 MAX_RECORD_BYTES = 1 << 22
 """Longer rows are rejected, and a quote open for longer was opened by mistake; no block size moves this border."""
 
+KEPT_OF_LONG_ROW = 1 << 16
 SCRATCH_BYTES = 1 << 16
-_KEPT_OF_LONG_ROW = 1 << 16
 _NEWLINE = 10
+
+
+class Workspace:
+    """What one worker reads into, used again for block after block.
+
+    Attributes:
+        buffer: uint8, room for a block, the line end that a file may lack, what wide loads read too much, and scratch.
+        separators, row_stops: uint32, the index of the block; room for every byte to be a separator.
+        rest: left by a source that has not yet given out all of its part, for itself.
+
+    Args:
+        block_bytes: size of most blocks.
+    """
+
+    def __init__(self, block_bytes: int) -> None:
+        # what is read of the next block with it must fit too, or buffers would come and go
+        self._n_usual = block_bytes + block_bytes // 32 + 1024 + 2 * _engine.SLACK + SCRATCH_BYTES
+        self.rest: Slice | None = None
+        self._allocate(self._n_usual)
+
+    def _allocate(self, n_bytes: int) -> None:
+        self.buffer = np.zeros(n_bytes, np.uint8)
+        self.separators, self.row_stops = np.empty(n_bytes, np.uint32), np.empty(n_bytes, np.uint32)
+
+    def make_room(self, n_bytes: int, n_kept: int = 0) -> None:
+        """See that `n_bytes` fit into the buffer; its first `n_kept` bytes stay."""
+        if len(self.buffer) < n_bytes + 2 * _engine.SLACK + SCRATCH_BYTES:
+            kept = self.buffer[:n_kept].copy()
+            self._allocate(2 * n_bytes + 2 * _engine.SLACK + SCRATCH_BYTES)
+            self.buffer[:n_kept] = kept
+
+    def shrink(self) -> None:
+        """Give back what an unusually long record took."""
+        if len(self.buffer) > self._n_usual:
+            self._allocate(self._n_usual)
+
+
+class Original(Protocol):
+    """What the rows of a block were before only the needed values of them were taken."""
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[bytes]]:
+        """Offsets in the source, and the raw bytes, of rows that are counted from the block's first."""
 
 
 @dataclass
 class Block:
-    """Complete records of one source.
+    """Complete records of one source, indexed.
 
-    `buffer[:stop]` holds them, and from `scratch` on there is room for the parser. `offset` is where the block begins
-    in the decompressed source; `long_row` holds the first bytes of a row too long to be read (then `stop` is 0).
+    Attributes:
+        source: index of the source.
+        offset, n_bytes: which bytes of the decompressed source it stands for.
+        workspace: its buffer holds the records.
+        scratch: from here on the buffer has room for the parser.
+        rows: (first, stop) in the workspace's index.
+        row_start: where the first of them begins in the buffer; the blocks's line numbers count from it.
+        n_lines: line ends in the block.
+        has_escapes: quoted fields need more than their two quotes taken off.
+        origin: offset in the source of the buffer's first byte.
+        long_row: the first bytes of a row too long to be read, which then is all that the block holds.
+        original: where the records of the buffer come from, if they are not those of the source.
     """
 
     source: int
-    sequence: int
     offset: int
-    buffer: NDArray[np.uint8]
-    stop: int
-    scratch: int
-    first_unclosed: bool
-    long_row: bytes | None
     n_bytes: int
+    workspace: Workspace
+    scratch: int = 0
+    rows: tuple[int, int] = (0, 0)
+    row_start: int = 0
+    n_lines: int = 0
+    has_escapes: bool = False
+    origin: int = 0
+    long_row: bytes | None = None
+    original: Original | None = None
 
 
-def new_buffer(block_bytes: int, scratch_bytes: int = SCRATCH_BYTES) -> NDArray[np.uint8]:
-    """Room for a block, the line end that a file may lack, what wide loads read too much, and scratch bytes."""
-    return np.zeros(block_bytes + 2 * _engine.SLACK + scratch_bytes, np.uint8)
+def long_row_block(source: int, offset: int, n_bytes: int, workspace: Workspace) -> Block:
+    """The block of one row that is too long; the buffer holds its beginning."""
+    beginning = workspace.buffer[:KEPT_OF_LONG_ROW].tobytes()
+    return Block(source, offset, n_bytes, workspace, n_lines=1, long_row=beginning)
 
 
 class SourceReader:
-    """One open source."""
+    """One open source, read in order.
 
-    def __init__(self, index: int, plan: FilePlan, block_bytes: int) -> None:
+    `next_block` must be called by one thread at a time; `index` needs no such turn.
+
+    Args:
+        source: index of the source.
+        plan: what to read.
+        block_bytes: size of most blocks.
+        start: offset of the first record to read, where an earlier run has come to; after the header if None.
+    """
+
+    def __init__(self, source: int, plan: FilePlan, block_bytes: int, start: int | None = None) -> None:
         if 2 * block_bytes > MAX_RECORD_BYTES:
             raise ValueError("blocks must be at most half as long as the longest record")
-        self.index = index
+        self.source = source
         self.header_lines = 0
         self._plan = plan
         self._block_bytes = block_bytes
         self._stack = ExitStack()
         self._stream: BinaryIO | None = None
         self._carry = np.zeros(0, np.uint8)
-        self._offset = plan.dialect.header_stop
-        self._sequence = 0
+        self._offset = plan.dialect.header_stop if start is None else start
+        self._goes_on = start is not None
         self._at_eof = False
-        self._skips = False
+        self._lacks_line_end = False
 
-    def read(self, buffer: NDArray[np.uint8]) -> Block | None:
-        """The next block, in `buffer` or a larger one; None at the end of the source."""
+    @property
+    def is_open(self) -> bool:
+        """Whether reading has begun."""
+        return self._stream is not None
+
+    def read(self, workspace: Workspace) -> Block | None:
+        """The next block, indexed; None at the end of the source."""
+        found = self.cut(workspace)
+        return self.index(*found) if found is not None else None
+
+    def cut(self, workspace: Workspace) -> tuple[Block, int, bool] | None:
+        """The next block, where it ends in the buffer, and whether its first line opens a quote by mistake."""
         try:
             with self._stack:
-                block = self._next_block(buffer)
-                if block is not None:
+                found = self._cut(workspace)
+                if found is not None:
                     self._stack = self._stack.pop_all()
-                return block
+                return found
         except BaseException:
             self._at_eof = True
             raise
+
+    def index(self, block: Block, stop: int, first_unclosed: bool) -> Block:
+        """Index a block that was cut."""
+        if block.long_row is None:
+            dialect, workspace = self._plan.dialect, block.workspace
+            quote = -1 if dialect.quote is None else dialect.quote
+            n_rows, block.n_lines, block.has_escapes = _engine.scan(
+                workspace.buffer,
+                0,
+                stop,
+                first_unclosed,
+                dialect.delimiter,
+                quote,
+                workspace.separators,
+                workspace.row_stops,
+            )
+            block.rows = (0, n_rows)
+        return block
 
     def close(self) -> None:
         """Close the source before its end."""
@@ -89,154 +184,72 @@ class SourceReader:
 
     def _open(self) -> BinaryIO:
         stream = self._stack.enter_context(open_source(self._plan.source))
-        left = self._plan.dialect.header_stop
+        left = self._offset
         while left > 0 and (piece := stream.read(min(left, 1 << 16))):
-            self.header_lines += piece.count(b"\n")
+            self.header_lines += 0 if self._goes_on else piece.count(b"\n")
             left -= len(piece)
         return stream
 
-    def _next_block(self, buffer: NDArray[np.uint8]) -> Block | None:
+    def _cut(self, workspace: Workspace) -> tuple[Block, int, bool] | None:
         if self._stream is None:
             self._stream = self._open()
-        n_read = 0
         first_unclosed = False
         n = len(self._carry)
-        buffer = _with_room(buffer, n)
-        buffer[:n] = self._carry
+        workspace.make_room(n)
+        workspace.buffer[:n] = self._carry
         while True:
-            if not self._at_eof and n < MAX_RECORD_BYTES and not first_unclosed:
+            if not self._at_eof and n < MAX_RECORD_BYTES:
                 wanted = min(self._block_bytes, MAX_RECORD_BYTES - n)
-                buffer = _with_room(buffer, n + wanted, n)
-                got = _fill(self._stream, memoryview(buffer)[n : n + wanted])  # type: ignore[arg-type]
-                n_read += got
+                workspace.make_room(n + wanted, n)
+                got = self._fill(workspace, n, wanted)
                 n += got
                 self._at_eof = got < wanted
-                if self._at_eof and n > 0 and buffer[n - 1] != _NEWLINE:
-                    buffer[n] = _NEWLINE
+                if self._at_eof and n > 0 and workspace.buffer[n - 1] != _NEWLINE:
+                    self._lacks_line_end = True
+                    workspace.buffer[n] = _NEWLINE
                     n += 1
             if n == 0:
                 return None
-            if self._skips:
-                n = self._skip_line(buffer, n)
-                continue
             dialect = self._plan.dialect
             quote = -1 if dialect.quote is None else dialect.quote
-            stop = _engine.find_boundary(buffer, 0, n, self._at_eof, first_unclosed, dialect.delimiter, quote)
+            stop = _engine.find_boundary(workspace.buffer, 0, n, self._at_eof, first_unclosed, dialect.delimiter, quote)
             if stop > 0:
-                return self._take(buffer, stop, n, first_unclosed, None, n_read)
+                n_bytes = stop - (self._lacks_line_end and stop == n)
+                block = Block(self.source, self._offset, n_bytes, workspace, n + _engine.SLACK, origin=self._offset)
+                self._carry = workspace.buffer[stop:n].copy()
+                self._offset += stop
+                return block, stop, first_unclosed
             if n >= MAX_RECORD_BYTES:
-                if (buffer[:n] == _NEWLINE).any():
+                if (workspace.buffer[:n] == _NEWLINE).any():
                     first_unclosed = True
                 else:
-                    self._skips = True
-                    return self._take(buffer, 0, 0, False, buffer[:_KEPT_OF_LONG_ROW].tobytes(), n_read, n)
+                    return self._skip_line(workspace, n), 0, False
 
-    def _skip_line(self, buffer: NDArray[np.uint8], n: int) -> int:
-        """Drop the bytes of a line that is too long; returns what is left in the buffer."""
-        line_ends = np.flatnonzero(buffer[:n] == _NEWLINE)
-        dropped = int(line_ends[0]) + 1 if len(line_ends) else n
-        self._skips = not len(line_ends)
-        buffer[: n - dropped] = buffer[dropped:n].copy()
-        self._offset += dropped
-        return n - dropped
-
-    def _take(
-        self,
-        buffer: NDArray[np.uint8],
-        stop: int,
-        n: int,
-        unclosed: bool,
-        long_row: bytes | None,
-        n_read: int,
-        gone: int = 0,
-    ) -> Block:
-        scratch = max(stop, n) + _engine.SLACK
-        block = Block(self.index, self._sequence, self._offset, buffer, stop, scratch, unclosed, long_row, n_read)
-        self._carry = buffer[stop:n].copy()
-        self._offset += stop + gone
-        self._sequence += 1
+    def _skip_line(self, workspace: Workspace, n: int) -> Block:
+        """Read on to the end of a line that is too long, of which the buffer holds the first `n` bytes."""
+        piece = np.zeros(self._block_bytes, np.uint8)
+        self._carry = piece[:0]
+        while not self._at_eof and not len(self._carry):
+            got = self._read(memoryview(piece))  # type: ignore[arg-type]
+            self._at_eof = got < len(piece)
+            line_ends = np.flatnonzero(piece[:got] == _NEWLINE)
+            if len(line_ends):
+                n += int(line_ends[0]) + 1
+                self._carry = piece[int(line_ends[0]) + 1 : got].copy()
+                break
+            n += got
+        block = long_row_block(self.source, self._offset, n, workspace)
+        self._offset += n
         return block
 
+    def _fill(self, workspace: Workspace, n: int, wanted: int) -> int:
+        return self._read(memoryview(workspace.buffer)[n : n + wanted])  # type: ignore[arg-type]
 
-def _with_room(buffer: NDArray[np.uint8], n_bytes: int, n_kept: int = 0) -> NDArray[np.uint8]:
-    if len(buffer) >= n_bytes + 2 * _engine.SLACK + SCRATCH_BYTES:
-        return buffer
-    larger = new_buffer(2 * n_bytes)
-    larger[:n_kept] = buffer[:n_kept]
-    return larger
-
-
-def _fill(stream: BinaryIO, room: memoryview) -> int:
-    n = 0
-    while n < len(room):
-        got = stream.readinto(room[n:])  # type: ignore[attr-defined]
-        if not got:
-            break
-        n += got
-    return n
-
-
-class Feed:
-    """Hands blocks of many sources to workers.
-
-    Each source is read in order under its own turn; as many sources are open as there are workers, so that compressed
-    sources are unpacked side by side. Blocks come in the order of their sources and positions only within a source.
-    """
-
-    def __init__(
-        self,
-        files: Sequence[FilePlan],
-        block_bytes: int,
-        n_workers: int,
-        on_open: Callable[[int, int], None] | None = None,
-    ) -> None:
-        self._waiting = [SourceReader(i, file, block_bytes) for i, file in enumerate(files)][::-1]
-        self._idle: list[SourceReader] = []
-        self._n_busy = 0
-        self._n_open = n_workers
-        self._change = threading.Condition()
-        self._stopped = False
-        self._on_open = on_open
-
-    def stop(self) -> None:
-        """Give out no more blocks."""
-        with self._change:
-            self._stopped = True
-            self._change.notify_all()
-
-    def next(self, buffer: NDArray[np.uint8]) -> Block | None:
-        """The next block for one worker; None when there are no more."""
-        while True:
-            reader = self._claim()
-            if reader is None:
-                return None
-            block = None
-            first = reader._stream is None
-            try:
-                block = reader.read(buffer)
-                if first and self._on_open:
-                    self._on_open(reader.index, reader.header_lines)
-            finally:
-                with self._change:
-                    self._n_busy -= 1
-                    if block is not None:
-                        self._idle.append(reader)
-                        self._idle.sort(key=lambda other: other.index)
-                    self._change.notify()
-            if block is not None:
-                return block
-
-    def _claim(self) -> SourceReader | None:
-        with self._change:
-            while not self._stopped:
-                if self._idle:
-                    self._n_busy += 1
-                    return self._idle.pop(0)
-                if self._waiting and self._n_busy < self._n_open:
-                    self._n_busy += 1
-                    return self._waiting.pop()
-                if not self._n_busy and not self._waiting:
-                    self._change.notify_all()
-                    return None
-                self._change.wait()
-            return None
+    def _read(self, room: memoryview) -> int:
+        n = 0
+        while n < len(room):
+            got = self._stream.readinto(room[n:])  # type: ignore[union-attr]
+            if not got:
+                break
+            n += got
+        return n

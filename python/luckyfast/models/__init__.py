@@ -13,6 +13,7 @@ from luckyfast.errors import ModelError
 if TYPE_CHECKING:
     from luckyfast.batches import Constants
     from luckyfast.models.network import Network
+    from luckyfast.models.ops import Ops
 
 __all__ = ["Arch", "ModelConfig", "build"]
 
@@ -88,12 +89,14 @@ class ModelConfig:
         return cls(**values | ({"visit_spans": tuple(values["visit_spans"])} if "visit_spans" in values else {}))
 
 
-def build(config: ModelConfig, constants: Constants) -> Network:
+def build(config: ModelConfig, constants: Constants, *, device: str = "cpu", ops: Ops | None = None) -> Network:
     """Build an untrained network.
 
     Args:
         config: its settings; torch's global generator decides the weights.
         constants: what was measured in the training time.
+        device: of torch, where it will be.
+        ops: in which form its operations are; the best for the device if None.
 
     Returns:
         The network, in training mode.
@@ -103,6 +106,9 @@ def build(config: ModelConfig, constants: Constants) -> Network:
     """
     if config.arch not in get_args(Arch):
         raise ModelError(f"unknown architecture: {config.arch!r}", hint=f"choose one of {', '.join(get_args(Arch))}")
-    from luckyfast.models.network import Network
+    import torch
 
-    return Network(config, constants)
+    from luckyfast.models.network import Network
+    from luckyfast.models.ops import ops_for
+
+    return Network(config, constants, ops or ops_for(torch.device(device))).to(device)

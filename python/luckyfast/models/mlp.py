@@ -6,14 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from luckyfast.models.ops import Ops
+
 __all__ = ["WindowCore"]
 
 
 class WindowCore(nn.Module):
     """Two layers over the last ``window`` visits, each place with its own weights; the state is those visits."""
 
-    def __init__(self, n_steps_in: int, n_in: int, hidden: int, window: int) -> None:
+    def __init__(self, n_steps_in: int, n_in: int, hidden: int, window: int, ops: Ops) -> None:
         super().__init__()
+        self.ops = ops
         self.n_in, self.window = n_in, window
         self.first = nn.Linear(window * n_in, hidden)
         self.input = nn.Linear(n_steps_in, hidden)
@@ -21,12 +24,15 @@ class WindowCore(nn.Module):
 
     def start(self, n_customers: int) -> tuple[Tensor, ...]:
         """State before the first visit."""
-        return (torch.zeros(self.window - 1, n_customers, self.n_in).transpose(0, 1),)
+        return (self.first.weight.new_zeros(self.window - 1, n_customers, self.n_in).transpose(0, 1),)
 
     def forward(self, bags: Tensor, steps: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run over the bags [T, B, n_in] and step features [T, B, S]; return outputs [T, B, H] and the state after."""
-        T, B, n_in = bags.shape
-        visits = torch.cat((state[0].transpose(0, 1), bags))
-        windows = visits.unfold(0, self.window, 1).permute(0, 1, 3, 2).reshape(T, B, self.window * n_in)
-        outputs = F.gelu(self.second(F.gelu(self.first(windows) + self.input(steps))))
+        """Run over the bags [T * B, n_in] and step features [T, B, S]; return outputs [T, B, H] and the state after."""
+        T, B, S = steps.shape
+        n_in = self.n_in
+        visits = torch.cat((state[0].transpose(0, 1), bags.view(T, B, n_in)))
+        windows = visits.unfold(0, self.window, 1).permute(0, 1, 3, 2).reshape(T * B, -1)
+        first = self.ops.linear(steps.view(T * B, S), self.input.weight, self.input.bias)
+        first = F.gelu(self.ops.linear(windows, self.first.weight, self.first.bias, onto=first))
+        outputs = F.gelu(self.ops.linear(first, self.second.weight, self.second.bias)).view(T, B, -1)
         return outputs, (visits[T:].transpose(0, 1),)

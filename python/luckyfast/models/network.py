@@ -10,6 +10,7 @@ from luckyfast.batches import Constants, Segment
 from luckyfast.models import ModelConfig
 from luckyfast.models.lstm import LSTMCore
 from luckyfast.models.mlp import WindowCore
+from luckyfast.models.ops import Ops
 from luckyfast.models.residual import HabitResidual
 
 __all__ = ["Network", "State"]
@@ -25,18 +26,19 @@ class Network(nn.Module):
     Args:
         config: settings.
         constants: what was measured in the training time.
+        ops: in which form its operations are.
     """
 
-    def __init__(self, config: ModelConfig, constants: Constants) -> None:
+    def __init__(self, config: ModelConfig, constants: Constants, ops: Ops) -> None:
         super().__init__()
-        self.dropout = config.dropout
+        self.dropout, self.ops = config.dropout, ops
         V, E, H = constants.n_actions, config.embedding, config.hidden
         n_steps_in = 2 + 2 * constants.n_calendar
         self.core: LSTMCore | WindowCore
         if config.arch == "mlp":
-            self.core = WindowCore(n_steps_in, E, H, config.window)
+            self.core = WindowCore(n_steps_in, E, H, config.window, ops)
         else:
-            self.core = LSTMCore(n_steps_in, H)
+            self.core = LSTMCore(n_steps_in, H, ops)
         n_table = 4 * H if config.arch == "lstm" else E
         self.table = nn.Parameter(torch.randn(V, n_table) / n_table**0.5)
         self.project = nn.Linear(E, self.core.n_in, bias=False) if config.arch == "lstm-embed" else nn.Identity()
@@ -52,8 +54,9 @@ class Network(nn.Module):
         self.register_buffer("prior", prior, persistent=False)
         self.residual: HabitResidual | None = None
         if config.habit:
+            n_state = constants.n_calendar + E
             self.residual = HabitResidual(
-                constants.n_habits, len(constants.half_lives), constants.n_calendar + E, config.habit_hidden, popularity
+                constants.n_habits, len(constants.half_lives), n_state, config.habit_hidden, popularity, ops
             )
 
     def start(self, n_customers: int) -> State:
@@ -71,19 +74,20 @@ class Network(nn.Module):
             Logits float32 [n, n_actions], and the state after the segment.
         """
         T, B = segment.shape
-        start = torch.from_numpy(segment.bag_start)
-        bags = F.embedding_bag(torch.from_numpy(segment.bag_actions), self.table, start, mode="sum")
-        sizes = torch.diff(start, append=start.new_tensor([len(segment.bag_actions)])).clamp(min=1)
-        bags = F.dropout(bags / sizes.sqrt().unsqueeze(1), self.dropout, self.training)
-        outputs, state = self.core(self.project(bags).view(T, B, -1), torch.from_numpy(segment.steps), state)
-        memory = outputs.reshape(T * B, -1).index_select(0, torch.from_numpy(segment.positions))
-        calendar = torch.from_numpy(segment.calendar)
-        summary = F.gelu(self.summary(torch.cat((memory, calendar), 1)))
-        summary = F.dropout(summary, self.dropout, self.training)
-        logits = summary @ self.output.t() + self.calendar(calendar) + self.prior
-        if self.residual is not None:
-            rows, actions = torch.from_numpy(segment.habit_rows), torch.from_numpy(segment.habit_actions)
-            scores = self.residual(torch.from_numpy(segment.habits), actions, rows, torch.cat((calendar, summary), 1))
-            V = logits.shape[1]
-            logits = logits.reshape(-1).index_add(0, rows * V + actions, scores).view(-1, V)
+        steps, positions, calendar = (
+            torch.from_numpy(array).to(self.prior.device)
+            for array in (segment.steps, segment.positions, segment.calendar)
+        )
+        bags = self.ops.sum_bags(segment.bag_start, segment.bag_actions, self.table)
+        bags = F.dropout(bags, self.dropout, self.training)
+        if isinstance(self.project, nn.Linear):
+            bags = self.ops.linear(bags, self.project.weight, None)
+        outputs, state = self.core(bags, steps, state)
+        memory = outputs.reshape(T * B, -1).index_select(0, positions)
+        summary = self.ops.linear(torch.cat((memory, calendar), 1), self.summary.weight, self.summary.bias)
+        summary = F.dropout(F.gelu(summary), self.dropout, self.training)
+        logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior)
+        logits = self.ops.linear(summary, self.output, None, onto=logits)
+        if self.residual is not None and segment.habits is not None:
+            logits = self.residual(logits, segment.habits, torch.cat((calendar, summary), 1))
         return logits, state

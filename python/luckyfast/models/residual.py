@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from luckyfast.habits import Habits
+from luckyfast.models.ops import Ops
 
 __all__ = ["HabitResidual"]
 
@@ -13,11 +15,14 @@ class HabitResidual(nn.Module):
     """Score habits: weights shared by all actions, an offset of them per action, and a small network over the features.
 
     ``score = sum_k (w_k + d_ak + (G s)_k) f_k + mlp([f, log popularity_a])`` with ``f`` the features of
-    :mod:`luckyfast.kernels.habits` and ``s`` the calendar and the network's summary of the moment.
+    :mod:`luckyfast.habits` and ``s`` the calendar and the network's summary of the moment.
     """
 
-    def __init__(self, n_habits: int, n_half_lives: int, n_state: int, hidden: int, popularity: Tensor) -> None:
+    def __init__(
+        self, n_habits: int, n_half_lives: int, n_state: int, hidden: int, popularity: Tensor, ops: Ops
+    ) -> None:
         super().__init__()
+        self.ops = ops
         self.shared = nn.Parameter(torch.zeros(n_habits))
         self.per_action = nn.Embedding(len(popularity), n_habits)
         self.gate = nn.Linear(n_state, n_habits, bias=False)
@@ -31,18 +36,23 @@ class HabitResidual(nn.Module):
         with torch.no_grad():
             self.shared[:n_half_lives] = 0.8 / n_half_lives
 
-    def forward(self, features: Tensor, actions: Tensor, rows: Tensor, state: Tensor) -> Tensor:
-        """Score P habits.
+    def forward(self, logits: Tensor, habits: Habits, state: Tensor) -> Tensor:
+        """Add the scores of habits to logits.
 
         Args:
-            features: float32 [P, n_habits].
-            actions, rows: int64 [P], the action and the moment of each.
+            logits: float32 [n, V]; may be overwritten.
+            habits: the habits at the n moments.
             state: float32 [n, n_state], per moment.
 
         Returns:
-            float32 [P].
+            float32 [n, V].
         """
-        weights = self.per_action(actions) + (self.shared + self.gate(state)).index_select(0, rows)
-        wide = torch.cat((features, self.log_popularity[actions].unsqueeze(1)), 1)
-        scores: Tensor = (weights * features).sum(1) + self.second(F.gelu(self.first(wide))).squeeze(1)
-        return scores
+        weights = (
+            self.per_action.weight,
+            self.first.weight,
+            self.first.bias,
+            self.second.weight,
+            self.log_popularity,
+        )
+        moment_weights = self.ops.linear(state, self.gate.weight, self.shared)
+        return self.ops.add_habits(logits, habits, moment_weights, weights)

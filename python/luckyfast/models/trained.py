@@ -164,8 +164,16 @@ def _run(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     state = network.start(len(batch.first))
     for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
-        segment = cut_segment(batch, constants, offset, config.segment_visits, wanted, habit=config.habit)
+        segment = cut_segment(
+            batch,
+            constants,
+            offset,
+            config.segment_visits,
+            wanted,
+            habit=config.habit,
+            n_threads=torch.get_num_threads(),
+        )
         with torch.inference_mode():
             logits, state = network(segment, tuple(part[: segment.shape[1]] for part in state))
         if len(segment.visits):
-            yield segment.visits, logits.numpy()
+            yield segment.visits, logits.cpu().numpy()

@@ -1,0 +1,292 @@
+"""Search methods against a simulated clock: what each would have found by when, in milliseconds instead of hours.
+
+The own system is the real scheduler and proposer; only the training is simulated. Peers get the same default
+configuration, the same check of memory where they can take one, and the same number of workers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from luckyfast.search.journal import Record, Trial
+from luckyfast.search.proposer import DEFAULT_OPTIMIZER, GP_OPTIMIZER, Proposer
+from luckyfast.search.scheduler import Job, Rung, Scheduler
+from luckyfast.search.space import Dimension, Space
+
+from .landscapes import DEFAULT, MAX_EPOCHS, SETTINGS, Landscape, decode
+
+__all__ = ["CHECKPOINTS", "SYSTEMS", "simulate"]
+
+CHECKPOINTS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+RUNGS = (Rung(1 / 9), Rung(1 / 3), Rung(1.0), Rung(1.0, 3.0))
+EPOCHS = 9
+
+Step = tuple[float, float, Mapping[str, Any]]
+"""Seconds from the worker's last step, a rank (less is better), and the settings that would be kept."""
+Method = Callable[[Landscape, int], "Worker"]
+
+
+class Worker:
+    """A method as several workers see it: each asks for steps, and tells when one has ended.
+
+    A coroutine would not do: what a worker is given may depend on what others ended meanwhile.
+    """
+
+    def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
+        """Begin a step.
+
+        Returns:
+            Its seconds and what :meth:`end` is to be told, or None where nothing can begin.
+        """
+        raise NotImplementedError
+
+    def end(self, token: Any) -> tuple[float, Mapping[str, Any]] | None:
+        """End a step: its rank, less being better, and the settings; None where there is no result yet."""
+        raise NotImplementedError
+
+
+def simulate(system: str, landscape: Landscape, budget_s: float, *, seed: int = 0, n_workers: int = 1) -> list[float]:
+    """Run one method.
+
+    Args:
+        system: a key of `SYSTEMS`.
+        landscape: the objective.
+        budget_s: simulated seconds.
+        seed: of the method and the noise.
+        n_workers: trials at a time.
+
+    Returns:
+        The regret of what the method would have kept at each of `CHECKPOINTS`.
+    """
+    worker = SYSTEMS[system](landscape, seed)
+    running: list[tuple[float, int, Any]] = []
+    counter = itertools.count()
+    found: list[tuple[float, float]] = []
+    best_rank, now_s = math.inf, 0.0
+    while True:
+        while len(running) < n_workers:
+            begun = worker.begin(now_s, budget_s - now_s)
+            if begun is None:
+                break
+            heapq.heappush(running, (now_s + begun[0], next(counter), begun[1]))
+        if not running:
+            break
+        now_s, _, token = heapq.heappop(running)
+        if now_s > budget_s:
+            break
+        outcome = worker.end(token)
+        if outcome is not None and outcome[0] < best_rank:
+            best_rank = outcome[0]
+            found.append((now_s, landscape.regret(outcome[1])))
+    start = 2.0  # nothing found: twice as far off as the median configuration
+    return [
+        next((regret for at_s, regret in reversed(found) if at_s <= share * budget_s), start) for share in CHECKPOINTS
+    ]
+
+
+class Own(Worker):
+    """Scheduler and proposer as they are."""
+
+    def __init__(self, landscape: Landscape, seed: int, optimizer: str = DEFAULT_OPTIMIZER) -> None:
+        self.landscape, self.rng = landscape, np.random.default_rng(seed)
+        dimensions = [Dimension(name, kind, values) for name, (kind, values) in SETTINGS.items()]  # type: ignore[arg-type]
+        self.trials: dict[int, Trial] = {}
+        self.scheduler = Scheduler(Proposer(Space(tuple(dimensions), DEFAULT), optimizer, seed), RUNGS, self.trials)
+
+    def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
+        job = self.scheduler.next_job(lambda job: 1.15 * self._seconds(job) <= left_s, self.landscape.fits)
+        if job is None:
+            return None
+        self.trials.setdefault(job.number, Trial(job.number, job.settings)).open.add(job.rung)
+        return self._seconds(job), job
+
+    def end(self, token: Any) -> tuple[float, Mapping[str, Any]] | None:
+        job: Job = token
+        rung, trial = RUNGS[job.rung], self.trials[job.number]
+        loss = self.landscape.loss(job.settings, EPOCHS * rung.epochs, rung.customers, self.rng)
+        trial.open.discard(job.rung)
+        trial.records[job.rung] = Record("ok", loss, 0.0, {}, 0.0)
+        return loss - 10 * job.rung, job.settings
+
+    def _seconds(self, job: Job) -> float:
+        rung = RUNGS[job.rung]
+        return self.landscape.seconds(job.settings, EPOCHS * rung.epochs, rung.customers)
+
+
+class Stepwise(Worker):
+    """A method that trains a configuration on everything, pass by pass, and may give it up between."""
+
+    def __init__(self, landscape: Landscape, seed: int) -> None:
+        self.landscape, self.seed, self.rng = landscape, seed, np.random.default_rng(seed)
+        self.waiting: list[Iterator[tuple[int, int, Mapping[str, Any]]]] = []
+
+    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+        """One configuration: (passes so far, passes after, settings), and again until it is done or given up."""
+        raise NotImplementedError
+
+    def told(self, settings: Mapping[str, Any], epochs: int, loss: float) -> None:
+        """Take in a loss; the run that waits for it goes on after this."""
+
+    def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
+        run = self.waiting.pop() if self.waiting else self.runs()
+        for _ in range(1000):
+            step = next(run, None)
+            if step is not None:
+                before, after, settings = step
+                return self.landscape.seconds(settings, after - before), (run, step)
+            run = self.runs()
+        return None
+
+    def end(self, token: Any) -> tuple[float, Mapping[str, Any]] | None:
+        run, (_, after, settings) = token
+        loss = self.landscape.loss(settings, after, rng=self.rng)
+        self.told(settings, after, loss)
+        self.waiting.append(run)
+        return loss, settings
+
+
+class Random(Stepwise):
+    """Random configurations, each trained to the end; the default first."""
+
+    first = True
+
+    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+        settings = DEFAULT if self.first else decode(self.rng.uniform(size=len(SETTINGS)))
+        self.first = False
+        if self.landscape.fits(settings):
+            yield 0, MAX_EPOCHS, settings
+
+
+class BestOfFirstPass(Stepwise):
+    """Many random configurations for one pass, the best of every nine to the end."""
+
+    def __init__(self, landscape: Landscape, seed: int) -> None:
+        super().__init__(landscape, seed)
+        self.first = True
+        self.losses: list[tuple[float, int, Mapping[str, Any]]] = []
+
+    def told(self, settings: Mapping[str, Any], epochs: int, loss: float) -> None:
+        if epochs == 1:
+            self.losses.append((loss, len(self.losses), settings))
+
+    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+        if len(self.losses) >= 9:
+            settings = min(self.losses)[2]
+            self.losses = []
+            yield 1, MAX_EPOCHS, settings
+            return
+        settings = DEFAULT if self.first else decode(self.rng.uniform(size=len(SETTINGS)))
+        self.first = False
+        if self.landscape.fits(settings):
+            yield 0, 1, settings
+
+
+class Hyperband(Stepwise):
+    """Hyperband as Keras Tuner has it: brackets one after the other, trained on from where a round stopped."""
+
+    def __init__(self, landscape: Landscape, seed: int) -> None:
+        super().__init__(landscape, seed)
+        self.queue: list[tuple[int, int, Mapping[str, Any]]] = []
+        self.round: list[tuple[float, int, Mapping[str, Any]]] = []
+        self.plan: list[tuple[int, int, int]] = []
+        self.n_running = 0
+        self.first = True
+
+    def told(self, settings: Mapping[str, Any], epochs: int, loss: float) -> None:
+        self.round.append((loss, len(self.round), settings))
+        self.n_running -= 1
+
+    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+        if not self.queue and self.n_running == 0:
+            self._next_round()
+        if self.queue:
+            self.n_running += 1
+            yield self.queue.pop(0)
+
+    def _next_round(self) -> None:
+        if self.plan:
+            n_kept, before, after = self.plan.pop(0)
+            self.queue = [(before, after, settings) for _, _, settings in sorted(self.round)[:n_kept]]
+        else:
+            bracket = self.bracket = (getattr(self, "bracket", 0) - 1) % 4
+            n_first = math.ceil(4 / (bracket + 1) * 3**bracket)
+            epochs = [max(MAX_EPOCHS // 3 ** (bracket - k), 1) for k in range(bracket + 1)]
+            self.plan = [(max(n_first // 3**k, 1), epochs[k - 1], epochs[k]) for k in range(1, bracket + 1)]
+            while len(self.queue) < n_first:
+                settings = DEFAULT if self.first else decode(self.rng.uniform(size=len(SETTINGS)))
+                self.first = False
+                if self.landscape.fits(settings):
+                    self.queue.append((0, epochs[0], settings))
+        self.round = []
+
+
+class Optuna(Stepwise):
+    """Optuna with a sampler and a pruner; configurations that do not fit are told a bad loss."""
+
+    def __init__(self, landscape: Landscape, seed: int, sampler: str = "TPESampler", pruner: str = "NopPruner") -> None:
+        super().__init__(landscape, seed)
+        import warnings
+
+        import optuna
+
+        warnings.simplefilter("ignore")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.optuna = optuna
+        pruners: dict[str, Callable[[], Any]] = {
+            "NopPruner": optuna.pruners.NopPruner,
+            "MedianPruner": optuna.pruners.MedianPruner,
+            "HyperbandPruner": lambda: optuna.pruners.HyperbandPruner(1, MAX_EPOCHS, 3),
+        }
+        self.study = optuna.create_study(sampler=getattr(optuna.samplers, sampler)(seed=seed), pruner=pruners[pruner]())
+        self.study.enqueue_trial(DEFAULT)
+        self.by_pass = pruner != "NopPruner"
+        self.trials: dict[int, Any] = {}
+        self.last_loss = math.nan
+
+    def told(self, settings: Mapping[str, Any], epochs: int, loss: float) -> None:
+        self.last_loss = loss
+
+    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+        trial = self.study.ask()
+        settings = {name: self._suggest(trial, name, kind, values) for name, (kind, values) in SETTINGS.items()}
+        if not self.landscape.fits(settings):
+            self.study.tell(trial, 2.0)
+            return
+        if not self.by_pass:
+            yield 0, MAX_EPOCHS, settings
+            self.study.tell(trial, self.last_loss)
+            return
+        loss = math.nan
+        for epoch in range(MAX_EPOCHS):
+            yield epoch, epoch + 1, settings
+            loss = self.last_loss
+            trial.report(loss, epoch + 1)
+            if epoch + 1 < MAX_EPOCHS and trial.should_prune():
+                self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
+                return
+        self.study.tell(trial, loss)
+
+    @staticmethod
+    def _suggest(trial: Any, name: str, kind: str, values: tuple[Any, ...]) -> Any:
+        if kind in ("ordered", "choice"):
+            return trial.suggest_categorical(name, values)
+        suggest = trial.suggest_int if isinstance(values[0], int) else trial.suggest_float
+        return suggest(name, *values, log=kind == "log")
+
+
+SYSTEMS: dict[str, Method] = {
+    "luckyfast": Own,
+    "luckyfast (bayes)": lambda landscape, seed: Own(landscape, seed, GP_OPTIMIZER),
+    "Optuna TPE + Hyperband": lambda landscape, seed: Optuna(landscape, seed, pruner="HyperbandPruner"),
+    "Optuna TPE + median": lambda landscape, seed: Optuna(landscape, seed, pruner="MedianPruner"),
+    "Optuna GP": lambda landscape, seed: Optuna(landscape, seed, sampler="GPSampler"),
+    "Hyperband": Hyperband,
+    "best of first pass": BestOfFirstPass,
+    "random": Random,
+}

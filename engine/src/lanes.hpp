@@ -1,0 +1,137 @@
+// Vectors of LUCKYFAST_LANES floats, and the functions on them that networks need.
+//
+// Each kernel file is built once per instruction set; everything here has internal linkage, so that no code of a wide
+// build can be linked into a narrow one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if LUCKYFAST_LANES == 16
+#include <immintrin.h>
+#endif
+
+namespace luckyfast {
+namespace {
+
+constexpr size_t L = LUCKYFAST_LANES;
+typedef float Lanes __attribute__((vector_size(4 * LUCKYFAST_LANES)));
+typedef int32_t Bits __attribute__((vector_size(4 * LUCKYFAST_LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LUCKYFAST_LANES)));
+typedef Lanes LooseLanes __attribute__((aligned(4), may_alias));
+
+#define LUCKYFAST_INLINE inline __attribute__((always_inline))
+
+LUCKYFAST_INLINE Lanes load(const float* p) noexcept { return *reinterpret_cast<const LooseLanes*>(p); }
+LUCKYFAST_INLINE void store(float* p, Lanes x) noexcept { *reinterpret_cast<LooseLanes*>(p) = x; }
+LUCKYFAST_INLINE Lanes splat(float x) noexcept { return Lanes{} + x; }
+
+// The first n lanes alone; the others are 0.
+#if LUCKYFAST_LANES == 16
+LUCKYFAST_INLINE Lanes load(const float* p, size_t n) noexcept {
+    return n >= L ? load(p) : Lanes(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+}
+LUCKYFAST_INLINE void store(float* p, Lanes x, size_t n) noexcept {
+    if (n >= L) return store(p, x);
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), __m512(x));
+}
+#else
+LUCKYFAST_INLINE Lanes load(const float* p, size_t n) noexcept {
+    if (n >= L) return load(p);
+    Lanes x{};
+    for (size_t i = 0; i < n; ++i) x[i] = p[i];
+    return x;
+}
+LUCKYFAST_INLINE void store(float* p, Lanes x, size_t n) noexcept {
+    if (n >= L) return store(p, x);
+    for (size_t i = 0; i < n; ++i) p[i] = x[i];
+}
+#endif
+
+LUCKYFAST_INLINE float sum(Lanes x) noexcept {
+    float total[L];
+    store(total, x);
+    for (size_t width = L / 2; width > 0; width /= 2)
+        for (size_t i = 0; i < width; ++i) total[i] += total[i + width];
+    return total[0];
+}
+LUCKYFAST_INLINE Lanes lower(Lanes x, Lanes y) noexcept { return x < y ? x : y; }
+LUCKYFAST_INLINE Lanes upper(Lanes x, Lanes y) noexcept { return x > y ? x : y; }
+
+// Rational functions as in Eigen: a few units in the last place.
+LUCKYFAST_INLINE Lanes tanh(Lanes x) noexcept {
+    x = lower(upper(x, splat(-7.90531110763549805f)), splat(7.90531110763549805f));
+    const Lanes y = x * x;
+    Lanes p = splat(-2.76076847742355e-16f);
+    p = p * y + 2.00018790482477e-13f;
+    p = p * y - 8.60467152213735e-11f;
+    p = p * y + 5.12229709037114e-08f;
+    p = p * y + 1.48572235717979e-05f;
+    p = p * y + 6.37261928875436e-04f;
+    p = p * y + 4.89352455891786e-03f;
+    Lanes q = splat(1.19825839466702e-06f);
+    q = q * y + 1.18534705686654e-04f;
+    q = q * y + 2.26843463243900e-03f;
+    q = q * y + 4.89352518554385e-03f;
+    return x * p / q;
+}
+LUCKYFAST_INLINE Lanes sigmoid(Lanes x) noexcept { return 0.5f * tanh(0.5f * x) + 0.5f; }
+
+LUCKYFAST_INLINE Lanes erf(Lanes x) noexcept {
+    x = lower(upper(x, splat(-4.0f)), splat(4.0f));
+    const Lanes y = x * x;
+    Lanes p = splat(-2.72614225801306e-10f);
+    p = p * y + 2.77068142495902e-08f;
+    p = p * y - 2.10102402082508e-06f;
+    p = p * y - 5.69250639462346e-05f;
+    p = p * y - 7.34990630326855e-04f;
+    p = p * y - 2.95459980854025e-03f;
+    p = p * y - 1.60960333262415e-02f;
+    Lanes q = splat(-1.45660718464996e-05f);
+    q = q * y - 2.13374055278905e-04f;
+    q = q * y - 1.68282697438203e-03f;
+    q = q * y - 7.37332916720468e-03f;
+    q = q * y - 1.42647390514189e-02f;
+    return x * p / q;
+}
+
+// Polynomials as in Cephes.
+LUCKYFAST_INLINE Lanes exp(Lanes x) noexcept {
+    x = lower(upper(x, splat(-87.0f)), splat(88.0f));
+    constexpr float rounder = 12582912.0f;  // 1.5 * 2 ** 23: what is added to it is rounded to a whole number
+    const Lanes n = (x * 1.44269504088896341f + rounder) - rounder;
+    Lanes r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    Lanes p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const Bits scale = (__builtin_convertvector(n, Bits) + 127) << 23;
+    return p * __builtin_bit_cast(Lanes, scale);
+}
+
+// Of positive normal numbers; of others it is any number.
+LUCKYFAST_INLINE Lanes log(Lanes x) noexcept {
+    const Words bits = __builtin_bit_cast(Words, x);
+    const Bits exponent = __builtin_bit_cast(Bits, bits - 0x3f3504f3u) >> 23;  // of the power of two nearest to x
+    const Words mantissa = bits - (__builtin_bit_cast(Words, exponent) << 23);
+    const Lanes r = __builtin_bit_cast(Lanes, mantissa) - 1.0f, e = __builtin_convertvector(exponent, Lanes);
+    Lanes p = splat(7.0376836292e-2f);
+    p = p * r - 1.1514610310e-1f;
+    p = p * r + 1.1676998740e-1f;
+    p = p * r - 1.2420140846e-1f;
+    p = p * r + 1.4249322787e-1f;
+    p = p * r - 1.6668057665e-1f;
+    p = p * r + 2.0000714765e-1f;
+    p = p * r - 2.4999993993e-1f;
+    p = p * r + 3.3333331174e-1f;
+    const Lanes square = r * r;
+    return e * 0.693359375f + (r - 0.5f * square + p * square * r - e * 2.12194440e-4f);
+}
+
+}  // namespace
+}  // namespace luckyfast

@@ -1,0 +1,84 @@
+// Softmax, the loss of sets of labels and its gradient while a row of logits is in the cache; and the optimiser.
+#include "lanes.hpp"
+#include "network.hpp"
+
+namespace luckyfast {
+namespace {
+
+double set_loss(const SetLoss& call, size_t row_start, size_t row_stop) noexcept {
+    const size_t V = call.V;
+    const Lanes lowest = splat(-1e30f);
+    Bits lane{};
+    for (size_t i = 0; i < L; ++i) lane[i] = static_cast<int32_t>(i);
+    const auto logits_at = [&](const float* row, size_t at) {
+        return V - at >= L ? load(row + at) : lane < static_cast<int32_t>(V - at) ? load(row + at, V - at) : lowest;
+    };
+    double loss = 0;
+    for (size_t row = row_start; row < row_stop; ++row) {
+        const float* logits = call.logits + row * V;
+        float* grad = call.grad + row * V;
+        const int64_t label_start = call.label_start[row], label_stop = call.label_start[row + 1];
+        if (label_start == label_stop) {
+            std::memset(grad, 0, V * sizeof(float));
+            continue;
+        }
+        Lanes high = lowest;
+        for (size_t at = 0; at < V; at += L) high = upper(high, logits_at(logits, at));
+        float top = high[0];
+        for (size_t i = 1; i < L; ++i) top = high[i] > top ? high[i] : top;
+        Lanes total{};
+        for (size_t at = 0; at < V; at += L) {
+            const Lanes x = exp(logits_at(logits, at) - top);
+            total += x;
+            store(grad + at, x, V - at);
+        }
+        const float denominator = sum(total), weight = call.weights[row] * call.scale;
+        const float n_labels = static_cast<float>(label_stop - label_start);
+        const Lanes factor = splat(weight * n_labels / denominator);
+        for (size_t at = 0; at < V; at += L) store(grad + at, load(grad + at, V - at) * factor, V - at);
+        const double log_total = static_cast<double>(top) + __builtin_log(static_cast<double>(denominator));
+        double own = 0;
+        for (int64_t i = label_start; i < label_stop; ++i) {
+            own += log_total - static_cast<double>(logits[call.labels[i]]);
+            grad[call.labels[i]] -= weight;
+        }
+        loss += static_cast<double>(weight) * own;
+    }
+    return loss;
+}
+
+double square_sum(const float* values, size_t n) noexcept {
+    double total = 0;
+    for (size_t start = 0; start < n; start += 4096) {
+        const size_t stop = n - start < 4096 ? n : start + 4096;
+        Lanes partial{};
+        for (size_t i = start; i < stop; i += L) {
+            const Lanes x = load(values + i, stop - i);
+            partial += x * x;
+        }
+        total += static_cast<double>(sum(partial));
+    }
+    return total;
+}
+
+void adam_step(const AdamStep& call) noexcept {
+    constexpr float new_mean = 0.1f, new_square = 0.001f, epsilon = 1e-8f;  // 1 - beta
+    const float shrink = 1 - call.rate * call.decay, step = call.rate / call.bias_1, root = 1 / __builtin_sqrtf(call.bias_2);
+    float *__restrict p = call.parameters, *__restrict g = call.grads, *__restrict m = call.means;
+    float *__restrict v = call.squares, *__restrict average = call.average;
+    for (size_t i = 0; i < call.n; ++i) {
+        const float grad = g[i] * call.grad_scale;
+        m[i] += new_mean * (grad - m[i]);
+        v[i] = 0.999f * v[i] + new_square * grad * grad;
+        p[i] = p[i] * shrink - step * m[i] / (__builtin_sqrtf(v[i]) * root + epsilon);
+        average[i] += (1 - call.keep) * (p[i] - average[i]);
+        g[i] = 0;
+    }
+}
+
+void add_rows(float* into, const float* row, float factor, size_t n) noexcept {
+    for (size_t i = 0; i < n; i += L) store(into + i, load(into + i, n - i) + factor * load(row + i, n - i), n - i);
+}
+
+}  // namespace
+}  // namespace luckyfast

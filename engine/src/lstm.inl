@@ -1,0 +1,123 @@
+// LSTM over whole sequences: each step is one product with the recurrent weights, whose tiles go through the gates
+// while they are still in registers.
+#include "network.hpp"
+#include "tile.hpp"
+
+namespace luckyfast {
+namespace {
+
+constexpr size_t wide = tile_vectors * L;
+constexpr size_t n_blocks(size_t n, size_t width) noexcept { return (n + width - 1) / width; }
+
+size_t packed_size(size_t H) noexcept {
+    const size_t forward = n_blocks(H, L) * H * wide, backward = n_blocks(H, wide) * 4 * H * wide;
+    return forward > backward ? forward : backward;
+}
+
+// [block of L units][k of H][gate][unit]
+void pack_forward(const float* weight, size_t H, float* packed) noexcept {
+    for (size_t block = 0; block < n_blocks(H, L); ++block)
+        for (size_t k = 0; k < H; ++k)
+            for (size_t gate = 0; gate < 4; ++gate)
+                for (size_t lane = 0; lane < L; ++lane) {
+                    const size_t unit = block * L + lane;
+                    *packed++ = unit < H ? weight[k * 4 * H + gate * H + unit] : 0.0f;
+                }
+}
+
+// Transposed: [block of 4 L units][k of 4H][unit]
+void pack_backward(const float* weight, size_t H, float* packed) noexcept {
+    for (size_t block = 0; block < n_blocks(H, wide); ++block)
+        for (size_t k = 0; k < 4 * H; ++k)
+            for (size_t i = 0; i < wide; ++i) {
+                const size_t unit = block * wide + i;
+                *packed++ = unit < H ? weight[unit * 4 * H + k] : 0.0f;
+            }
+}
+
+void lstm_forward(const LstmForward& call, size_t row_start, size_t row_stop) noexcept {
+    const auto [T, B, H] = call.shape;
+    for (size_t t = 0; t < T; ++t) {
+        const float *before = call.outputs + t * B * H, *cells = call.cells + t * B * H;
+        float *after = call.outputs + (t + 1) * B * H, *next_cells = call.cells + (t + 1) * B * H;
+        float* gates = call.gates + t * B * 4 * H;
+        for (size_t unit = 0; unit < H; unit += L) {
+            const float* panel = call.packed + unit / L * H * wide;
+            const size_t n = H - unit < L ? H - unit : L;
+            for_tiles(row_start, row_stop, [&]<size_t R>(size_t row) {
+                Lanes acc[R][4];
+                for (size_t r = 0; r < R; ++r)
+                    for (size_t gate = 0; gate < 4; ++gate)
+                        acc[r][gate] = load(gates + (row + r) * 4 * H + gate * H + unit, n);
+                multiply<R, 4>(before + row * H, H, panel, H, acc);
+                for (size_t r = 0; r < R; ++r) {
+                    const size_t at = (row + r) * H + unit;
+                    const Lanes i = sigmoid(acc[r][0]), f = sigmoid(acc[r][1]), o = sigmoid(acc[r][2]), g = tanh(acc[r][3]);
+                    const Lanes c = f * load(cells + at, n) + i * g;
+                    store(next_cells + at, c, n);
+                    store(after + at, o * tanh(c), n);
+                    float* out = gates + (row + r) * 4 * H + unit;
+                    store(out, i, n);
+                    store(out + H, f, n);
+                    store(out + 2 * H, o, n);
+                    store(out + 3 * H, g, n);
+                }
+            });
+        }
+    }
+}
+
+// grad_h of step t, in tiles, goes to use(row, r, unit, n, grad_h).
+template <typename Use>
+LUCKYFAST_INLINE void pull_back(const LstmBackward& call, const float* next_grad_gates, size_t row_start, size_t row_stop,
+                                Use use) noexcept {
+    const size_t H = call.shape.H;
+    for (size_t unit = 0; unit < H; unit += wide) {
+        const float* panel = call.packed + unit / wide * 4 * H * wide;
+        for_tiles(row_start, row_stop, [&]<size_t R>(size_t row) {
+            Lanes acc[R][tile_vectors] = {};
+            multiply<R, tile_vectors>(next_grad_gates + row * 4 * H, 4 * H, panel, 4 * H, acc);
+            for (size_t r = 0; r < R; ++r)
+#pragma GCC unroll 4
+                for (size_t v = 0; v < tile_vectors; ++v) {
+                    const size_t at = unit + v * L;
+                    if (at < H) use(row + r, at, H - at < L ? H - at : L, acc[r][v]);
+                }
+        });
+    }
+}
+
+void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) noexcept {
+    const auto [T, B, H] = call.shape;
+    for (size_t t = T; t-- > 0;) {
+        const float *cells = call.cells + t * B * H, *next_cells = call.cells + (t + 1) * B * H;
+        const float* grad_outputs = call.grad_outputs + t * B * H;
+        float* gates = call.gates + t * B * 4 * H;
+        const auto through_gates = [&](size_t row, size_t unit, size_t n, Lanes grad_h) {
+            const size_t at = row * H + unit, first = row * 4 * H + unit;
+            grad_h += load(grad_outputs + at, n);
+            const Lanes i = load(gates + first, n), f = load(gates + first + H, n), o = load(gates + first + 2 * H, n);
+            const Lanes g = load(gates + first + 3 * H, n), c = tanh(load(next_cells + at, n));
+            const Lanes grad_c = load(call.grad_c + at, n) + grad_h * o * (1.0f - c * c);
+            store(call.grad_c + at, grad_c * f, n);
+            store(gates + first, grad_c * g * i * (1.0f - i), n);
+            store(gates + first + H, grad_c * load(cells + at, n) * f * (1.0f - f), n);
+            store(gates + first + 2 * H, grad_h * c * o * (1.0f - o), n);
+            store(gates + first + 3 * H, grad_c * i * (1.0f - g * g), n);
+        };
+        if (t + 1 < T) {
+            pull_back(call, call.gates + (t + 1) * B * 4 * H, row_start, row_stop, through_gates);
+        } else {
+            for (size_t row = row_start; row < row_stop; ++row)
+                for (size_t unit = 0; unit < H; unit += L) {
+                    const size_t n = H - unit < L ? H - unit : L;
+                    through_gates(row, unit, n, load(call.grad_h + row * H + unit, n));
+                }
+        }
+    }
+    pull_back(call, call.gates, row_start, row_stop,
+              [&](size_t row, size_t unit, size_t n, Lanes grad_h) { store(call.grad_h + row * H + unit, grad_h, n); });
+}
+
+}  // namespace
+}  // namespace luckyfast

@@ -1,0 +1,171 @@
+#include "network.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+namespace luckyfast {
+namespace {
+
+// Calls work(thread, start, stop) for equal parts of n rows, each in a thread of its own.
+template <typename Work>
+void split_rows(size_t n, size_t n_threads, Work work) {
+    n_threads = std::max<size_t>(std::min(n_threads, n), 1);
+    std::vector<std::thread> threads;
+    for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(work, i, n * i / n_threads, n * (i + 1) / n_threads);
+    work(size_t{0}, size_t{0}, n / n_threads);
+    for (std::thread& thread : threads) thread.join();
+}
+
+// The same with as many pairs in each part.
+template <typename Work>
+void split_pairs(size_t n_rows, const int64_t* row_start, const int64_t* pair_start, size_t n_threads, Work work) {
+    const auto row_at = [&](size_t i) {
+        const int64_t wanted = pair_start[row_start[n_rows]] * static_cast<int64_t>(i) / static_cast<int64_t>(n_threads);
+        size_t row = 0;
+        while (row < n_rows && pair_start[row_start[row]] < wanted) ++row;
+        return i == n_threads ? n_rows : row;
+    };
+    n_threads = std::max<size_t>(n_threads, 1);
+    split_rows(n_threads, n_threads, [&](size_t i, size_t, size_t) { work(i, row_at(i), row_at(i + 1)); });
+}
+
+// The hidden layer of the habits' network, transposed and filled up to whole blocks of units that do nothing.
+struct HiddenLayer {
+    std::vector<float> first, bias, second;
+
+    explicit HiddenLayer(HabitScores& call) {
+        const size_t n = (call.hidden + habit_block - 1) / habit_block * habit_block;
+        first.resize((call.F + 1) * n);
+        for (size_t h = 0; h < call.hidden; ++h)
+            for (size_t k = 0; k <= call.F; ++k) first[k * n + h] = call.first[h * (call.F + 1) + k];
+        bias.assign(call.bias, call.bias + call.hidden);
+        second.assign(call.second, call.second + call.hidden);
+        bias.resize(n);
+        second.resize(n);
+        call.first = first.data();
+        call.bias = bias.data();
+        call.second = second.data();
+        call.hidden = n;
+    }
+};
+
+}  // namespace
+
+const NetworkKernels& network_kernels(int level) noexcept {
+#ifdef LUCKYFAST_X86
+    __builtin_cpu_init();
+    static const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    static const bool middle = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (wide && (level < 0 || level == 2)) return avx512_network;
+    if (middle && level != 0) return avx2_network;
+#else
+    static_cast<void>(level);
+#endif
+    return portable_network;
+}
+
+void product(const Product& call, size_t n_threads, const NetworkKernels& kernels) {
+    split_rows(call.M, n_threads, [&](size_t, size_t start, size_t stop) {
+        const std::unique_ptr<float[]> scratch(new float[kernels.product_scratch(call)]);
+        kernels.product(call, start, stop, scratch.get());
+    });
+}
+
+void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
+    std::vector<float> packed(kernels.packed_size(call.shape.H));
+    kernels.pack_forward(weight, call.shape.H, packed.data());
+    call.packed = packed.data();
+    split_rows(call.shape.B, n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_forward(call, start, stop); });
+}
+
+void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
+    std::vector<float> packed(kernels.packed_size(call.shape.H));
+    kernels.pack_backward(weight, call.shape.H, packed.data());
+    call.packed = packed.data();
+    split_rows(call.shape.B, n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_backward(call, start, stop); });
+}
+
+double set_loss(const SetLoss& call, size_t n_threads, const NetworkKernels& kernels) {
+    std::vector<double> losses(std::max<size_t>(n_threads, 1));
+    split_rows(call.n, n_threads, [&](size_t i, size_t start, size_t stop) { losses[i] = kernels.set_loss(call, start, stop); });
+    return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+void sum_bags(const Bags& bags, const float* table, float* out, const NetworkKernels& kernels) noexcept {
+    std::memset(out, 0, bags.n * bags.width * sizeof(float));
+    for (size_t bag = 0; bag < bags.n; ++bag) {
+        const float factor = 1 / std::sqrt(static_cast<float>(bags.start[bag + 1] - bags.start[bag]));
+        for (int64_t i = bags.start[bag]; i < bags.start[bag + 1]; ++i)
+            kernels.add_rows(out + bag * bags.width, table + static_cast<size_t>(bags.actions[i]) * bags.width, factor, bags.width);
+    }
+}
+
+void spread_bags(const Bags& bags, const float* grad, float* grad_table, const NetworkKernels& kernels) noexcept {
+    for (size_t bag = 0; bag < bags.n; ++bag) {
+        const float factor = 1 / std::sqrt(static_cast<float>(bags.start[bag + 1] - bags.start[bag]));
+        for (int64_t i = bags.start[bag]; i < bags.start[bag + 1]; ++i)
+            kernels.add_rows(grad_table + static_cast<size_t>(bags.actions[i]) * bags.width, grad + bag * bags.width, factor, bags.width);
+    }
+}
+
+void count_pairs(const HabitHistory& history, int64_t* pair_start) {
+    std::vector<int64_t> seen(history.n_actions, -1);
+    pair_start[0] = 0;
+    for (size_t row = 0; row < history.n_rows; ++row) {
+        int64_t visit = history.first[row], n = 0;
+        for (int64_t m = history.row_start[row]; m < history.row_start[row + 1]; ++m) {
+            for (; visit < history.moments[m]; ++visit)
+                for (int32_t p = history.action_start[visit]; p < history.action_start[visit + 1]; ++p) {
+                    int64_t& last_row = seen[static_cast<size_t>(history.actions[p])];
+                    n += last_row != static_cast<int64_t>(row);
+                    last_row = static_cast<int64_t>(row);
+                }
+            pair_start[m + 1] = pair_start[m] + n;
+        }
+    }
+}
+
+void habit_features(const HabitFeatures& call, size_t n_threads, const NetworkKernels& kernels) {
+    const HabitHistory& history = call.history;
+    split_pairs(history.n_rows, history.row_start, history.pair_start, n_threads, [&](size_t, size_t start, size_t stop) {
+        const std::unique_ptr<float[]> scratch(new float[kernels.features_scratch(call)]);
+        std::vector<int32_t> slots(2 * history.n_actions, -1);
+        kernels.habit_features(call, start, stop, scratch.get(), slots.data());
+    });
+}
+
+void habit_scores(HabitScores call, float* logits, size_t n_threads, const NetworkKernels& kernels) {
+    const HiddenLayer hidden(call);
+    split_pairs(call.n_rows, call.row_start, call.pair_start, n_threads, [&](size_t, size_t start, size_t stop) {
+        const std::unique_ptr<float[]> scratch(new float[kernels.scores_scratch(call)]);
+        kernels.habit_scores(call, start, stop, logits, scratch.get());
+    });
+}
+
+void habit_grads(HabitScores call, const float* grad_logits, HabitGrads grads, size_t n_threads, const NetworkKernels& kernels) {
+    const size_t n_hidden = call.hidden, n_wide = call.F + 1;
+    const HiddenLayer hidden(call);
+    // a thread's own sums: first, bias, second and per_action
+    const size_t n_sums = call.hidden * (n_wide + 2), n_own = n_sums + call.V * call.F;
+    std::vector<float> sums(std::max<size_t>(n_threads, 1) * n_own);
+    split_pairs(call.n_rows, call.row_start, call.pair_start, n_threads, [&](size_t i, size_t start, size_t stop) {
+        const std::unique_ptr<float[]> scratch(new float[kernels.scores_scratch(call)]);
+        float* own = sums.data() + i * n_own;
+        kernels.habit_grads(call, start, stop, grad_logits,
+                            {grads.moment_weights, own + n_sums, own, own + call.hidden * n_wide, own + call.hidden * (n_wide + 1)},
+                            scratch.get());
+    });
+    for (const float* own = sums.data(); own != sums.data() + sums.size(); own += n_own) {
+        kernels.add_rows(grads.first, own, 1, n_hidden * n_wide);
+        kernels.add_rows(grads.bias, own + call.hidden * n_wide, 1, n_hidden);
+        kernels.add_rows(grads.second, own + call.hidden * (n_wide + 1), 1, n_hidden);
+        kernels.add_rows(grads.per_action, own + n_sums, 1, call.V * call.F);
+    }
+}
+
+}  // namespace luckyfast

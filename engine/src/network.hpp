@@ -1,0 +1,165 @@
+// What networks cost most in: the recurrent layer, the loss, habits and the optimiser, forward and backward.
+//
+// Arrays are float32, row by row, without gaps. Each function takes the kernels of one instruction set (level 0
+// portable, 1 AVX2, 2 AVX-512, -1 the best of this processor) and splits its rows among threads where it says so.
+#pragma once
+
+#include "bytes.hpp"
+
+namespace luckyfast {
+
+// c [M, N] = a [M, K] @ b [K, N] + bias [N], where a and b may be stored the other way round.
+struct Product {
+    size_t M, N, K;
+    const float *a, *b;
+    const float* bias;  // nullptr for none
+    float* c;
+    bool a_transposed, b_transposed;
+    bool adds;  // c += instead of c =
+};
+
+// T steps of B sequences with H units; gates are laid out as input, forget, output, candidate.
+struct LstmShape {
+    size_t T, B, H;
+};
+
+struct LstmForward {
+    LstmShape shape;
+    const float* packed;  // recurrent weights, as pack_forward leaves them
+    float* gates;         // [T, B, 4H]: inputs times their weights plus the bias in, activated gates out
+    float* cells;         // [T + 1, B, H]; the first is the state before
+    float* outputs;       // [T + 1, B, H]; the same
+};
+
+struct LstmBackward {
+    LstmShape shape;
+    const float* packed;        // recurrent weights, as pack_backward leaves them
+    float* gates;               // [T, B, 4H]: activated gates in, gradients before their activation out
+    const float* cells;         // [T + 1, B, H]
+    const float* grad_outputs;  // [T, B, H]
+    float* grad_h;              // [B, H]: of the last output in, of the state before out
+    float* grad_c;              // [B, H]: of the last cell in, of the state before out
+};
+
+// Mean over all labels of -log softmax(logits)[label], each weighed by its row's weight.
+struct SetLoss {
+    size_t n, V;
+    const float* logits;         // [n, V]
+    const int64_t* label_start;  // [n + 1]
+    const int64_t* labels;
+    const float* weights;  // [n]
+    float scale;           // 1 / sum of the labels' weights
+    float* grad;           // [n, V] written: gradient of the mean
+};
+
+// One step of AdamW and of the running average; gradients are set to 0.
+struct AdamStep {
+    size_t n;
+    float *parameters, *grads, *means, *squares, *average;
+    float grad_scale, rate, decay, bias_1, bias_2, keep;
+};
+
+// Some customers' histories, and the moments for which habits are wanted.
+struct HabitHistory {
+    size_t n_rows, n_actions, n_contexts;
+    const int64_t* first;       // [n_rows] first visit of each customer
+    const int64_t* row_start;   // [n_rows + 1]; customer r has the moments row_start[r]:row_start[r + 1]
+    const int64_t* moments;     // visits, ascending within a customer
+    const int64_t* pair_start;  // [n_moments + 1] running number of (moment, action) pairs
+    const int64_t* visit_time;
+    const int32_t* action_start;  // [n_visits + 1]
+    const int32_t* actions;
+    const int32_t* contexts;  // [n_visits, n_contexts]
+};
+
+struct HabitFeatures {
+    HabitHistory history;
+    size_t n_half_lives, n_spans, n_context_values;
+    const double *half_lives, *spans, *prior;
+    double time_scale;
+    int64_t* pair_action;  // [n_pairs] written: in order of first occurrence within a moment
+    float* features;       // [n_half_lives + n_spans + 9 + n_contexts, n_pairs] written
+};
+
+// score = sum_k (moment_weights[m, k] + per_action[a, k]) f_k + second . gelu(first [f, log popularity_a] + bias)
+struct HabitScores {
+    size_t n_rows, n_pairs, V, F, hidden;
+    const int64_t *row_start, *pair_start, *pair_action;
+    const float* features;        // [F, n_pairs]
+    const float* moment_weights;  // [n, F]
+    const float* per_action;      // [V, F]
+    const float* first;           // [F + 1, hidden]: transposed, hidden a multiple of habit_block
+    const float* bias;            // [hidden]
+    const float* second;          // [hidden]
+    const float* log_popularity;  // [V]
+};
+
+struct HabitGrads {
+    float* moment_weights;  // [n, F] written
+    float* per_action;      // [V, F] added to, and so are all below
+    float* first;           // [hidden, F + 1]
+    float* bias;            // [hidden]
+    float* second;          // [hidden]
+};
+
+constexpr size_t habit_block = 16;
+constexpr size_t max_habit_columns = 64;  // decays; values of all contexts together
+
+struct NetworkKernels {
+    const char* name;
+    size_t (*product_scratch)(const Product& call);
+    void (*product)(const Product& call, size_t row_start, size_t row_stop, float* scratch);
+    size_t (*packed_size)(size_t H);
+    void (*pack_forward)(const float* weight, size_t H, float* packed);
+    void (*pack_backward)(const float* weight, size_t H, float* packed);
+    void (*lstm_forward)(const LstmForward& call, size_t row_start, size_t row_stop);
+    void (*lstm_backward)(const LstmBackward& call, size_t row_start, size_t row_stop);
+    double (*set_loss)(const SetLoss& call, size_t row_start, size_t row_stop);
+    double (*square_sum)(const float* values, size_t n);
+    void (*adam_step)(const AdamStep& call);
+    void (*add_rows)(float* into, const float* row, float factor, size_t n);
+    size_t (*features_scratch)(const HabitFeatures& call);
+    void (*habit_features)(const HabitFeatures& call, size_t row_start, size_t row_stop, float* scratch, int32_t* slots);
+    size_t (*scores_scratch)(const HabitScores& call);
+    void (*habit_scores)(const HabitScores& call, size_t row_start, size_t row_stop, float* logits, float* scratch);
+    void (*habit_grads)(const HabitScores& call, size_t row_start, size_t row_stop, const float* grad_logits,
+                        const HabitGrads& grads, float* scratch);
+};
+
+const NetworkKernels& network_kernels(int level = -1) noexcept;
+
+extern const NetworkKernels portable_network;
+#ifdef LUCKYFAST_X86
+extern const NetworkKernels avx2_network;
+extern const NetworkKernels avx512_network;
+#endif
+
+// Rows of c are split among threads.
+void product(const Product& call, size_t n_threads, const NetworkKernels& kernels);
+
+// `weight` is [H, 4H]; `packed` is left to the callee. Sequences are split among threads.
+void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels);
+void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, const NetworkKernels& kernels);
+
+// Returns the mean. Rows are split among threads.
+double set_loss(const SetLoss& call, size_t n_threads, const NetworkKernels& kernels);
+
+// out[b] = sum of the table's rows of bag b / sqrt(size of b), and the gradient of the table from that of out.
+struct Bags {
+    size_t n, width;
+    const int64_t* start;  // [n + 1]
+    const int64_t* actions;
+};
+void sum_bags(const Bags& bags, const float* table, float* out, const NetworkKernels& kernels) noexcept;
+void spread_bags(const Bags& bags, const float* grad, float* grad_table, const NetworkKernels& kernels) noexcept;
+
+// Fills history.pair_start.
+void count_pairs(const HabitHistory& history, int64_t* pair_start);
+
+// Customers are split among threads, as many pairs for each.
+void habit_features(const HabitFeatures& call, size_t n_threads, const NetworkKernels& kernels);
+// Adds scores to logits [n, V]; `first` [hidden, F + 1], `bias` and `second` may have any number of hidden units here.
+void habit_scores(HabitScores call, float* logits, size_t n_threads, const NetworkKernels& kernels);
+void habit_grads(HabitScores call, const float* grad_logits, HabitGrads grads, size_t n_threads, const NetworkKernels& kernels);
+
+}  // namespace luckyfast

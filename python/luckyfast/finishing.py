@@ -1,0 +1,168 @@
+"""From the weights that were chosen to a model folder: calibrate, refit, measure beside every baseline, export."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from luckyfast import __version__
+from luckyfast.baselines import BASELINES, DecayedFrequency, fit_baseline
+from luckyfast.calibration import calibrate
+from luckyfast.dataset import Dataset
+from luckyfast.evaluation import evaluate
+from luckyfast.explorer import write_explorer
+from luckyfast.export import export_onnx
+from luckyfast.inference import MODEL_FORMAT_VERSION
+from luckyfast.report import write_report
+from luckyfast.search import jobs
+from luckyfast.search.trial import load_trial
+from luckyfast.training import refit
+from luckyfast.windows import Split, split_by_time, target_visits
+
+__all__ = ["finish_model", "measure_baselines"]
+
+WRITING_S = 2.5
+"""Seconds for the explorer, the export and the report."""
+SLOWER = 1.4
+"""Measuring a target against calibrating on one: it ranks, and resamples customers."""
+
+
+def measure_baselines(dataset_path: str) -> dict[str, Any]:
+    """Fit and measure every baseline on the test.
+
+    Returns:
+        ``systems``, a result each as JSON-able values; ``habit_valid_hit1``, hit@1 of decayed personal frequency on
+        validation, for comparison while a search runs.
+    """
+    data = Dataset.open(dataset_path)
+    split = split_by_time(data)
+    jobs.listener.start("Measuring baselines", len(BASELINES), "baselines")
+    systems, habit = [], None
+    for kind in BASELINES:
+        baseline, calibration = fit_baseline(kind, data, split)
+        systems.append(evaluate(baseline, data, split, calibration).to_dict())
+        if kind is DecayedFrequency:
+            early = baseline.fit(data, split, before=split.valid_start)
+            habit = evaluate(early, data, split, calibration, part="valid").figures["hit@1"].value
+        jobs.listener.advance(1)
+    jobs.listener.finish()
+    return {"systems": systems, "habit_valid_hit1": habit}
+
+
+def finish_model(
+    dataset_path: str,
+    split_values: list[int],
+    trial_folder: str,
+    work_folder: str,
+    baselines: list[dict[str, Any]],
+    about: dict[str, Any],
+    deadline_s: float | None,
+    threads: int,
+) -> dict[str, Any]:
+    """Calibrate, refit on everything before the test, measure, and write the model folder.
+
+    The refit gets the time that measuring and writing leave of the deadline, told from how long calibration took; with
+    none left the model stays as validation chose it.
+
+    Args:
+        dataset_path, split_values: what was trained on, and how it was split.
+        trial_folder: weights that a trial left.
+        work_folder: an existing folder to write into.
+        baselines: results to stand beside the model's.
+        about: further content of ``config.json``.
+        deadline_s: seconds from now by which all must be written; None for no bound.
+        threads: torch threads.
+
+    Returns:
+        ``refitted``, whether the refit was made; ``seconds`` by step.
+    """
+    began = time.monotonic()
+    steps: dict[str, float] = {}
+    listener, work = jobs.listener, Path(work_folder)
+    data, split = Dataset.open(dataset_path), Split(*split_values)
+    blind, curve = load_trial(Path(trial_folder))
+
+    listener.start("Calibrating", 1, "steps")
+    calibrate(blind, data.sample(0.01), split)  # what is loaded once shall not be counted for what follows
+    loading_s = time.monotonic() - began
+    # Honest only with a model that has not trained on the validation visits.
+    calibration = calibrate(blind, data, split)
+    steps |= {"load": loading_s, "calibrate": time.monotonic() - began - loading_s}
+    n_valid, n_test = _count_targets(data, split)
+    measuring_s = SLOWER * steps["calibrate"] * n_test / max(n_valid, 1)
+    left_s = None if deadline_s is None else deadline_s - (time.monotonic() - began) - measuring_s - WRITING_S
+    trained = blind
+    if left_s is None or left_s > 0.5:
+        trained = refit(blind, data, split, threads=threads, progress=listener, **_bounded(left_s))
+    steps["refit"] = time.monotonic() - began - sum(steps.values())
+
+    listener.start("Measuring", 1, "steps")
+    result = evaluate(trained, data, split, calibration)
+    steps["measure"] = time.monotonic() - began - sum(steps.values())
+
+    listener.start("Writing the model", 3, "files")
+    best = min(curve, key=lambda epoch: epoch["valid_loss"] or math.inf, default=None)
+    config = {
+        "format": "luckyfast-model",
+        "format_version": MODEL_FORMAT_VERSION,
+        "luckyfast_version": __version__,
+        "arch": trained.config.arch,
+        "habit": trained.config.habit,
+        "seed": trained.config.seed,
+        **trained.save(work),
+        "best_epoch": best and best["epoch"],
+        "split": asdict(split),
+        "calibration": calibration.to_dict(),
+        "dataset": _about(data),
+        "interrupted": trained.interrupted,
+        **about,
+    }
+    config["elapsed_s"] = round(about.get("elapsed_s", 0.0) + time.monotonic() - began, 2)
+    write_json(work / "config.json", config)
+    write_json(work / "metrics.json", {"systems": [result.to_dict(), *baselines]})
+    write_json(work / "reliability.json", {"bins": [asdict(entry) for entry in result.reliability]})
+    write_lines(work / "curve.jsonl", curve)
+    shutil.copyfile(data.path / "vocabulary.parquet", work / "vocabulary.parquet")
+    write_explorer(work / "explorer.json", trained, calibration, data, split)
+    listener.advance(1)
+    export_onnx(trained, calibration, work / "model.onnx", vocabulary=data.vocabulary)
+    listener.advance(1)
+    write_report(work)
+    listener.finish()
+    steps["write"] = time.monotonic() - began - sum(steps.values())
+    return {"refitted": trained is not blind and not trained.interrupted, "seconds": steps}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write one JSON object for people and machines."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object per line."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _bounded(left_s: float | None) -> dict[str, float]:
+    # A refit stops between two batches, and a batch may take a while.
+    return {} if left_s is None else {"budget_s": 0.95 * left_s}
+
+
+def _count_targets(data: Dataset, split: Split) -> tuple[int, int]:
+    """Targets of validation, and all visits of the test."""
+    n_valid = n_test = 0
+    for histories in data.batches():
+        n_valid += len(target_visits(histories, split, "valid"))
+        n_test += int((histories.visit_time >= split.test_start).sum())
+    return n_valid, n_test
+
+
+def _about(data: Dataset) -> dict[str, Any]:
+    names = ("counts", "rejects_by_reason", "time", "roles", "order_leak")
+    return {"path": str(data.path.resolve()), **{name: data.manifest.get(name) for name in names}}

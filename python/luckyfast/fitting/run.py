@@ -1,0 +1,304 @@
+"""One run of fit: probe what things cost, train or search while there is time, and finish within the budget."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from luckyfast.config import format_duration, format_size
+from luckyfast.errors import BudgetError, ModelError
+from luckyfast.fitting.folders import JOURNAL
+from luckyfast.progress import Progress
+from luckyfast.search import jobs
+from luckyfast.search.clock import FIXED_S, Clock, CostModel
+from luckyfast.search.journal import Journal, read_events
+from luckyfast.search.memory import BASE_BYTES, MemoryModel
+from luckyfast.search.process import JobProcesses, OutOfMemoryError
+from luckyfast.search.proposer import Proposer
+from luckyfast.search.results import read_results, write_results
+from luckyfast.search.scheduler import RUNGS, Job, Rung, Scheduler
+from luckyfast.search.space import Space
+from luckyfast.search.study import Best, Status, Study
+
+if TYPE_CHECKING:
+    from luckyfast.dataset import Dataset
+
+__all__ = ["FitRun", "SearchKind"]
+
+SearchKind = Literal["none", "hyperband", "bayes"]
+
+WARM_BYTES = 1_300_000_000
+"""With less memory no process is kept from which trials could be forked."""
+NEVERGRAD_BYTES = 150_000_000
+MARGIN = 0.96
+WORTHWHILE = 2.0
+"""A search needs time for so many whole trainings, all workers together."""
+N_WARM = 8
+"""How many of an earlier search's best are tried first."""
+SLACK_S = 0.5
+"""Seconds for this process to end in."""
+
+
+@dataclass
+class FitRun:
+    """What one call of fit is about; see :func:`luckyfast.fit`."""
+
+    data: Dataset
+    space: Space
+    plan: dict[str, Any]
+    study_folder: Path
+    started: float
+    budget_s: float | None
+    memory_bytes: int
+    n_cores: int
+    patience: int | None
+    warm_start: Path | None
+    executor: Executor | None
+    callbacks: Sequence[Callable[[Status], None]]
+    listener: Progress
+    _baselines: Future[dict[str, Any]] | None = field(default=None, init=False)
+
+    def into(self, work: Path) -> None:
+        """Do it all, and write the model into a folder."""
+        header = self.plan | {"budget_s": self.budget_s, "rungs": [[rung.customers, rung.epochs] for rung in RUNGS]}
+        journal = Journal(self.study_folder / JOURNAL, header)
+        budget_s = self.budget_s if self.budget_s is not None else journal.header["budget_s"]
+        self.clock = Clock(budget_s, self.started, journal.spent_s)
+        preload = jobs.FINISH.partition(":")[0] if self.memory_bytes >= WARM_BYTES else None
+        with JobProcesses(memory_bytes=self.memory_bytes, preload=preload) as processes:
+            try:
+                self._work(processes, journal, work)
+            finally:
+                journal.close()
+                processes.shutdown(cancel_futures=True)
+
+    def _work(self, processes: JobProcesses, journal: Journal, work: Path) -> None:
+        self.processes = processes
+        start = dict(self.space.start)
+        path = str(self.data.path)
+        self.listener.start("Probing", None, "")
+        probing = self._submit(jobs.PROBE, path, start, 1)
+        if self.n_cores > 1:
+            self._measure_baselines()
+        probed = probing.result()
+        self.listener.finish()
+        memory = MemoryModel(probed["n_actions"], probed["rest_bytes"] or BASE_BYTES)
+        memory.learn(start, probed["peak_bytes"])
+        if self.n_cores == 1:
+            self._measure_baselines()
+            wait([self._baselines] if self._baselines else [])
+
+        searching = self.plan["search"] != "none"
+        costs = CostModel(RUNGS if searching else RUNGS[2:3], journal.trials, probed, start)
+        n_workers, worker_bytes = self._workers(memory, start) if searching else (1, self._room())
+        searching = searching and self._is_worthwhile(costs, n_workers)
+        if not searching:
+            costs = CostModel(RUNGS[2:3], journal.trials, probed, start)
+            n_workers, worker_bytes = 1, self._room()
+        rungs = costs.rungs
+        self._say_what_to_expect(costs, start, searching)
+        scheduler = Scheduler(
+            Proposer(self.space, self.plan["optimizer"], self.plan["seed"]),
+            rungs,
+            journal.trials,
+            self.plan["trials"] if searching else 1,
+            _best_of(self.warm_start, self.space) if self.warm_start and searching else (),
+        )
+        study = Study(
+            dataset_path=path,
+            split=probed["split"],
+            scheduler=scheduler,
+            journal=journal,
+            executor=self.executor or processes,
+            clock=self.clock,
+            costs=costs,
+            memory=memory,
+            folder=self.study_folder,
+            n_workers=n_workers,
+            threads=1 if searching else self.n_cores,
+            worker_bytes=worker_bytes,
+            in_order=self.plan["trials"] is not None,
+            every_epoch=not searching,
+            patience=self.patience,
+            callbacks=self.callbacks if searching and self.callbacks else (self._show(searching), *self.callbacks),
+            habit_hit1=self._habit_hit1,
+        )
+        best = study.run()
+        if best is None:
+            self._explain_nothing(study)
+            return
+        self._finish(study, best, probed["split"], work)
+
+    def _submit(self, name: str, *arguments: Any) -> Future[Any]:
+        return self.processes.start(jobs.call, name, *arguments)
+
+    def _measure_baselines(self) -> None:
+        """Begin to measure the baselines, unless an earlier run has."""
+        if not (self.study_folder / "baselines.json").is_file():
+            self._baselines = self._submit(jobs.BASELINES, str(self.data.path))
+
+    def _habit_hit1(self) -> float | None:
+        """What an evaluation of habits on validation came to, once it is known."""
+        if self._baselines is None or not self._baselines.done() or self._baselines.exception() is not None:
+            return None
+        value: float | None = self._baselines.result()["habit_valid_hit1"]
+        return value
+
+    def _room(self) -> int:
+        """Memory that trials may take, all together."""
+        return int(MARGIN * self.memory_bytes) - self.processes.own_bytes
+
+    def _workers(self, memory: MemoryModel, start: dict[str, Any]) -> tuple[int, int]:
+        """Trials at a time, from memory and cores, and what each may take."""
+        room = self._room() - NEVERGRAD_BYTES
+        n_workers = max(min(self.n_cores, room // memory.estimate(start)), 1)
+        return n_workers, room // n_workers
+
+    def _is_worthwhile(self, costs: CostModel, n_workers: int) -> bool:
+        """Whether a search has the time for more than one training."""
+        if self.plan["search"] is not None or costs.trials:
+            return True
+        start = dict(self.space.start)
+        left_s = self.clock.left_s - costs.finish_s(start)
+        return n_workers * left_s >= WORTHWHILE * _full_s(costs, start)
+
+    def _say_what_to_expect(self, costs: CostModel, start: dict[str, Any], searching: bool) -> None:
+        full_s, least_s = _full_s(costs, start), FIXED_S + 2 * costs.validation_s
+        left_s = self.clock.left_s - costs.finish_s(start, self.clock.left_s)
+        if costs.trials:
+            return
+        if self.clock.left_s < least_s + 1:
+            needed_s = math.ceil((self.clock.now_s + 2 * least_s + full_s / 5) / 5) * 5
+            raise BudgetError(
+                f"a budget of {format_duration(self.clock.budget_s)} leaves no time to train: "
+                f"reading and measuring take longer",
+                hint=f"give at least --budget {needed_s}s",
+            )
+        if left_s < full_s:
+            self.listener.note(
+                f"a whole training takes about {format_duration(full_s)}, there are {format_duration(max(left_s, 0))}: "
+                "it is cut short"
+            )
+
+    def _show(self, searching: bool) -> Callable[[Status], None]:
+        """A callback that turns what happens into progress of one stage."""
+        if searching:
+            self.listener.start("Searching", self.budget_s, "s")
+        else:
+            self.listener.start("Training", 1.0, "share")
+        done = 0.0
+
+        def show(status: Status) -> None:
+            nonlocal done
+            now = status.elapsed_s if searching else sum(running.share for running in status.running)
+            self.listener.advance(max(now - done, 0.0))
+            done = max(now, done)
+            if searching and status.best is not None:
+                hit1 = status.best.figures["valid_hit1"]
+                self.listener.note(f"{status.n_trials} trials, best loss {status.best.loss:.4f}, hit@1 {hit1:.3f}")
+            elif status.running and status.running[0].note:
+                self.listener.note(status.running[0].note)
+
+        return show
+
+    def _explain_nothing(self, study: Study) -> None:
+        if study.stopped.startswith("stopped"):
+            raise KeyboardInterrupt
+        records = [record for trial in study.journal.trials.values() for record in trial.records.values()]
+        if records and records[-1].status == "memory":
+            raise BudgetError(
+                f"{format_size(self.memory_bytes)} of memory are not enough to train this configuration",
+                hint="give more --memory, or a smaller --hidden or batch",
+            )
+        why = records[-1].figures.get("why", "its loss is no number") if records else "no trial ended in time"
+        raise ModelError(f"no training succeeded: {why}", hint="lower --learning-rate, or give more --budget")
+
+    def _finish(self, study: Study, best: Best, split: list[int], work: Path) -> None:
+        """Refit, measure, write: in a process of its own, which heeds the deadline."""
+        self.listener.start("Finishing", None, "")
+        baselines = self._baselines_result(study)
+        shutil.copyfile(self.study_folder / JOURNAL, work / JOURNAL)
+        write_results(read_results(work), work / "trials.parquet")
+        deadline_s = self.clock.left_s - SLACK_S
+        about = {
+            "interrupted": study.stopped.startswith("stopped"),
+            "search": {
+                "kind": self.plan["search"] if len(study.scheduler.rungs) > 1 else "none",
+                "optimizer": self.plan["optimizer"],
+                "trials": len(study.journal.trials),
+                "best_trial": best.number,
+                "best_rung": best.rung,
+                "stopped": study.stopped,
+                "peak_bytes": self.processes.peak_bytes,
+            },
+            "elapsed_s": self.clock.now_s,
+        }
+        arguments = (
+            str(self.data.path),
+            split,
+            str(best.folder),
+            str(work),
+            baselines,
+            about,
+            deadline_s if math.isfinite(deadline_s) else None,
+            self.n_cores,
+        )
+        finishing = self.processes.start(jobs.call, jobs.FINISH, *arguments, on_event=self._relay)
+        try:
+            finishing.result()
+        except KeyboardInterrupt:
+            # Once: the refit ends where it is. Twice: all ends.
+            self.processes.interrupt(finishing)
+            finishing.result()
+        except OutOfMemoryError as error:
+            raise BudgetError(
+                f"{format_size(self.memory_bytes)} of memory are not enough to measure the model",
+                hint="give more --memory; the search is kept, go on with --resume",
+            ) from error
+
+    def _relay(self, event: tuple[Any, ...]) -> None:
+        getattr(self.listener, event[0])(*event[1:])
+
+    def _baselines_result(self, study: Study) -> list[dict[str, Any]]:
+        """Wait for the baselines as long as the clock allows; the table goes without them if it does not."""
+        file = self.study_folder / "baselines.json"
+        if self._baselines is not None:
+            needed_s = study.costs.finish_s(dict(self.space.start) | {"refit_epochs": 0})
+            wait_s = None if math.isinf(self.clock.left_s) else max(self.clock.left_s - needed_s, 0.0)
+            wait([self._baselines], timeout=wait_s)
+            if not self._baselines.done():
+                self.processes.kill(self._baselines)
+                self.listener.note("no time was left to measure all baselines")
+                return []
+            file.write_text(json.dumps(self._baselines.result()), encoding="utf-8")
+        systems: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["systems"]
+        return systems
+
+
+def _full_s(costs: CostModel, settings: dict[str, Any]) -> float:
+    """Seconds of one whole training."""
+    return costs.estimate(Job(-1, costs.rungs.index(Rung(1.0)), settings))
+
+
+def _best_of(model: Path, space: Space) -> list[dict[str, Any]]:
+    """The best configurations of an earlier search, as far as they lie in this space."""
+    file = model / JOURNAL
+    found = []
+    for event in read_events(file):
+        if event["event"] == "end" and event["valid_loss"] is not None:
+            names = [dimension.name for dimension in space.dimensions]
+            if all(name in event["settings"] for name in names):
+                point = space.encode(event["settings"])
+                found.append((-event["rung"], event["valid_loss"], space.decode(point)))
+    found.sort(key=lambda one: one[:2])
+    first: list[dict[str, Any]] = []
+    for _, _, settings in found:
+        if settings not in first:
+            first.append(settings)
+    return first[:N_WARM]

@@ -1,0 +1,213 @@
+"""The operations of :class:`~luckyfast.models.ops.Ops` on CPU: the engine's kernels, with their gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from luckyfast import _engine
+from luckyfast.habits import Habits
+from luckyfast.models.ops import HabitWeights
+
+__all__ = ["FusedOps"]
+
+
+class FusedOps:
+    """The engine's kernels, for CPUs."""
+
+    def linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None = None) -> Tensor:
+        """Apply a linear layer."""
+        outputs: Tensor = _apply(_Linear, inputs, weight, bias, None if onto is None else onto.contiguous())
+        return outputs
+
+    def sum_bags(self, start: NDArray[np.int64], actions: NDArray[np.int64], table: Tensor) -> Tensor:
+        """Sum rows of a table."""
+        sums: Tensor = _apply(_SumBags, start, actions, table)
+        return sums
+
+    def lstm_sequence(self, projected: Tensor, h0: Tensor, c0: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run an LSTM."""
+        outputs, h, c = _apply(_LSTM, projected.contiguous(), h0, c0, weight)
+        return outputs, h, c
+
+    def add_habits(self, logits: Tensor, habits: Habits, moment_weights: Tensor, weights: HabitWeights) -> Tensor:
+        """Add scores of habits."""
+        sums: Tensor = _apply(_AddHabits, logits.contiguous(), habits, moment_weights, *weights)
+        return sums
+
+    def set_loss(
+        self,
+        logits: Tensor,
+        label_start: NDArray[np.int64],
+        label_actions: NDArray[np.int64],
+        weights: NDArray[np.float32],
+    ) -> Tensor:
+        """Average the loss over labels."""
+        if len(label_actions) == 0:
+            return logits.sum() * 0.0
+        loss: Tensor = _apply(_SetLoss, logits, label_start, label_actions, weights)
+        return loss
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        ctx.has_bias = bias is not None
+        if onto is not None:
+            ctx.mark_dirty(onto)
+        outputs = inputs.new_empty(len(inputs), len(weight)) if onto is None else onto
+        _multiply(inputs, weight, outputs, b_transposed=True, bias=bias, adds=onto is not None)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        grad_inputs = _multiply(grad, weight, inputs.new_empty(inputs.shape)) if ctx.needs_input_grad[0] else None
+        grad_weight = _multiply(grad, inputs, weight.new_empty(weight.shape), a_transposed=True)
+        grad_bias = grad.sum(0) if ctx.has_bias else None
+        return grad_inputs, grad_weight, grad_bias, grad if ctx.needs_input_grad[3] else None
+
+
+class _SumBags(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, start: NDArray[np.int64], actions: NDArray[np.int64], table: Tensor) -> Tensor:
+        ctx.start, ctx.actions, ctx.shape = start, actions, table.shape
+        out = table.new_empty(len(start) - 1, table.shape[1])
+        _engine.sum_bags(start, actions, _view(table), _memory(out))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_table = grads[0].new_zeros(ctx.shape)
+        _engine.spread_bags(ctx.start, ctx.actions, _view(grads[0]), _memory(grad_table))
+        return None, None, grad_table
+
+
+class _LSTM(torch.autograd.Function):
+    """Projected inputs become gates, and gates become their gradients, in one and the same memory.
+
+    PyTorch is not told: it does not let a function with several results overwrite a view. Nothing that makes projected
+    inputs (a sum, a product, a gather) needs them again for its own gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, h0: Tensor, c0: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        T, B, _ = gates.shape
+        cells, outputs = (gates.new_empty(T + 1, B, weight.shape[0]) for _ in range(2))
+        outputs[0], cells[0] = h0, c0
+        _engine.lstm_forward(_memory(gates), _memory(cells), _memory(outputs), _view(weight), torch.get_num_threads())
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gates, cells, outputs, weight)
+        return outputs[1:], outputs[T].clone(), cells[T].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+        gates, cells, outputs, weight = ctx.saved_tensors
+        if getattr(ctx, "spent", False):
+            raise RuntimeError("the gates of this LSTM were overwritten by an earlier backward pass")
+        ctx.spent = True
+        T, B, H4 = gates.shape
+        grad_outputs = grads[0].contiguous() if grads[0] is not None else torch.zeros_like(outputs[1:])
+        grad_h, grad_c = (
+            cells.new_zeros(cells.shape[1:]) if grad is None else grad.clone(memory_format=torch.contiguous_format)
+            for grad in grads[1:3]
+        )
+        _engine.lstm_backward(
+            _memory(gates),
+            _view(cells),
+            _view(grad_outputs),
+            _memory(grad_h),
+            _memory(grad_c),
+            _view(weight),
+            torch.get_num_threads(),
+        )
+        before, grad_gates = outputs[:-1].view(T * B, -1), gates.view(T * B, H4)
+        grad_weight = _multiply(before, grad_gates, weight.new_empty(weight.shape), a_transposed=True)
+        return gates.detach(), grad_h, grad_c, grad_weight
+
+
+class _AddHabits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, habits: Habits, *weights: Tensor) -> Tensor:
+        ctx.habits = habits
+        ctx.mark_dirty(logits)
+        ctx.save_for_backward(*weights)
+        _engine.habit_scores(*_habit_views(habits, weights), _memory(logits), torch.get_num_threads())
+        return logits
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_logits = grads[0].contiguous()
+        moment_weights, per_action, first, bias, second, _ = weights = ctx.saved_tensors
+        own = [weight.new_zeros(weight.shape) for weight in (moment_weights, per_action, first, bias, second)]
+        own_views = [_memory(grad) for grad in own]
+        own_views[-1] = own_views[-1].reshape(-1)
+        _engine.habit_grads(*_habit_views(ctx.habits, weights), _view(grad_logits), *own_views, torch.get_num_threads())
+        return grad_logits, None, *own, None
+
+
+class _SetLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        label_start: NDArray[np.int64],
+        label_actions: NDArray[np.int64],
+        weights: NDArray[np.float32],
+    ) -> Tensor:
+        scale = 1.0 / float(weights @ np.diff(label_start))
+        grad = logits.new_empty(logits.shape)
+        loss = _engine.set_loss(
+            _view(logits), label_start, label_actions, weights, scale, _memory(grad), torch.get_num_threads()
+        )
+        ctx.grad = grad
+        return logits.new_tensor(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.grad * grads[0], None, None, None
+
+
+def _multiply(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    *,
+    a_transposed: bool = False,
+    b_transposed: bool = False,
+    bias: Tensor | None = None,
+    adds: bool = False,
+) -> Tensor:
+    offsets = None if bias is None else _view(bias)
+    n_threads = torch.get_num_threads()
+    _engine.product(_view(a), _view(b), _memory(c), a_transposed, b_transposed, offsets, adds, n_threads)
+    return c
+
+
+def _habit_views(habits: Habits, weights: tuple[Tensor, ...]) -> list[Any]:
+    moment_weights, per_action, first, bias, second, log_popularity = (_view(weight) for weight in weights)
+    arrays = [habits.row_start, habits.pair_start, habits.actions, habits.features]
+    return [*arrays, moment_weights, per_action, first, bias, second.reshape(-1), log_popularity]
+
+
+def _view(tensor: Tensor) -> NDArray[np.float32]:
+    """What a tensor holds, to be read."""
+    array: NDArray[np.float32] = tensor.detach().contiguous().numpy()
+    return array
+
+
+def _memory(tensor: Tensor) -> NDArray[np.float32]:
+    """The tensor's own memory, to be written."""
+    if not tensor.is_contiguous():
+        raise ValueError("only a contiguous tensor can be written to")
+    return _view(tensor)
+
+
+def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Any:
+    return function.apply(*inputs)  # type: ignore[no-untyped-call]

@@ -1,0 +1,66 @@
+"""The operations of :class:`~luckyfast.models.ops.Ops` in plain PyTorch, for every device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from luckyfast.habits import Habits
+from luckyfast.models.ops import HabitWeights
+
+__all__ = ["PlainOps"]
+
+
+class PlainOps:
+    """Plain PyTorch, for every device."""
+
+    def linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None = None) -> Tensor:
+        """Apply a linear layer."""
+        outputs = F.linear(inputs, weight, bias)
+        return outputs if onto is None else onto + outputs
+
+    def sum_bags(self, start: NDArray[np.int64], actions: NDArray[np.int64], table: Tensor) -> Tensor:
+        """Sum rows of a table."""
+        offsets, ids = (torch.from_numpy(array).to(table.device) for array in (start, actions))
+        sums = F.embedding_bag(ids, table, offsets, mode="sum", include_last_offset=True)
+        return sums / torch.diff(offsets).clamp(min=1).sqrt().unsqueeze(1)
+
+    def lstm_sequence(self, projected: Tensor, h0: Tensor, c0: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run an LSTM."""
+        h, c, outputs = h0, c0, []
+        for step in projected:
+            i, f, o, g = torch.addmm(step, h, weight).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            outputs.append(h)
+        return torch.stack(outputs), h, c
+
+    def add_habits(self, logits: Tensor, habits: Habits, moment_weights: Tensor, weights: HabitWeights) -> Tensor:
+        """Add scores of habits."""
+        per_action, first, bias, second, log_popularity = weights
+        rows, actions, features = (
+            torch.from_numpy(array).to(logits.device) for array in (habits.rows, habits.actions, habits.features.T)
+        )
+        wide = torch.cat((features, log_popularity[actions].unsqueeze(1)), 1)
+        scores = ((per_action[actions] + moment_weights[rows]) * features).sum(1)
+        scores = scores + (F.gelu(F.linear(wide, first, bias)) @ second.t()).squeeze(1)
+        V = logits.shape[1]
+        return logits.reshape(-1).index_add(0, rows * V + actions, scores).view(-1, V)
+
+    def set_loss(
+        self,
+        logits: Tensor,
+        label_start: NDArray[np.int64],
+        label_actions: NDArray[np.int64],
+        weights: NDArray[np.float32],
+    ) -> Tensor:
+        """Average the loss over labels."""
+        if len(label_actions) == 0:
+            return logits.sum() * 0.0
+        rows = np.repeat(np.arange(len(weights)), np.diff(label_start))
+        own = torch.from_numpy(weights[rows]).to(logits.device)
+        log_p = F.log_softmax(logits, 1)[torch.from_numpy(rows), torch.from_numpy(label_actions)]
+        return -(log_p * own).sum() / own.sum()

@@ -1,0 +1,354 @@
+"""The search: fills workers with trials while there is time, keeps the best, and writes down all that happens."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from luckyfast.errors import UserError
+from luckyfast.search import jobs
+from luckyfast.search.clock import START_FACTOR, Clock, CostModel
+from luckyfast.search.journal import Journal, Record, Trial
+from luckyfast.search.memory import MemoryModel
+from luckyfast.search.process import JobDiedError, JobInterruptedError, JobProcesses, OutOfMemoryError
+from luckyfast.search.scheduler import Job, Scheduler
+
+__all__ = ["Best", "Running", "Status", "Study"]
+
+GRACE_S = 2.0
+"""Seconds for an interrupted trial to hand over what it has."""
+LEAST_SHARE = 0.2
+"""Of the time left, what the first training gets at least."""
+N_TRIES = 2
+"""How often a trial whose process was killed by others is begun."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best model so far.
+
+    Args:
+        number, rung, settings: of its trial.
+        loss: on validation.
+        figures: ``valid_hit1``, ``valid_hit3`` and what else its record holds.
+        folder: its weights.
+    """
+
+    number: int
+    rung: int
+    settings: dict[str, Any]
+    loss: float
+    figures: dict[str, Any]
+    folder: Path
+
+
+@dataclass
+class Running:
+    """A trial that runs."""
+
+    job: Job
+    began_s: float
+    estimate_s: float
+    share: float = 0.0
+    note: str = ""
+    cut_short: bool = False
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a search stands; callbacks receive one whenever something happened, and every second.
+
+    Args:
+        elapsed_s, budget_s: seconds used, and those of the whole command (inf without a budget).
+        running: what the workers do.
+        n_workers: trials at a time.
+        used_bytes, memory_bytes: resident size of all processes, and its limit (None where nobody watches it).
+        rungs: for each rung, the share of customers, the passes, and how many trials have finished it.
+        n_trials: configurations begun.
+        best: the best so far; None before the first.
+        ends_in_s: seconds until the search gives way to the refit and the measuring.
+        start: the default configuration.
+        habit_hit1: hit@1 of decayed personal frequency on validation, once it is known.
+        ended: whether the search is over.
+        message: what is worth a line in a log; empty where nothing is.
+    """
+
+    elapsed_s: float
+    budget_s: float
+    running: Sequence[Running]
+    n_workers: int
+    used_bytes: int
+    memory_bytes: int | None
+    rungs: Sequence[tuple[float, float, int]]
+    n_trials: int
+    best: Best | None
+    ends_in_s: float
+    start: dict[str, Any]
+    habit_hit1: float | None
+    ended: bool = False
+    message: str = ""
+
+
+@dataclass
+class Study:
+    """One search.
+
+    Args:
+        dataset_path, split: what is trained on.
+        scheduler: decides what is next.
+        journal: where all is written.
+        executor: runs the trials.
+        clock: the budget.
+        costs, memory: what trials take.
+        folder: for weights.
+        n_workers: trials at a time.
+        threads: torch threads of a trial.
+        worker_bytes: memory that a trial may take; None for no bound.
+        in_order: take results in the order in which trials began: with a fixed seed the search repeats itself.
+        every_epoch: whether trials validate after each epoch.
+        patience: end after so many configurations in a row without a better model; None for never.
+        callbacks: receive a :class:`Status`.
+        habit_hit1: tells hit@1 of decayed personal frequency on validation, once it is known.
+    """
+
+    dataset_path: str
+    split: list[int]
+    scheduler: Scheduler
+    journal: Journal
+    executor: Executor
+    clock: Clock
+    costs: CostModel
+    memory: MemoryModel
+    folder: Path
+    n_workers: int = 1
+    threads: int = 1
+    worker_bytes: int | None = None
+    in_order: bool = False
+    every_epoch: bool = False
+    patience: int | None = None
+    callbacks: Sequence[Callable[[Status], None]] = ()
+    habit_hit1: Callable[[], float | None] = lambda: None
+    best: Best | None = None
+    stopped: str = ""
+    _running: dict[Future[dict[str, Any]], Running] = field(default_factory=dict)
+    _again: list[Job] = field(default_factory=list)
+    _tries: dict[tuple[int, int], int] = field(default_factory=dict)
+    _improved_at: int = 0
+
+    def __post_init__(self) -> None:
+        self._recall()
+
+    def run(self) -> Best | None:
+        """Search until the time is up, the proposals are used up, or patience ends.
+
+        The first Ctrl-C ends the search with the best so far: trials that run are interrupted, and heard if there is
+        nothing better. A second one goes through.
+
+        Returns:
+            The best, or None where no trial succeeded; :attr:`stopped` says why the search ended.
+        """
+        try:
+            self._loop()
+        except KeyboardInterrupt:
+            self.stopped = "stopped by Ctrl-C"
+        self._end_running()
+        self.journal.note("stop", self.clock.now_s, reason=self.stopped)
+        self._tell(self.stopped, ended=True)
+        return self.best
+
+    def _loop(self) -> None:
+        self._fill()
+        if self.scheduler.n_proposals != 1:
+            self.scheduler.proposer.prepare()
+        while True:
+            self._fill()
+            if not self._running:
+                self.stopped = self.stopped or "all is tried that there is time and memory for"
+                return
+            futures = list(self._running)[:1] if self.in_order else list(self._running)
+            done, _ = wait(futures, timeout=min(1.0, max(self._search_left_s(), 0.0)), return_when=FIRST_COMPLETED)
+            for future in futures:
+                if future in done:
+                    self._take(future)
+            if self._search_left_s() <= 0:
+                self.stopped = "the time is up"
+                return
+            if self.patience is not None and len(self.journal.trials) - self._improved_at > self.patience:
+                self.stopped = f"nothing better in {self.patience} configurations"
+                return
+            self._tell()
+
+    def _search_left_s(self) -> float:
+        """Seconds until the end of the command needs the machine."""
+        settings = self.best.settings if self.best else dict(self.scheduler.proposer.space.start)
+        left_s = self.clock.left_s - self.costs.finish_s(settings, self.clock.left_s)
+        # A first model there must be: what is short then comes off what the end was thought to take.
+        return left_s if self.best else max(left_s, LEAST_SHARE * self.clock.left_s)
+
+    def _affordable(self, job: Job) -> bool:
+        return START_FACTOR * self.costs.estimate(job) <= self._search_left_s()
+
+    def _allowed(self, settings: dict[str, Any]) -> bool:
+        return self.worker_bytes is None or self.memory.estimate(settings) <= self.worker_bytes
+
+    def _fill(self) -> None:
+        while len(self._running) < self.n_workers:
+            job = self._again.pop(0) if self._again else self.scheduler.next_job(self._affordable, self._allowed)
+            if job is None or (self.journal.trials and not self._affordable(job)):
+                return
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        rung = self.scheduler.rungs[job.rung]
+        began_s, left_s = self.clock.now_s, self._search_left_s()
+        running = Running(job, began_s, self.costs.estimate(job))
+        # What is slower than thought, or the one training of a small budget, is fitted into the time by its schedule.
+        bound_s = None if math.isinf(left_s) else max(left_s - 1.3 * self.costs.validation_s - 0.3, 0.5)
+        running.cut_short = left_s < running.estimate_s
+        self.journal.begin(job.number, job.rung, job.settings, began_s)
+        folder = str(self.folder / f"trial-{job.number}-{job.rung}")
+        arguments = (
+            jobs.TRIAL,
+            self.dataset_path,
+            self.split,
+            job.settings,
+            rung.customers,
+            rung.epochs,
+            self.every_epoch,
+            bound_s,
+            self.threads,
+            folder,
+        )
+        if isinstance(self.executor, JobProcesses):
+
+            def hear(event: tuple[Any, ...]) -> None:
+                if event[0] == "advance":
+                    running.share += event[1]
+                elif event[0] == "note":
+                    running.note = event[1]
+
+            future = self.executor.start(jobs.call, *arguments, memory_bytes=self.worker_bytes, on_event=hear)
+        else:
+            future = self.executor.submit(jobs.call, *arguments)
+        self._running[future] = running
+        self._tell()
+
+    def _take(self, future: Future[dict[str, Any]]) -> None:
+        """Write down what came of a trial."""
+        running = self._running.pop(future)
+        job, now_s = running.job, self.clock.now_s
+        seconds = now_s - running.began_s
+        folder = self.folder / f"trial-{job.number}-{job.rung}"
+        try:
+            outcome = future.result()
+        except (OutOfMemoryError, MemoryError) as error:
+            self._fail(job, Record("memory", None, seconds, {"why": _last_line(error)}, now_s))
+            self.memory.learn(job.settings, self.worker_bytes or 0, over=True)
+        except JobInterruptedError:
+            pass  # it stays open in the journal
+        except UserError:
+            raise
+        except JobDiedError as error:
+            key = (job.number, job.rung)
+            self._tries[key] = self._tries.get(key, 0) + 1
+            if self._tries[key] < N_TRIES:
+                self._again.append(job)
+            else:
+                self._fail(job, Record("failed", None, seconds, {"why": _last_line(error)}, now_s))
+        else:
+            loss, seconds = outcome.pop("valid_loss"), outcome.pop("seconds")
+            figures = outcome | {"cut_short": running.cut_short}
+            record = Record("ok" if loss is not None else "failed", loss, seconds, figures, now_s)
+            self.memory.learn(job.settings, figures["peak_bytes"])
+            self.journal.end(job.number, job.rung, record)
+            if loss is not None and (self.best is None or loss < self.best.loss):
+                self._keep(Best(job.number, job.rung, job.settings, loss, figures, folder))
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _fail(self, job: Job, record: Record) -> None:
+        self.journal.end(job.number, job.rung, record)
+        self._tell(f"trial {job.number} at rung {job.rung}: {record.status}, {record.figures['why']}")
+
+    def _keep(self, best: Best) -> None:
+        """Make a model the best one: its weights stay, those of the one before go."""
+        before, self.best, self._improved_at = self.best, best, len(self.journal.trials)
+        if before is not None:
+            shutil.rmtree(before.folder, ignore_errors=True)
+        self._tell(f"trial {best.number}: validation loss {best.loss:.4f}, the best so far")
+
+    def _recall(self) -> None:
+        """Find out what an earlier run left: its best model, and trials it had begun."""
+        for trial in self.journal.trials.values():
+            self._again += [Job(trial.number, rung, trial.settings) for rung in sorted(trial.open)]
+            for rung, record in trial.records.items():
+                if "peak_bytes" in record.figures:
+                    self.memory.learn(trial.settings, record.figures["peak_bytes"])
+                folder = self.folder / f"trial-{trial.number}-{rung}"
+                if record.loss is not None and folder.is_dir() and (self.best is None or record.loss < self.best.loss):
+                    self.best = Best(trial.number, rung, trial.settings, record.loss, record.figures, folder)
+        kept = None if self.best is None else self.best.folder
+        for folder in self.folder.glob("trial-*"):
+            if folder != kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _end_running(self) -> None:
+        """End what still runs; a trial is heard only where there is nothing else."""
+        if isinstance(self.executor, JobProcesses):
+            for future in self._running:
+                if self.best is None:
+                    self.executor.interrupt(future)
+                else:
+                    self.executor.kill(future)
+        deadline = time.monotonic() + (GRACE_S if self.best is not None else max(20.0, GRACE_S))
+        for future in list(self._running):
+            if not future.cancel():
+                wait([future], timeout=max(deadline - time.monotonic(), 0.0))
+            if future.done() and not future.cancelled() and self.best is None and future.exception() is None:
+                self._take(future)
+        if isinstance(self.executor, JobProcesses):
+            for future in self._running:
+                self.executor.kill(future)
+        self._running.clear()
+
+    def _tell(self, message: str = "", *, ended: bool = False) -> None:
+        if not self.callbacks:
+            return
+        processes = self.executor if isinstance(self.executor, JobProcesses) else None
+        trials = self.journal.trials.values()
+        status = Status(
+            elapsed_s=self.clock.now_s,
+            budget_s=self.clock.budget_s,
+            running=list(self._running.values()),
+            n_workers=self.n_workers,
+            used_bytes=processes.used_bytes if processes else 0,
+            memory_bytes=processes.memory_bytes if processes else None,
+            rungs=[
+                (rung.customers, rung.epochs, sum(_finished(trial, index) for trial in trials))
+                for index, rung in enumerate(self.scheduler.rungs)
+            ],
+            n_trials=len(trials),
+            best=self.best,
+            ends_in_s=self._search_left_s(),
+            start=dict(self.scheduler.proposer.space.start),
+            habit_hit1=self.habit_hit1(),
+            ended=ended,
+            message=message,
+        )
+        for callback in self.callbacks:
+            callback(status)
+
+
+def _finished(trial: Trial, rung: int) -> bool:
+    return rung in trial.records and trial.records[rung].loss is not None
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,132 @@
+"""What runs inside a trial's process: a probe of what things cost, and one training."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from luckyfast.dataset import Dataset
+from luckyfast.models import ModelConfig
+from luckyfast.models.trained import TrainedModel
+from luckyfast.search import jobs
+from luckyfast.training import train
+from luckyfast.windows import Split, split_by_time
+
+__all__ = ["load_trial", "probe", "run_trial"]
+
+PROBE_VISITS = 5_000
+
+
+def probe(dataset_path: str, settings: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Train and validate on a few customers, to learn what a visit costs here and now.
+
+    Returns:
+        ``split`` (its three numbers), ``n_actions``, ``train_s`` of one pass over everything, ``valid_seconds`` of a
+        validation, both extrapolated, ``rest_bytes`` and ``peak_bytes``.
+    """
+    rest_bytes = _status("VmRSS")
+    dataset = Dataset.open(dataset_path)
+    split = split_by_time(dataset)
+    share = min(PROBE_VISITS / max(dataset.n_visits, 1), 1.0)
+    sample = dataset.sample(share)
+    config = replace(ModelConfig.from_dict(settings), epochs=1, refit_epochs=0)
+    # The first round loads what is compiled and fills caches.
+    train(dataset.sample(share / 20), split, config, threads=threads)
+    lines: list[dict[str, Any]] = []
+    began = time.monotonic()
+    train(sample, split, config, threads=threads, on_epoch=lines.append)
+    train_s = time.monotonic() - began - lines[-1]["valid_seconds"]
+    n_sample, n_all = _training_visits(sample, split), _training_visits(dataset, split)
+    return {
+        "split": [split.valid_start, split.test_start, split.min_history],
+        "n_actions": dataset.n_actions,
+        "train_s": train_s * n_all / max(n_sample, 1),
+        "valid_seconds": lines[-1]["valid_seconds"] * n_all / max(n_sample, 1),
+        "rest_bytes": rest_bytes,
+        "peak_bytes": _status("VmHWM"),
+    }
+
+
+def run_trial(
+    dataset_path: str,
+    split: list[int],
+    settings: dict[str, Any],
+    *limits: Any,
+) -> dict[str, Any]:
+    """Train one configuration on the time before validation.
+
+    Args:
+        dataset_path: folder of the dataset.
+        split: its three numbers.
+        settings: of the model; its refit is left for later.
+        limits: share of the customers; passes, relative to the configuration's own; whether to validate after each;
+            seconds (None for no bound); threads; folder for the weights.
+
+    Returns:
+        ``valid_loss`` (None where it is no number), ``valid_hit1``, ``valid_hit3``, ``valid_seconds``, ``seconds``,
+        ``peak_bytes``, ``n_validations`` and ``interrupted``. The folder holds weights and ``trial.json``.
+    """
+    customers, passes, every_epoch, budget_s, threads, folder = limits
+    began = time.monotonic()
+    config = ModelConfig.from_dict(settings)
+    trained = replace(config, epochs=max(round(config.epochs * passes), 1), refit_epochs=0)
+    curve: list[dict[str, Any]] = []
+    model = train(
+        Dataset.open(dataset_path),
+        Split(*split),
+        trained,
+        budget_s=budget_s,
+        customers=customers,
+        every_epoch=every_epoch,
+        threads=threads,
+        on_epoch=curve.append,
+        progress=jobs.listener,
+    )
+    lines = [{name: _number(value) for name, value in line.items()} for line in curve]
+    _save(replace(model, config=config), lines, Path(folder))
+    best = min(curve, key=lambda line: line["valid_loss"], default=None)
+    figures = {name: _number(best[name]) for name in ("valid_loss", "valid_hit1", "valid_hit3")} if best else {}
+    return {
+        "valid_loss": None,
+        **figures,
+        "valid_seconds": sum(line["valid_seconds"] for line in curve),
+        "seconds": time.monotonic() - began,
+        "peak_bytes": _status("VmHWM"),
+        "n_validations": len(curve),
+        "interrupted": model.interrupted,
+    }
+
+
+def load_trial(folder: Path) -> tuple[TrainedModel, list[dict[str, Any]]]:
+    """The model that a trial left, and its epochs."""
+    content = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
+    return TrainedModel.load(folder, content), content["curve"]
+
+
+def _save(model: TrainedModel, curve: list[dict[str, Any]], folder: Path) -> None:
+    """Write the weights so that the folder has its name only when it is whole."""
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    (partial / "trial.json").write_text(json.dumps(model.save(partial) | {"curve": curve}), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _training_visits(dataset: Dataset, split: Split) -> int:
+    return sum(int((histories.visit_time < split.valid_start).sum()) for histories in dataset.batches())
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _status(name: str) -> int:
+    """A size of this process in bytes; 0 where there is no ``/proc``."""
+    file = Path("/proc/self/status")
+    return int(file.read_text().split(f"{name}:")[1].split()[0]) * 1024 if file.exists() else 0

@@ -1,0 +1,55 @@
+"""Jobs for tests of processes: each is imported by name in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from luckyfast.errors import ModelError
+from luckyfast.search import jobs
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def fill_memory(n_bytes: int) -> int:
+    import numpy as np
+
+    return int(np.ones(n_bytes // 8).sum())
+
+
+def creep_memory(n_bytes: int) -> int:
+    """Grow in pieces that no single limit on an allocation would stop."""
+    kept = []
+    for _ in range(n_bytes // 1_000_000):
+        kept.append(b"x" * 1_000_000)
+        time.sleep(0.001)
+    return len(kept)
+
+
+def wait(seconds: float) -> str:
+    try:
+        time.sleep(seconds)
+    except KeyboardInterrupt:
+        return "interrupted"
+    return "done"
+
+
+def mistake() -> None:
+    raise ModelError("no such thing", hint="try another")
+
+
+def fail() -> None:
+    raise ValueError("a defect")
+
+
+def tell() -> None:
+    jobs.listener.start("train", 1.0, "share")
+    jobs.listener.advance(0.25)
+    jobs.listener.note("loss 1")
+    jobs.listener.finish()

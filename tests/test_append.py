@@ -1,0 +1,168 @@
+"""Adding files to a dataset gives what ingesting everything at once gives, and nothing is added twice."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from luckyfast.errors import DatasetError, InputError, SchemaError
+from luckyfast.ingestion import ingest
+from luckyfast.ingestion.append import content_id
+
+COLUMNS = "card;when;shelf;product;ticket;quantity"
+ROLES = {"customer": "card", "time": "when", "action": "shelf", "visit": "ticket", "memory": "1GB", "max_reject": 0.5}
+
+
+def draw_rows(seed: int, n_rows: int, n_customers: int = 300) -> list[str]:
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(n_rows):
+        customer = int(draw.expovariate(1 / n_customers))
+        visit = draw.randrange(12)
+        day, minute = 1 + (customer + visit) % 28, draw.randrange(60)
+        shelf, product = draw.choice(["Milch", "Brot / Kuchen", "Käse", "x"]), draw.choice(["a", "b", "c / d"])
+        ticket = f"{customer}-{visit}" if draw.random() < 0.95 else ""
+        row = [f"k{customer}", f"2024-01-{day:02d} 10:{minute:02d}", shelf, product, ticket, str(draw.randrange(3))]
+        if draw.random() < 0.03:
+            row[draw.randrange(3)] = ""
+        rows.append(";".join(row))
+    return rows
+
+
+def write_files(folder: Path, rows: list[str], borders: list[int]) -> list[Path]:
+    folder.mkdir()
+    files = []
+    for i, (first, stop) in enumerate(zip([0, *borders], [*borders, len(rows)], strict=True)):
+        files.append(folder / f"{i}.csv")
+        files[-1].write_text("\n".join([COLUMNS, *rows[first:stop]]) + "\n", encoding="utf-8")
+    return files
+
+
+def contents(dataset: Path) -> dict[str, bytes]:
+    names = ["vocabulary.parquet", *(f"shards/{path.name}" for path in sorted((dataset / "shards").iterdir()))]
+    return {name: (dataset / name).read_bytes() for name in names}
+
+
+def manifest(dataset: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((dataset / "manifest.json").read_text())
+    return loaded
+
+
+def check_equal(appended: Path, at_once: Path) -> None:
+    assert contents(appended) == contents(at_once)
+    a, b = manifest(appended), manifest(at_once)
+    for key in ("counts", "rejects_by_reason", "filtered_by_rule", "time", "roles", "shards", "sources"):
+        assert a[key] == b[key], key
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.lists(st.integers(1, 1999), min_size=1, max_size=4, unique=True), st.data())
+def test_appending_equals_ingesting_at_once(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, borders: list[int], data: st.DataObject
+) -> None:
+    """Files in any portions; visits go on from file to file, actions appear that were not there."""
+    folder = tmp_path_factory.mktemp("append")
+    settings_ = {
+        **ROLES,
+        "action": data.draw(st.sampled_from(["shelf", ["shelf", "product"]])),
+        "visit": data.draw(st.sampled_from(["ticket", "none"])),
+        "where": data.draw(st.sampled_from([None, "quantity > 0"])),
+    }
+    files = write_files(folder / "raw", draw_rows(seed, 2000), sorted(borders))
+    ingest(files, folder / "at once", **settings_)  # type: ignore[arg-type]
+    n_first = data.draw(st.integers(1, len(files) - 1))
+    ingest(files[:n_first], folder / "grown", **settings_)  # type: ignore[arg-type]
+    left = files[n_first:]
+    while left:
+        n = data.draw(st.integers(1, len(left)))
+        ingest(left[:n], folder / "grown", append=True, max_reject=0.5)
+        left = left[n:]
+    check_equal(folder / "grown", folder / "at once")
+    assert {path.name for path in folder.iterdir()} == {"raw", "at once", "grown"}
+
+
+def test_many_shards_and_small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretches that begin and end within the record batches of the old shards."""
+    from luckyfast.ingestion import merge, run
+
+    monkeypatch.setattr(merge, "BATCH_PAIRS", 300)
+    monkeypatch.setattr(merge, "SHARD_BATCHES", 3)
+    monkeypatch.setattr(run, "_MERGE_TARGET_BYTES", 5000)
+    files = write_files(tmp_path / "raw", draw_rows(5, 20_000), [9000, 17_000])
+    ingest(files, tmp_path / "at once", **ROLES)  # type: ignore[arg-type]
+    ingest(files[:2], tmp_path / "grown", **ROLES)  # type: ignore[arg-type]
+    summary = ingest(files[2:], tmp_path / "grown", append=True, max_reject=0.5)
+    check_equal(tmp_path / "grown", tmp_path / "at once")
+    assert len(list((tmp_path / "grown" / "shards").iterdir())) > 5
+    assert summary.counts == manifest(tmp_path / "grown")["counts"]
+    assert len(list((tmp_path / "grown" / "rejects").iterdir())) == 2
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    (file,) = write_files(tmp_path / "raw", draw_rows(1, 500), [])
+    ingest(file, tmp_path / "dataset", **ROLES)  # type: ignore[arg-type]
+    return tmp_path / "dataset"
+
+
+def refused(dataset: Path, raw: Path, error: type[Exception], message: str, **arguments: Any) -> None:
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    with pytest.raises(error, match=message) as caught:
+        ingest(raw, dataset, append=True, max_reject=0.5, **arguments)
+    assert caught.value.hint  # type: ignore[attr-defined]
+    assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
+    assert not list(dataset.parent.glob("dataset.*"))
+
+
+def test_the_same_content_is_refused_under_any_name(dataset: Path, tmp_path: Path) -> None:
+    again = tmp_path / "other name.csv"
+    again.write_bytes((tmp_path / "raw" / "0.csv").read_bytes())
+    refused(dataset, again, InputError, r"other name.csv is part of .* already: it has the content of .*0.csv")
+    again.write_text(again.read_text(encoding="utf-8") + "k1;2024-01-02 10:00;x;a;1-1;1\n", encoding="utf-8")
+    assert ingest(again, dataset, append=True, max_reject=0.5).counts["rows_read"] == 1001
+
+
+def test_what_would_not_equal_ingesting_at_once_is_refused(dataset: Path, tmp_path: Path) -> None:
+    (new,) = write_files(tmp_path / "new", draw_rows(2, 100), [])
+    refused(dataset, new, SchemaError, "--where cannot go with --append", where="quantity > 0")
+    refused(dataset, new, SchemaError, "--min-visits cannot go with --append", min_visits=2)
+    refused(dataset, new, SchemaError, "the action of .* is", action="product")
+    refused(tmp_path / "nowhere", new, DatasetError, "no dataset folder")
+    for rule in ({"min_visits": 2}, {"top_actions": 2}, {"drop_duplicates": True}):
+        cleaned = tmp_path / next(iter(rule))
+        ingest(tmp_path / "raw", cleaned, **ROLES, **rule)  # type: ignore[arg-type]
+        refused(cleaned, new, DatasetError, "needs all rows at once")
+
+
+def test_a_failed_append_leaves_the_dataset_as_it_was(dataset: Path, tmp_path: Path) -> None:
+    (new,) = write_files(tmp_path / "new", [";2024-01-02 10:00;x;a;1-1;1"] * 90 + draw_rows(2, 30), [])
+    refused(dataset, new, InputError, "were rejected: missing_customer")
+
+
+def test_content_ids(tmp_path: Path) -> None:
+    """Any changed byte of a small file counts; of a large one, size, ends and any shift."""
+    draw = random.Random(0)
+    small, large = tmp_path / "small", tmp_path / "large"
+    data = draw.randbytes(100_000)
+    small.write_bytes(data)
+    seen = {content_id(small)}
+    for _ in range(20):
+        at = draw.randrange(len(data))
+        small.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        seen.add(content_id(small))
+    assert len(seen) == 21
+    data = draw.randbytes(5_000_000)
+    large.write_bytes(data)
+    seen = {content_id(large)}
+    for changed in (data[:-1], data + b"x", data[1:] + b"x", data[:2_000_000] + b"x" + data[2_000_000:-1]):
+        large.write_bytes(changed)
+        seen.add(content_id(large))
+    assert len(seen) == 5
+    large.write_bytes(data)
+    assert content_id(large) in seen

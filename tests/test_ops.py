@@ -1,0 +1,224 @@
+"""The engine's operations against the plain ones: results, gradients, and whole trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from log_rows import DAY, habit_log, opened
+from torch import Tensor, nn
+
+from luckyfast import _engine
+from luckyfast.batches import Batch, Constants, Moments, cut_segment, measure, training_batches
+from luckyfast.dataset import Dataset
+from luckyfast.habits import Habits
+from luckyfast.models import ModelConfig, build
+from luckyfast.models.fused import FusedOps
+from luckyfast.models.ops import Ops
+from luckyfast.models.plain import PlainOps
+from luckyfast.optimiser import Optimiser
+from luckyfast.training import visit_loss
+
+PLAIN, FUSED = PlainOps(), FusedOps()
+THREADS = pytest.mark.parametrize("n_threads", [1, 3])
+
+
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest) -> Any:
+    before = torch.get_num_threads()
+    callspec = getattr(request.node, "callspec", None)
+    torch.set_num_threads(callspec.params.get("n_threads", 1) if callspec else 1)
+    yield
+    torch.set_num_threads(before)
+
+
+def compare(operation: Callable[..., Any], *inputs: Tensor, atol: float = 1e-5) -> None:
+    """Run an operation in both forms, and go back from a random combination of its results."""
+    results = []
+    for ops in (PLAIN, FUSED):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        # Leaves must not be overwritten; what is computed from them may be.
+        outputs = operation(ops, *[leaf * 1.0 for leaf in leaves])
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        generator = torch.Generator().manual_seed(3)
+        total = sum((output * torch.randn(output.shape, generator=generator)).sum() for output in outputs)
+        assert isinstance(total, Tensor)
+        total.backward()  # type: ignore[no-untyped-call]
+        results.append([*(output.detach() for output in outputs), *(leaf.grad for leaf in leaves)])
+    for plain, fused in zip(*results, strict=True):
+        torch.testing.assert_close(fused, plain, atol=atol, rtol=1e-4)
+
+
+@THREADS
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 70, 5), (40, 3, 900)])
+def test_linear(shape: tuple[int, int, int], n_threads: int) -> None:
+    n, N, K = shape
+    torch.manual_seed(0)
+    inputs = torch.randn(n, K), torch.randn(N, K) / K**0.5, torch.randn(N), torch.randn(n, N)
+    compare(lambda ops, *tensors: ops.linear(*tensors), *inputs, atol=1e-4)
+    compare(lambda ops, *tensors: ops.linear(*tensors, None), *inputs[:2], atol=1e-4)
+
+
+@THREADS
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 7, 16), (5, 13, 64), (3, 24, 65), (2, 33, 100), (6, 5, 3)])
+def test_lstm(shape: tuple[int, int, int], n_threads: int) -> None:
+    T, B, H = shape
+    torch.manual_seed(0)
+    inputs = torch.randn(T, B, 4 * H), torch.randn(B, H), torch.randn(B, H), torch.randn(H, 4 * H) / H**0.5
+    compare(lambda ops, *tensors: ops.lstm_sequence(*tensors), *inputs)
+
+
+def test_lstm_equals_torch() -> None:
+    torch.manual_seed(1)
+    T, B, H = 5, 3, 4
+    # torch lays gates out as input, forget, candidate, output.
+    order = torch.cat([torch.arange(H * i, H * (i + 1)) for i in (0, 1, 3, 2)])
+    peer = nn.LSTM(2, H)
+    inputs, state, weighting = torch.randn(T, B, 2), torch.randn(2, B, H), torch.randn(T, B, H)
+    expected, (h, c) = peer(inputs, (state[:1], state[1:]))
+    ((expected * weighting).sum() + h.sum() + (2 * c).sum()).backward()
+    weight = peer.weight_hh_l0[order].t().detach().clone().requires_grad_()
+    projected = (inputs @ peer.weight_ih_l0[order].t() + (peer.bias_ih_l0 + peer.bias_hh_l0)[order]).detach()
+    outputs, h, c = FUSED.lstm_sequence(projected, state[0], state[1], weight)
+    ((outputs * weighting).sum() + h.sum() + (2 * c).sum()).backward()
+    torch.testing.assert_close(outputs, expected)
+    assert peer.weight_hh_l0.grad is not None
+    torch.testing.assert_close(weight.grad, peer.weight_hh_l0.grad[order].t())
+
+
+def test_overwritten_gates_are_not_used_twice() -> None:
+    weight = torch.zeros(2, 8, requires_grad=True)
+    outputs, _, _ = FUSED.lstm_sequence(torch.ones(3, 2, 8), torch.zeros(2, 2), torch.zeros(2, 2), weight)
+    outputs.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="overwritten"):
+        outputs.sum().backward()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 8), max_size=5), min_size=1, max_size=9), st.integers(1, 40))
+def test_bags(bags: list[list[int]], width: int) -> None:
+    start = np.concatenate(([0], np.cumsum([len(bag) for bag in bags])))
+    actions = np.array([action for bag in bags for action in bag], np.int64)
+    table = torch.randn(9, width, generator=torch.Generator().manual_seed(width))
+    compare(lambda ops, values: ops.sum_bags(start, actions, values), table)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 69), max_size=5), min_size=1, max_size=9), st.integers(70, 100), st.booleans())
+def test_loss(labels: list[list[int]], n_actions: int, far: bool) -> None:
+    start = np.concatenate(([0], np.cumsum([len(row) for row in labels])))
+    actions = np.array([label for row in labels for label in row], np.int64)
+    weights = np.random.default_rng(n_actions).uniform(0.5, 2.0, len(labels)).astype(np.float32)
+    logits = torch.randn(len(labels), n_actions, generator=torch.Generator().manual_seed(0)) * (40 if far else 2)
+    compare(lambda ops, values: ops.set_loss(values, start, actions, weights), logits)
+
+
+def segment_habits(dataset: Dataset, constants: Constants, wanted: np.ndarray | None = None) -> tuple[int, Habits]:
+    histories = next(dataset.batches())
+    start = histories.visit_start.astype(np.int64)
+    batch = Batch(histories, Moments.of(histories, constants), start[:-1], start[1:])
+    segment = cut_segment(batch, constants, 2, 30, wanted, habit=True)
+    assert segment.habits is not None
+    return len(segment.visits), segment.habits
+
+
+@THREADS
+@pytest.mark.parametrize("hidden", [1, 16, 21])
+@pytest.mark.parametrize("n_actions", [5, 90])
+def test_habits(hidden: int, n_actions: int, n_threads: int) -> None:
+    with opened(habit_log(n_customers=6, n_visits=40, n_actions=n_actions)) as dataset:
+        constants = measure(dataset, 300 * DAY, n_half_lives=3, visit_spans=(3.0,), strength=2.0)
+        wanted = np.random.default_rng(0).random(dataset.n_visits) < 0.7
+        for chosen in (None, wanted, np.zeros_like(wanted)):
+            n, habits = segment_habits(dataset, constants, chosen)
+            V, F = constants.n_actions, constants.n_habits
+            torch.manual_seed(0)
+            shapes = (n, V), (n, F), (V, F), (hidden, F + 1), (hidden,), (1, hidden)
+            inputs = [torch.randn(shape) * 0.3 for shape in shapes]
+            popularity = torch.from_numpy(constants.popularity).float().log()
+            compare(
+                lambda ops, logits, moment, *weights: ops.add_habits(logits, habits, moment, (*weights, popularity)),  # noqa: B023
+                *inputs,
+                atol=1e-4,
+            )
+
+
+def test_the_step_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(7, 5) for _ in range(3)]
+    for layer in layers[1:]:
+        layer.load_state_dict(layers[0].state_dict())
+    network, average, peer = layers
+    optimiser = Optimiser(network, average, quick=[network.bias], quick_scale=3.0, decay=0.1, ema_decay=0.9)
+    slow = torch.optim.AdamW(
+        [{"params": [peer.weight], "weight_decay": 0.1}, {"params": [peer.bias], "weight_decay": 0.0}], lr=0.0
+    )
+    averages = [parameter.detach().clone() for parameter in peer.parameters()]
+    for step in range(1, 30):
+        inputs = torch.randn(4, 7) * (10 if step % 2 else 0.01)  # clipped, and not
+        for layer in (network, peer):
+            layer(inputs).square().sum().backward()
+        nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
+        slow.param_groups[0]["lr"], slow.param_groups[1]["lr"] = 0.01, 0.03
+        slow.step()
+        slow.zero_grad()
+        assert optimiser.step(0.01)
+        keep = min(0.9, step / (step + 10))
+        for kept, new in zip(averages, peer.parameters(), strict=True):
+            kept.lerp_(new.detach(), 1 - keep)
+        torch.testing.assert_close(list(network.parameters()), list(peer.parameters()))
+        torch.testing.assert_close([p.detach() for p in average.parameters()], averages)
+        assert all(not parameter.grad.any() for parameter in network.parameters() if parameter.grad is not None)
+    assert network.weight.grad is not None
+    network.weight.grad[0, 0] = float("inf")
+    before = network.weight.detach().clone()
+    assert not optimiser.step(0.01)
+    assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize("habit", [True, False])
+@pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
+def test_both_forms_train_alike(arch: str, habit: bool) -> None:
+    """Fifty steps from the same weights over the same batches give the same losses."""
+    config = ModelConfig(arch=arch, habit=habit, hidden=24, embedding=10, batch_visits=64, segment_visits=16)  # type: ignore[arg-type]
+    losses: dict[str, list[float]] = {}
+    with opened(habit_log(n_customers=60, n_visits=25)) as dataset:
+        constants = measure(dataset, 120 * DAY, n_half_lives=2, visit_spans=(3.0,), strength=2.0)
+        for ops in (PLAIN, FUSED):
+            losses[type(ops).__name__] = train_steps(dataset, constants, replace(config, seed=1), ops, 50)
+    assert len(losses["PlainOps"]) == 50
+    assert losses["PlainOps"][-1] < losses["PlainOps"][0]
+    np.testing.assert_allclose(losses["FusedOps"], losses["PlainOps"], atol=1e-4)
+
+
+def train_steps(dataset: Dataset, constants: Constants, config: ModelConfig, ops: Ops, n_steps: int) -> list[float]:
+    torch.manual_seed(config.seed)
+    network, average = (build(config, constants, ops=ops) for _ in range(2))
+    quick = [] if network.residual is None else [network.residual.shared]
+    optimiser = Optimiser(network, average, quick=quick, quick_scale=3.0, decay=0.01, ema_decay=0.9)
+    rng, losses = np.random.default_rng(0), []
+    torch.manual_seed(5)  # for dropout
+    while True:
+        for batch in training_batches(dataset, constants, 120 * DAY, config.batch_visits, config.segment_visits, rng):
+            state = network.start(len(batch.first))
+            for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
+                segment = cut_segment(batch, constants, offset, config.segment_visits, None, habit=config.habit)
+                logits, state = network(segment, tuple(part[: segment.shape[1]].detach() for part in state))
+                loss = visit_loss(logits, segment, config.size_power, ops=ops)
+                loss.backward()  # type: ignore[no-untyped-call]
+                assert optimiser.step(3e-3)
+                losses.append(float(loss.detach()))
+                if len(losses) == n_steps:
+                    return losses
+
+
+def test_unlike_arrays_are_refused() -> None:
+    values = np.zeros((2, 3, 8), np.float32)
+    with pytest.raises(ValueError, match="unlike shapes"):
+        _engine.lstm_forward(values, values, values, np.zeros((2, 8), np.float32))

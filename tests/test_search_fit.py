@@ -1,0 +1,221 @@
+"""The search as a whole, on a small log: real trainings in real processes, killed for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from log_rows import habit_log
+from naive_ingest import write_dataset
+
+import luckyfast
+from luckyfast.errors import BudgetError, ModelError, OutputExistsError
+from luckyfast.search.journal import Journal
+from luckyfast.search.results import read_results, write_results
+from luckyfast.search.study import Status
+
+SMALL: dict[str, Any] = {"hidden": 8, "embedding": 6, "habit_hidden": 4, "epochs": 1, "batch_visits": 256}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(habit_log(n_customers=60, n_visits=12), tmp_path_factory.mktemp("log") / "dataset")
+
+
+def ends(folder: Path) -> list[tuple[int, int, str]]:
+    lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    return [(line["trial"], line["rung"], line["status"]) for line in lines if line["event"] == "end"]
+
+
+def command(dataset: Path, out: Path, *more: str) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}={SMALL[name]}" for name in ("hidden", "embedding", "epochs")]
+    return [sys.executable, "-m", "luckyfast.cli", "fit", str(dataset), "--out", str(out), *flags, *more]
+
+
+def test_a_search_ends_with_a_model_and_repeats_itself(dataset: Path, tmp_path: Path) -> None:
+    heard: list[Status] = []
+    found = []
+    for name in ("first", "second"):
+        callbacks = [heard.append] if name == "first" else []
+        model = luckyfast.fit(dataset, out=tmp_path / name, trials=5, seed=3, threads=2, callbacks=callbacks, **SMALL)
+        rows = read_results(model.path).rows
+        assert model.config["search"]["trials"] == 5
+        best = min((row for row in rows if row["valid_loss"] is not None), key=lambda row: row["valid_loss"])
+        assert model.config["search"]["best_trial"] == best["trial"]
+        assert model.config["model"]["dropout"] == best["dropout"]
+        searched = read_results(model.path).searched
+        found.append([(row["trial"], row["rung"], *(row[key] for key in searched), row["valid_loss"]) for row in rows])
+        assert len(model.metrics["systems"]) == 7
+        assert not model.path.with_name(f"{name}.search").exists()
+    assert found[0] == found[1]
+    assert len({row[2:-1] for row in found[0]}) == 5
+    assert {row[1] for row in found[0]} >= {0, 1, 2}
+    assert heard[-1].ended
+    assert heard[-1].best is not None
+    assert max(len(status.running) for status in heard) == 2
+    write_results(read_results(tmp_path / "first"), tmp_path / "trials.csv")
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1 + len(found[0])
+
+
+def test_a_warm_start_tries_the_best_of_an_earlier_search_first(dataset: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("dropout = {linear = [0.0, 0.6]}\n")
+    first = luckyfast.fit(dataset, out=tmp_path / "first", trials=3, space=space, threads=1, **SMALL)
+    second = luckyfast.fit(
+        dataset, out=tmp_path / "second", trials=3, space=space, threads=1, seed=9, warm_start=first.path, **SMALL
+    )
+    before, after = (read_results(model.path).rows for model in (first, second))
+    assert {row["dropout"] for row in before} == {row["dropout"] for row in after}
+
+
+def test_any_executor_runs_the_trials(dataset: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        model = luckyfast.fit(dataset, out=tmp_path / "model", trials=2, executor=executor, threads=1, **SMALL)
+    assert model.config["search"]["trials"] == 2
+
+
+def test_trials_that_take_too_much_memory_are_stopped_and_the_rest_goes_on(dataset: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    # The largest of these take ten gigabytes.
+    space.write_text("hidden = {ordered = [8, 16000]}\nbatch_visits = {log = [128, 100000]}\n")
+    small = {name: value for name, value in SMALL.items() if name not in ("hidden", "batch_visits")}
+    model = luckyfast.fit(
+        dataset, out=tmp_path / "model", trials=6, space=space, memory="1.6GB", threads=1, hidden=8, **small
+    )
+    assert model.config["search"]["peak_bytes"] < 1.6e9
+    assert model.config["model"]["hidden"] == 8
+
+
+def test_a_budget_too_small_is_said(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="no time to train"):
+        luckyfast.fit(dataset, out=tmp_path / "model", budget=3, threads=1, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_search_is_kept_until_something_is_said(dataset: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(dataset, tmp_path / "model", "--trials", "400"), stderr=subprocess.PIPE)
+    study = tmp_path / "model.search"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not ((study / "trials.jsonl").is_file() and len(ends(study)) >= 2):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    finished = ends(study)
+    assert len(finished) >= 2
+    with pytest.raises(OutputExistsError, match="unfinished search"):
+        luckyfast.fit(dataset, out=tmp_path / "model", trials=400, **SMALL)
+    with pytest.raises(ModelError, match="another seed"):
+        luckyfast.fit(dataset, out=tmp_path / "model", trials=400, seed=1, resume=True, **SMALL)
+    assert ends(study) == finished
+
+
+def run_with_kills(dataset: Path, out: Path, n_kills: int, seed: int) -> None:
+    """Run a search to its end, killing the command or one of its processes at random moments on the way."""
+    chance = random.Random(seed)
+    arguments = command(dataset, out, "--trials", "12", "--seed", "5", "--resume", "--quiet")
+    finished: list[tuple[int, int, str]] = []
+    for _ in range(n_kills):
+        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=chance.uniform(3.0, 14.0))
+        except subprocess.TimeoutExpired:
+            victim = process.pid
+            if chance.random() < 0.3:
+                task = Path(f"/proc/{process.pid}/task")
+                children = [c for thread in task.iterdir() for c in (thread / "children").read_text().split()]
+                victim = int(chance.choice(children)) if children else victim
+            os.kill(victim, signal.SIGKILL)
+            if victim == process.pid:
+                process.wait()
+        study = Path(f"{out}.search")
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if out.exists():
+            return
+        if (study / "trials.jsonl").is_file():
+            now = ends(study)
+            assert now[: len(finished)] == finished, "what was finished stays"
+            assert len(set(now)) == len(now), "no work is repeated"
+            finished = now
+            assert_best_is_whole(study)
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, timeout=600)
+
+
+def assert_best_is_whole(study: Path) -> None:
+    from luckyfast.search.trial import load_trial
+
+    journal = Journal(study / "trials.jsonl", {})
+    losses = [
+        (record.loss, f"trial-{trial.number}-{rung}")
+        for trial in journal.trials.values()
+        for rung, record in trial.records.items()
+        if record.loss is not None
+    ]
+    journal.close()
+    if losses:
+        model, curve = load_trial(study / min(losses)[1])
+        assert model.network() is not None
+        assert curve
+
+
+@pytest.mark.parametrize("n_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_lose_nothing(dataset: Path, tmp_path: Path, n_kills: int) -> None:
+    run_with_kills(dataset, tmp_path / "killed", n_kills, seed=n_kills)
+    subprocess.run(command(dataset, tmp_path / "whole", "--trials", "12", "--seed", "5", "--quiet"), check=True)
+    killed, whole = (read_results(tmp_path / name).rows for name in ("killed", "whole"))
+    keys = ("trial", "rung", "dropout", "valid_loss")
+    assert sorted([tuple(row[key] for key in keys) for row in killed]) == sorted(
+        [tuple(row[key] for key in keys) for row in whole]
+    )
+    assert luckyfast.load(tmp_path / "killed").predict_proba([(0, ["action 1"])], at=10**12).shape
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_once_finishes_and_twice_stops(dataset: Path, tmp_path: Path, times: int) -> None:
+    process = subprocess.Popen(
+        command(dataset, tmp_path / "model", "--trials", "400"), stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    study = tmp_path / "model.search"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not ((study / "trials.jsonl").is_file() and len(ends(study)) >= 1):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    if times == 2:
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert b"Traceback" not in said
+    if times == 1:
+        assert process.returncode == 0, said
+        assert luckyfast.load(tmp_path / "model").config["interrupted"]
+        assert not study.exists()
+    else:
+        assert process.returncode == 130, said
+        assert study.exists()
+        assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_trials(dataset: Path, tmp_path: Path) -> None:
+    used: list[tuple[int, int]] = []
+
+    def hear(status: Status) -> None:
+        used.append((status.n_trials, status.used_bytes))
+
+    fast = SMALL | {"learning_rate": 0.01}
+    luckyfast.fit(dataset, out=tmp_path / "model", trials=300, threads=2, callbacks=[hear], **fast)
+    early = max(bytes_ for n, bytes_ in used if 10 <= n < 40)
+    late = max(bytes_ for n, bytes_ in used if n >= 270)
+    assert late < early + 20_000_000

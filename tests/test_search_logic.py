@@ -1,0 +1,177 @@
+"""Proposals, rungs and clock as pure logic: nothing is trained here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from luckyfast.errors import ModelError
+from luckyfast.models import ModelConfig
+from luckyfast.search.clock import CostModel, visit_cost
+from luckyfast.search.importance import importance
+from luckyfast.search.journal import Record, Trial
+from luckyfast.search.memory import MemoryModel
+from luckyfast.search.proposer import GP_OPTIMIZER, Proposer
+from luckyfast.search.scheduler import RUNGS, Job, Scheduler, lexicographic
+from luckyfast.search.space import Dimension, Space, default_space
+
+START = ModelConfig().to_dict()
+PLANE = Space((Dimension("dropout", "linear", (0.0, 1.0)), Dimension("recency", "linear", (0.0, 1.0))), START)
+
+
+def told(space: Space, n: int, loss: Any = None, seed: int = 0) -> list[tuple[dict[str, Any], float]]:
+    rng = np.random.default_rng(seed)
+    settings = [space.decode(point) for point in rng.uniform(size=(n, len(space.dimensions)))]
+    return [(one, float(loss(one)) if loss else float(rng.normal())) for one in settings]
+
+
+def record(loss: float | None, *, seconds: float = 1.0, status: str | None = None, **figures: Any) -> Record:
+    return Record(
+        status or ("ok" if loss is not None else "failed"), loss, seconds, {"valid_seconds": 0.0, **figures}, 0.0
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["DiscreteOnePlusOne", GP_OPTIMIZER, "DE", "CMA"])
+def test_proposals_follow_from_seed_number_and_results(optimizer: str) -> None:
+    space = default_space(ModelConfig())
+    results = told(space, 12)
+    first, same, other = (Proposer(space, optimizer, seed).propose(12, results) for seed in (0, 0, 1))
+    assert first == same
+    assert first != other
+    assert first != Proposer(space, optimizer, 0).propose(13, results)
+
+
+def test_the_default_comes_first_and_nothing_comes_twice() -> None:
+    few = Space((Dimension("habit_hidden", "ordered", (4, 8, 16)), Dimension("epochs", "linear", (1, 2))), START)
+    few.start["epochs"], few.start["habit_hidden"] = 1, 8  # type: ignore[index]
+    proposer, seen = Proposer(few), []
+    while (settings := proposer.propose(len(seen), [(one, 1.0) for one in seen], seen)) is not None:
+        seen.append(settings)
+    assert seen[0] == few.start
+    assert len(seen) == len({(one["habit_hidden"], one["epochs"]) for one in seen}) == 6
+
+
+def test_what_is_not_allowed_is_not_proposed() -> None:
+    space = default_space(ModelConfig())
+    results = told(space, 10)
+    for number in range(10, 30):
+        settings = Proposer(space).propose(number, results, (), lambda one: one["hidden"] < 64)
+        assert settings is not None
+        assert settings["hidden"] < 64
+    assert Proposer(space).propose(10, results, (), lambda one: False) is None
+
+
+def test_an_optimizer_that_there_is_not() -> None:
+    with pytest.raises(ModelError, match="NoSuchThing"):
+        Proposer(PLANE, "NoSuchThing")
+
+
+@pytest.mark.parametrize(("optimizer", "bound"), [("DiscreteOnePlusOne", 0.03), (GP_OPTIMIZER, 0.005)])
+def test_proposals_approach_the_best(optimizer: str, bound: float) -> None:
+    def loss(settings: dict[str, Any]) -> float:
+        return float((settings["dropout"] - 0.31) ** 2 + (settings["recency"] - 0.77) ** 2)
+
+    proposer, results = Proposer(PLANE, optimizer), []
+    for number in range(35):
+        settings = proposer.propose(number, results, [one for one, _ in results])
+        assert settings is not None
+        results.append((settings, loss(settings)))
+    assert min(value for _, value in results) < bound
+    random = min(loss(PLANE.decode(point)) for point in np.random.default_rng(5).uniform(size=(35, 2)))
+    assert min(value for _, value in results) < max(random, bound)
+
+
+def test_halving_promotes_the_best_third_once() -> None:
+    trials = {0: Trial(0, START, {2: record(0.9)})}
+    for number in range(1, 10):
+        trials[number] = Trial(number, START | {"seed": number}, {0: record(number / 10)})
+    scheduler = Scheduler(Proposer(PLANE), RUNGS, trials)
+    promoted = []
+    while (job := scheduler.next_job()) is not None and job.rung > 0:
+        promoted.append((job.number, job.rung))
+        trials[job.number].records[job.rung] = record(job.number / 10)
+    assert promoted == [(1, 1), (2, 1), (3, 1), (1, 2)]
+    assert job is not None
+    assert (job.number, job.rung) == (10, 0)
+
+
+def test_a_promotion_that_takes_too_long_gives_way() -> None:
+    trials = {n: Trial(n, START | {"seed": n}, {0: record(n / 10), 1: record(n / 10)}) for n in range(3)}
+    scheduler = Scheduler(Proposer(PLANE), RUNGS, trials)
+    assert scheduler.next_job() == Job(0, 2, trials[0].settings)
+    job = scheduler.next_job(lambda job: job.rung < 2)
+    assert job is not None
+    assert (job.number, job.rung) == (3, 0)
+    assert scheduler.next_job(lambda job: False) is None
+
+
+def test_the_default_is_trained_in_full_first_then_what_is_given_then_proposals() -> None:
+    trials: dict[int, Trial] = {}
+    given = [START | {"dropout": 0.123}]
+    scheduler = Scheduler(Proposer(PLANE), RUNGS, trials, n_proposals=3, first=given)
+    assert scheduler.next_job() == Job(0, 2, START)
+    trials[0] = Trial(0, START, open={2})
+    assert scheduler.next_job() == Job(1, 0, given[0])
+    trials[1] = Trial(1, given[0], open={0})
+    job = scheduler.next_job()
+    assert job is not None
+    assert job.settings not in [START, *given]
+    trials[2] = Trial(2, job.settings, open={0})
+    assert scheduler.next_job() is None
+
+
+def test_failures_are_told_as_the_worst_and_higher_rungs_come_first() -> None:
+    assert lexicographic(Trial(0, START, open={0})) is None
+    low, high = Trial(1, START, {0: record(0.1)}), Trial(2, START, {0: record(0.5), 1: record(0.6)})
+    failed = Trial(3, START, {0: record(None)})
+    ranks = [lexicographic(one) for one in (high, low, failed)]
+    assert ranks == sorted(ranks)  # type: ignore[type-var]
+    half = Trial(4, START, {0: record(0.2), 1: record(None, status="memory")})
+    assert lexicographic(half) == lexicographic(Trial(5, START, {0: record(0.2)}))
+
+
+def test_costs_follow_what_was_measured() -> None:
+    trials: dict[int, Trial] = {}
+    costs = CostModel(RUNGS, trials, {"train_s": 10.0, "valid_seconds": 2.0}, START)
+    full = Job(0, 2, START)
+    assert costs.estimate(full) == pytest.approx(2 + 10 * START["epochs"])
+    small, large = costs.estimate(Job(1, 0, START)), costs.estimate(Job(1, 0, START | {"hidden": 512}))
+    assert small == pytest.approx(2 + 10 * START["epochs"] / 9)
+    assert large > 2 * small
+    trials[0] = Trial(0, START, {2: record(1.0, seconds=5 * START["epochs"] + 3.0, valid_seconds=3.0, n_validations=1)})
+    assert costs.estimate(Job(1, 2, START)) == pytest.approx(3 + 5 * START["epochs"])
+    assert costs.finish_s(START) < costs.finish_s(START | {"refit_epochs": 3})
+    assert costs.finish_s(START, left_s=20.0) < costs.finish_s(START)
+    # A trial's own lower rung says more than others.
+    slow = START | {"seed": 1}
+    trials[1] = Trial(1, slow, {0: record(1.0, seconds=3.0 + 20 * START["epochs"] / 9, valid_seconds=3.0)})
+    assert costs.estimate(Job(1, 1, slow)) == pytest.approx(3 + 20 * START["epochs"] / 3)
+    assert visit_cost(START | {"batch_visits": 64}) > visit_cost(START)
+
+
+def test_memory_is_learnt_from_trials_and_never_forgotten_at_once() -> None:
+    memory = MemoryModel(300, base_bytes=300 << 20)
+    large = START | {"hidden": 4096, "batch_visits": 8192}
+    assert memory.estimate(START) < memory.estimate(large)
+    memory.learn(START, 500 << 20)
+    before = memory.estimate(large)
+    assert 500 << 20 < memory.estimate(START) < 560 << 20
+    memory.learn(large, 2 * before, over=True)
+    assert memory.estimate(large) > 2 * before
+    assert memory.estimate(START) > 500 << 20
+
+
+def test_importance_finds_what_matters() -> None:
+    space = default_space(ModelConfig())
+    results = [
+        (one, i % 2, math.log(one["learning_rate"]) ** 2 + 0.1 * one["dropout"])
+        for i, (one, _) in enumerate(told(space, 80))
+    ]
+    shares = importance(space, results)
+    assert next(iter(shares)) == "learning_rate"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["learning_rate"] > 0.5
+    assert importance(space, results[:5]) == {}
