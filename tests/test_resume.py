@@ -192,7 +192,7 @@ def kill_at_random_moments(folder: Path, n_kills: int, seed: int) -> dict[str, i
     """Kill runs, each after a random time from when it makes its folder, and let each go on; says where they were."""
     paths = []
     for i in range(4):
-        data = dirty_log(10 + i, 120_000)
+        data = dirty_log(10 + i, 50_000)
         paths.append(folder / f"{i}.csv{['', '.gz', '', '.bz2'][i]}")
         paths[-1].write_bytes([bytes, lambda d: gzip.compress(d, 1), bytes, bz2.compress][i](data))
     whole = read_folder(run_plan(plan_of(paths[:3], folder / "whole"), budget=ONE).path)

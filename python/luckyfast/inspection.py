@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luckyfast import _engine
+from luckyfast.ingestion.columnar import copy_beginning
+from luckyfast.ingestion.plan import Source
 from luckyfast.ingestion.planning import make_plan
 from luckyfast.ingestion.sources import open_source
 
@@ -115,7 +117,7 @@ def inspect_raw(raw: str | Path | list[str | Path], **settings: Any) -> RawInspe
         rules = replace(plan.rules, min_visits=1, top_actions=None)
         sample_plan = replace(plan, files=tuple(files), rules=rules, max_reject=1.0, temp=None)
         sample = _rename(
-            run_plan(sample_plan), {str(f.source.path): str(c.source.path) for f, c in zip(files, chosen, strict=True)}
+            run_plan(sample_plan), {f.source.label: c.source.label for f, c in zip(files, chosen, strict=True)}
         )
     dialects: list[tuple[int, dict[str, Any]]] = []
     for file in plan.files:
@@ -136,13 +138,15 @@ def inspect_raw(raw: str | Path | list[str | Path], **settings: Any) -> RawInspe
         nulls={role: [text.decode() for text in texts] for role, texts in plan.nulls.items() if texts},
         differences=plan.reasons.get("files", ""),
         sample=sample,
-        sampled_files=[str(file.source.path) for file in chosen],
+        sampled_files=[file.source.label for file in chosen],
         rows_estimated=_estimate(plan, sample, n_bytes),
     )
 
 
 def _cut_sample(file: FilePlan, path: Path) -> FilePlan:
     """The beginning of a file, cut behind a record, as a file of its own."""
+    if file.source.is_columnar:
+        return replace(file, source=Source(path, "none", copy_beginning(file.source, path), form="arrow"))
     limit = file.dialect.header_stop + _FILE_BYTES
     with open_source(file.source) as stream:
         pieces, n = [], 0
@@ -156,7 +160,16 @@ def _cut_sample(file: FilePlan, path: Path) -> FilePlan:
         stop = _engine.find_boundary(buffer, 0, _FILE_BYTES, False, False, file.dialect.delimiter, quote)
         data = data[: file.dialect.header_stop + (stop or _FILE_BYTES)]
     path.write_bytes(data)
-    return replace(file, source=replace(file.source, path=path, compression="none", size_bytes=len(data)))
+    source = replace(
+        file.source,
+        path=path,
+        compression="none",
+        size_bytes=len(data),
+        member=None,
+        encoding="utf-8",
+        line_end="lf",
+    )
+    return replace(file, source=source)
 
 
 def _rename(sample: IngestSummary, names: dict[str, str]) -> IngestSummary:
@@ -169,7 +182,7 @@ def _rename(sample: IngestSummary, names: dict[str, str]) -> IngestSummary:
 
 
 def _estimate(plan: IngestPlan, sample: IngestSummary, n_bytes: int) -> int | None:
-    if any(file.source.compression != "none" for file in plan.files) or not sample.bytes_read:
+    if not all(file.source.is_plain for file in plan.files) or not sample.bytes_read:
         return None
     n_header = sum(file.dialect.header_stop for file in plan.files)
     return round(sample.counts["rows_read"] * (n_bytes - n_header) / sample.bytes_read)

@@ -21,9 +21,9 @@ from luckyfast.kernels import parse as parse_kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luckyfast.ingestion.plan import IngestPlan
+    from luckyfast.ingestion.plan import IngestPlan, Source
 
-__all__ = ["Base", "ShardRun", "content_id", "open_base"]
+__all__ = ["Base", "ShardRun", "content_id", "content_ids", "open_base"]
 
 _SAMPLE_BYTES = 1 << 20
 _N_PIECES = 128
@@ -62,6 +62,17 @@ def content_id(path: Path) -> str:
             f"cannot read {path}: {error.strerror}", hint="it has gone or changed: give it again"
         ) from error
     return digest.hexdigest()
+
+
+def content_ids(sources: Sequence[Source]) -> list[str]:
+    """The `content_id` of each source; that of an entry of a zip archive is also told by its name."""
+    of_path = {path: content_id(path) for path in dict.fromkeys(source.path for source in sources)}
+    return [
+        of_path[source.path]
+        if source.member is None
+        else hashlib.blake2b(f"{of_path[source.path]}/{source.member}".encode(), digest_size=16).hexdigest()
+        for source in sources
+    ]
 
 
 class _Batch(NamedTuple):
@@ -253,7 +264,7 @@ def open_base(plan: IngestPlan, contents: Sequence[str]) -> Base:
     for file, content in zip(plan.files, contents, strict=True):
         if content in known:
             raise InputError(
-                f"{file.source.path} is part of {plan.out} already: it has the content of {known[content]}",
+                f"{file.source.label} is part of {plan.out} already: it has the content of {known[content]}",
                 hint="leave it out, and give only new files",
             )
     texts, events = read_vocabulary(plan.out)

@@ -20,7 +20,7 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
-from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
+from luckyfast.ingestion.append import Base, ShardRun, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.disk import check_disk
 from luckyfast.ingestion.duplicates import DuplicateSample
@@ -40,6 +40,7 @@ from luckyfast.ingestion.schema import format_schema
 from luckyfast.ingestion.shards import BATCH_PAIRS, ShardWriter
 from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
+from luckyfast.ingestion.watch import FileWatch
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
 
@@ -72,6 +73,7 @@ class IngestSummary:
         other_actions: how many actions with how many events became `<other>`.
         duplicates: as in the manifest.
         differences: how the files differ from each other, or nothing.
+        encodings: which files are not read as UTF-8, and why, or nothing.
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
@@ -91,6 +93,7 @@ class IngestSummary:
     other_actions: dict[str, int]
     duplicates: dict[str, Any]
     differences: str
+    encodings: str
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
@@ -151,7 +154,8 @@ class _Run:
         first_offsets = [file.dialect.header_stop for file in plan.files]
         self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
-        self.contents = [content_id(file.source.path) for file in plan.files]
+        self.watch = FileWatch(plan.files)
+        self.contents = content_ids([file.source for file in plan.files])
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
@@ -188,6 +192,7 @@ class _Run:
     def _carry_out(self, budget: Budget, pool: ThreadPoolExecutor) -> IngestSummary:
         plan = self.plan
         parsers = self._parse_all(budget, pool)
+        self.watch.check()
         self._check_rejects(final=True)
         self._gather_runs(parsers, pool)
         n_accepted, *bounds = self._measure(parsers).tolist()
@@ -271,7 +276,7 @@ class _Run:
         arrays, spools = self.log.to_arrays()
         offsets = self.log.next_offsets()
         ended = {i for i, file in enumerate(self.plan.files) if offsets[i] >= file.source.size_bytes}
-        plain = {i for i in ended if self.plan.files[i].source.compression == "none"}
+        plain = {i for i in ended if self.plan.files[i].source.is_plain}
         arrays["finished"] = np.array(sorted(feed.finished | plain), np.int64)
         arrays["measure"] = self._measure(parsers)
         arrays |= self.vocabulary.to_arrays() | self.sample.to_arrays()
@@ -317,7 +322,7 @@ class _Run:
     def _parse_all(self, budget: Budget, pool: ThreadPoolExecutor) -> list[Parser]:
         plan = self.plan
         total = float(sum(file.source.size_bytes for file in plan.files))
-        plain = all(file.source.compression == "none" for file in plan.files)
+        plain = all(file.source.is_plain for file in plan.files)
         self.progress.start("Reading", total if plain else None, "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
         parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
@@ -553,6 +558,7 @@ class _Run:
             other_actions=others,
             duplicates=duplicates,
             differences=plan.reasons.get("files", ""),
+            encodings=plan.reasons.get("encoding", ""),
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,
