@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from naive_reader import read_rows
 from naive_times import naive_time
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
+from luckyfast.ingestion import run, shards
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Source, TimeFormat
 from luckyfast.ingestion.run import Budget, run_plan
 from luckyfast.progress import NullProgress
@@ -181,10 +183,8 @@ def test_output_is_the_same_for_any_division_of_work(logs: list[Path], tmp_path:
 
 def test_cuts_depend_on_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small batches and shards, as the naive twin cuts them."""
-    from luckyfast.ingestion import merge
-
-    monkeypatch.setattr(merge, "BATCH_PAIRS", 50)
-    monkeypatch.setattr(merge, "SHARD_BATCHES", 3)
+    monkeypatch.setattr(shards, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(shards, "SHARD_BATCHES", 3)
     log = tmp_path / "log.csv"
     log.write_bytes(dirty_log(3, 3000))
     summary = run_plan(make_plan([log], tmp_path / "out"), budget=Budget(2, 1 << 12, 1 << 26, 1 << 20))
@@ -192,6 +192,38 @@ def test_cuts_depend_on_content_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     naive = write_dataset(events, tmp_path / "naive", batch_pairs=50, shard_batches=3)  # type: ignore[arg-type]
     assert read_folder(summary.path / "shards") == read_folder(naive / "shards")
     assert len(read_folder(naive / "shards")) > 3
+
+
+@pytest.mark.parametrize("spills", [False, True])
+@pytest.mark.parametrize("n_workers", [1, 4])
+def test_giant_customers_are_sorted_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_workers: int, spills: bool
+) -> None:
+    """Customers too large for the merge's memory, among small ones, give the bytes that the naive twin writes."""
+    monkeypatch.setattr(shards, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(run, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(shards, "SHARD_BATCHES", 3)
+    draw = random.Random(5)
+    lines = []
+    for customer, n_rows, n_visits in [(b"giant", 30_000, 5000), (b"twin", 9000, 900), (b"one visit", 20_000, 1)]:
+        for _ in range(n_rows):
+            visit = draw.randrange(n_visits)
+            day = b"2017-01-%02d" % draw.randrange(1, 4 if customer == b"giant" else 29)
+            lines.append(b"s,%s,%s,10:00,a%d,%s-%d\n" % (customer, day, draw.randrange(40), customer, visit))
+    lines += [
+        b"s,%d,2017-01-01,10:00,a%d,%d\n" % (draw.randrange(500), draw.randrange(40), i // 3) for i in range(3000)
+    ]
+    draw.shuffle(lines)
+    log = tmp_path / "log.csv"
+    log.write_bytes(HEADER + b"".join(lines))
+    division = Budget(n_workers, 1 << 14, 300_000 if spills else 1 << 26, 0)
+    held = 0 if spills else 2_400_000
+    plan = make_plan([log], tmp_path / "out")
+    summary = run_plan(plan, budget=replace(division, merge_bytes=held + 200_000 * (n_workers + 2)))
+    assert (summary.n_spilled_runs > 0) == spills
+    events = [event for _, _, _, event in naive_events(log.read_bytes()) if event]
+    naive = write_dataset(events, tmp_path / "naive", batch_pairs=50, shard_batches=3)  # type: ignore[arg-type]
+    assert read_folder(summary.path / "shards") == read_folder(naive / "shards")
 
 
 def test_lookup(tmp_path: Path) -> None:

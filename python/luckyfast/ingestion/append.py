@@ -93,6 +93,8 @@ class ShardRun(Run):
         ids: uint32, for each row of its vocabulary the id in the run's vocabulary.
     """
 
+    has_columns = False
+
     def __init__(self, folder: Path, shards: Sequence[dict[str, Any]], ids: NDArray[np.uint32]) -> None:
         self._ids = ids
         self._batches: list[_Batch] = []
@@ -126,7 +128,8 @@ class ShardRun(Run):
             low, high = max(a - batch.starts[0], 0), min(b - batch.starts[0], batch.n_customers)
             if low < high:
                 parts.append(_cut(segment, low, high, batch.starts[0], batch.starts[1]))
-        return Segment(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        columns = (np.concatenate(column) for column in zip(*(part[:-2] for part in parts), strict=True))
+        return Segment._make((*columns, a, int(self.starts[1, first])))
 
 
 def _cut(segment: Segment, low: int, high: int, first_customer: int, first_byte: int) -> Segment:
@@ -145,6 +148,8 @@ def _cut(segment: Segment, low: int, high: int, first_customer: int, first_byte:
         segment.key[visits],
         segment.actions[events[0] : events[1]],
         segment.rows,
+        first_customer,
+        first_byte,
     )
 
 
@@ -185,6 +190,8 @@ def _to_segment(batch: Any, ids: NDArray[np.uint32]) -> Segment:
         np.frombuffer(keys.values.buffers()[1], np.uint64)[: len(pairs)],
         np.repeat(ids[actions], n_of_pair),
         np.zeros(0, np.uint64),
+        0,
+        0,
     )
 
 
