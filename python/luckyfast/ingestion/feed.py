@@ -28,6 +28,7 @@ class Feed:
 
     Attributes:
         finished: the packed sources that have been read to their end.
+        disk_bytes: how many bytes of all files have been read from the disk.
     """
 
     def __init__(
@@ -40,13 +41,16 @@ class Feed:
     ) -> None:
         starts = starts or {}
         self.finished = {source for source, start in starts.items() if start < 0}
+        self.disk_bytes = 0
         self._plain: list[SlicedFile] = []
         self._packed: list[SourceReader] = []
         for source, file in enumerate(files):
             start = starts.get(source)
             if source in self.finished:
+                self.disk_bytes += file.source.size_bytes
                 continue
             if file.source.is_plain:
+                self.disk_bytes += file.dialect.header_stop if start is None else start
                 self._plain.append(SlicedFile(source, file, block_bytes, start))
             else:
                 self._packed.append(SourceReader(source, file, block_bytes, start))
@@ -64,7 +68,7 @@ class Feed:
         while not self._stopped:
             if workspace.rest is not None:
                 piece, workspace.rest = workspace.rest, None
-                return piece.file.read_on(workspace, piece)
+                return self._counted(piece.file.read_on(workspace, piece))
             workspace.shrink()
             claimed = self._claim()
             if claimed is None:
@@ -72,10 +76,16 @@ class Feed:
             if isinstance(claimed, SourceReader):
                 block = self._read_packed(claimed, workspace)
             else:
-                block = claimed[0].read(workspace, claimed[1])
+                found = claimed[0].read(workspace, claimed[1])
+                block = self._counted(found) if found is not None else None
             if block is not None:
                 return block
         return None
+
+    def _counted(self, block: Block) -> Block:
+        with self._change:
+            self.disk_bytes += block.n_bytes
+        return block
 
     def stop(self) -> None:
         """Give out no more blocks."""
@@ -94,7 +104,7 @@ class Feed:
 
     def _read_packed(self, reader: SourceReader, workspace: Workspace) -> Block | None:
         found = None
-        first = not reader.is_open
+        first, before = not reader.is_open, reader.disk_bytes
         try:
             found = reader.cut(workspace)
             if first and self._on_open:
@@ -102,6 +112,7 @@ class Feed:
         finally:
             with self._change:
                 self._n_busy -= 1
+                self.disk_bytes += reader.disk_bytes - before
                 if found is None:
                     self.finished.add(reader.source)
                 else:
