@@ -20,6 +20,7 @@ TASKS: dict[str, str] = {
     "scan": "luckyfast.bench.tasks.scan",
     "parse": "luckyfast.bench.tasks.parse",
     "quality": "luckyfast.bench.tasks.quality",
+    "search": "luckyfast.bench.tasks.search",
 }
 """Where each task lives; a module there has one object named TASK."""
 

@@ -18,6 +18,7 @@ import pytest
 
 from luckyfast import ingest
 from luckyfast.errors import SchemaError, UserError
+from luckyfast.ingestion.mending import export_rejects
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Events = list[tuple[str, Any, str]]
@@ -295,6 +296,26 @@ def test_half_a_character_of_utf16_is_rejected(tmp_path: Path) -> None:
     data += "10;2024-05-01;a".encode("utf-16-le") + b"\x00\xd8" + "\n11;2024-05-01;b".encode("utf-16-le") + b"\x41"
     events, rejects, _ = run(tmp_path, {"log.csv": data})
     assert (len(events), rejects) == (9, {"bad_encoding": 2})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r"])
+def test_rejects_keep_their_place_and_bytes_and_can_be_mended(tmp_path: Path, encoding: str, line_end: str) -> None:
+    text = TEXT.replace("2024-05-07;crémerie", "hier;crémerie").replace("\n", line_end)
+    data = text.encode(encoding)
+    events, rejects, summary = run(tmp_path, {"log.csv": data})
+    assert rejects == {"bad_time": 40 - len(events)}
+    codec = "utf-16-le" if encoding == "utf-16" else encoding
+    for row in pq.read_table(tmp_path / "out" / "rejects").to_pylist():
+        assert data[row["byte_offset"] :].startswith(row["raw"])
+        assert row["raw"].decode(codec) == text.split(line_end)[row["line"] - 1]
+    (exported,) = export_rejects(tmp_path / "out", tmp_path / "mended.csv")
+    assert exported.rows == rejects["bad_time"]
+    mended = (tmp_path / "mended.csv").read_bytes().decode(codec).replace("hier", "2024-05-07")
+    (tmp_path / "mended.csv").write_bytes(mended.encode(codec))
+    ingest(tmp_path / "mended.csv", tmp_path / "out", append=True, workers=1, memory="2GB")
+    assert read_events(tmp_path / "out") == EXPECTED
+    assert bool(summary.encodings) == (encoding != "utf-8")
 
 
 # ---- quotes, headers, files -----------------------------------------------------------------------------------------

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from luckyfast.errors import SchemaError
-from luckyfast.ingestion.encodings import TextStream, detect_encoding, detect_line_end, parse_encoding
+from luckyfast.ingestion.encodings import (
+    TextStream,
+    detect_encoding,
+    detect_line_end,
+    encode_text,
+    encoded_bytes,
+    parse_encoding,
+)
 
 SINGLE = ["cp1252", "iso8859-1", "iso8859-15", "cp850", "mac-roman", "cp437", "koi8-r"]
 
@@ -113,3 +121,15 @@ def test_names_of_encodings() -> None:
     for wrong in ("klingon", "hex", "rot13"):
         with pytest.raises(SchemaError):
             parse_encoding(wrong)
+
+
+@given(st.binary(max_size=60), st.sampled_from([*SINGLE, "utf-16-le", "utf-16-be", "utf-32-be", "utf-8"]))
+def test_decoded_text_is_written_back_as_it_was(data: bytes, encoding: str) -> None:
+    text = decoded(data, encoding)
+    if encoding.startswith("utf-") and encoding != "utf-8":
+        try:
+            data.decode(encoding)
+        except UnicodeDecodeError:
+            return
+    assert encode_text(text, encoding) == data
+    assert encoded_bytes(np.frombuffer(text, np.uint8), encoding) == len(data)

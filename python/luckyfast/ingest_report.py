@@ -44,6 +44,7 @@ def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
     facts = [
         *_describe_contents(summary.counts, summary.time_kind, summary.time_range, summary.top_actions),
         *_describe_findings(summary.duplicates, summary.order_leak, summary.other_actions, summary.differences),
+        *([("encoding", summary.encodings)] if summary.encodings else []),
         ("read", f"{format_size(summary.bytes_read)} in {format_duration(summary.elapsed_s)}, {speed}/s"),
         ("peak memory", format_size(summary.peak_rss_bytes) + spilled),
     ]
@@ -227,6 +228,9 @@ def _describe_dialect(dialect: Mapping[str, Any]) -> str:
     delimiter = names.get(dialect["delimiter"], repr(dialect["delimiter"]))
     quotes = "no quotes" if dialect["quote"] is None else f"quotes {dialect['quote']}"
     header = "header" if dialect["has_header"] else "no header, taken as"
+    if dialect["form"] != "delimited":
+        names = {"json": "JSON lines", "parquet": "Parquet", "arrow": "Arrow"}
+        return f"{names[dialect['form']]}; columns {columns}"
     return f"{delimiter}, {quotes}, {dialect['encoding']}; {header} {columns}"
 
 

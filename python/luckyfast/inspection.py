@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luckyfast import _engine
+from luckyfast.ingestion.columnar import copy_beginning
+from luckyfast.ingestion.plan import Source
 from luckyfast.ingestion.planning import make_plan
 from luckyfast.ingestion.sources import open_source
 
@@ -115,7 +117,7 @@ def inspect_raw(raw: str | Path | list[str | Path], **settings: Any) -> RawInspe
         rules = replace(plan.rules, min_visits=1, top_actions=None)
         sample_plan = replace(plan, files=tuple(files), rules=rules, max_reject=1.0, temp=None)
         sample = _rename(
-            run_plan(sample_plan), {str(f.source.path): c.source.label for f, c in zip(files, chosen, strict=True)}
+            run_plan(sample_plan), {f.source.label: c.source.label for f, c in zip(files, chosen, strict=True)}
         )
     dialects: list[tuple[int, dict[str, Any]]] = []
     for file in plan.files:
@@ -143,6 +145,8 @@ def inspect_raw(raw: str | Path | list[str | Path], **settings: Any) -> RawInspe
 
 def _cut_sample(file: FilePlan, path: Path) -> FilePlan:
     """The beginning of a file, cut behind a record, as a file of its own."""
+    if file.source.is_columnar:
+        return replace(file, source=Source(path, "none", copy_beginning(file.source, path), form="arrow"))
     limit = file.dialect.header_stop + _FILE_BYTES
     with open_source(file.source) as stream:
         pieces, n = [], 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from luckyfast.config import available_cores, available_memory, parse_duration, parse_size
 from luckyfast.errors import DatasetError, ModelError, OutputExistsError
-from luckyfast.fitting.folders import new_folder, study_folder
+from luckyfast.fitting.folders import publish, study_folder
 from luckyfast.fitting.run import FitRun, SearchKind
 from luckyfast.progress import NullProgress, Progress
 
@@ -126,8 +125,8 @@ def fit(
         "seed": seed,
         "trials": trials,
     }
-    with study_folder(folder, plan, resume=resume, overwrite=overwrite) as study, new_folder(folder) as work:
-        FitRun(
+    with study_folder(folder, plan, resume=resume, overwrite=overwrite) as study:
+        work = FitRun(
             data=data,
             space=made,
             plan=plan,
@@ -141,6 +140,6 @@ def fit(
             executor=executor,
             callbacks=callbacks,
             listener=progress or NullProgress(),
-        ).into(work)
-    shutil.rmtree(study, ignore_errors=True)
+        ).run()
+        publish(work, study, folder)
     return load(folder)

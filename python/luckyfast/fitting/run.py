@@ -64,8 +64,15 @@ class FitRun:
     listener: Progress
     _baselines: Future[dict[str, Any]] | None = field(default=None, init=False)
 
-    def into(self, work: Path) -> None:
-        """Do it all, and write the model into a folder."""
+    def run(self) -> Path:
+        """Do it all.
+
+        Returns:
+            The folder of the model, inside the study's.
+        """
+        work = self.study_folder / "model"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
         header = self.plan | {"budget_s": self.budget_s, "rungs": [[rung.customers, rung.epochs] for rung in RUNGS]}
         journal = Journal(self.study_folder / JOURNAL, header)
         budget_s = self.budget_s if self.budget_s is not None else journal.header["budget_s"]
@@ -77,6 +84,7 @@ class FitRun:
             finally:
                 journal.close()
                 processes.shutdown(cancel_futures=True)
+        return work
 
     def _work(self, processes: JobProcesses, journal: Journal, work: Path) -> None:
         self.processes = processes

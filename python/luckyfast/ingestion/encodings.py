@@ -6,13 +6,27 @@ What cannot be decoded becomes bytes that are no UTF-8, so that its rows are rej
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 from collections import Counter
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
 
 from luckyfast.errors import SchemaError
 
-__all__ = ["TextStream", "detect_encoding", "detect_line_end", "looks_utf16", "parse_encoding"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "TextStream",
+    "detect_encoding",
+    "detect_line_end",
+    "encode_text",
+    "encoded_bytes",
+    "looks_utf16",
+    "parse_encoding",
+]
 
 CHUNK_BYTES = 1 << 18
 _MARKS = (
@@ -180,6 +194,38 @@ class TextStream:
             return b"\xff"
 
 
+def encode_text(text: bytes, encoding: str, line_end: str = "lf") -> bytes:
+    """What `TextStream` has read as these bytes; they are returned as they are where that cannot be told.
+
+    Example:
+        >>> encode_text("crémerie\\n".encode(), "cp1252", "cr")
+        b'cr\\xe9merie\\r'
+    """
+    if line_end == "cr":
+        text = text.replace(b"\n", b"\r")
+    if encoding in _UTF8_NAMES:
+        return text
+    table = _single_byte_table(encoding)
+    try:
+        if table:
+            return codecs.charmap_encode(text.decode(), "strict", codecs.charmap_build(table))[0]
+        errors = "surrogatepass" if encoding.startswith("utf") else "surrogateescape"
+        return text.decode("utf-8", errors).encode(encoding, errors)
+    except UnicodeError:
+        return text
+
+
+def encoded_bytes(text: NDArray[np.uint8], encoding: str) -> int:
+    """How many bytes such text has in a file of this encoding; of encodings without fixed sizes, in UTF-8."""
+    if encoding.startswith(("utf-16", "utf-32")):
+        n_chars = np.count_nonzero((text & 0xC0) != 0x80)
+        return int(4 * n_chars if encoding.startswith("utf-32") else 2 * (n_chars + np.count_nonzero(text >= 0xF0)))
+    if encoding not in _UTF8_NAMES and _single_byte_table(encoding):
+        return int(np.count_nonzero((text & 0xC0) != 0x80))
+    return len(text)
+
+
+@functools.cache
 def _single_byte_table(encoding: str) -> str:
     """The character of each byte, the control character of the same number where the encoding has none."""
     if len("é".encode(encoding, "replace")) != 1 or len("aé".encode(encoding, "replace")) != 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from luckyfast.ingestion.columnar import ColumnarReader
 from luckyfast.ingestion.plan import FilePlan
 from luckyfast.ingestion.slices import SlicedFile
 from luckyfast.ingestion.stream import Block, SourceReader, Workspace
@@ -43,7 +44,7 @@ class Feed:
         self.finished = {source for source, start in starts.items() if start < 0}
         self.disk_bytes = 0
         self._plain: list[SlicedFile] = []
-        self._packed: list[SourceReader] = []
+        self._packed: list[SourceReader | ColumnarReader] = []
         for source, file in enumerate(files):
             start = starts.get(source)
             if source in self.finished:
@@ -52,11 +53,13 @@ class Feed:
             if file.source.is_plain:
                 self.disk_bytes += file.dialect.header_stop if start is None else start
                 self._plain.append(SlicedFile(source, file, block_bytes, start))
+            elif file.source.is_columnar:
+                self._packed.append(ColumnarReader(source, file, start))
             else:
                 self._packed.append(SourceReader(source, file, block_bytes, start))
         self._n_plain_done = 0
         self._waiting = self._packed[::-1]
-        self._idle: list[SourceReader] = []
+        self._idle: list[SourceReader | ColumnarReader] = []
         self._n_busy = 0
         self._n_open = n_workers
         self._change = threading.Condition()
@@ -73,11 +76,11 @@ class Feed:
             claimed = self._claim()
             if claimed is None:
                 return None
-            if isinstance(claimed, SourceReader):
-                block = self._read_packed(claimed, workspace)
-            else:
+            if isinstance(claimed, tuple):
                 found = claimed[0].read(workspace, claimed[1])
                 block = self._counted(found) if found is not None else None
+            else:
+                block = self._read_packed(claimed, workspace)
             if block is not None:
                 return block
         return None
@@ -102,7 +105,7 @@ class Feed:
         for reader in self._packed:
             reader.close()
 
-    def _read_packed(self, reader: SourceReader, workspace: Workspace) -> Block | None:
+    def _read_packed(self, reader: SourceReader | ColumnarReader, workspace: Workspace) -> Block | None:
         found = None
         first, before = not reader.is_open, reader.disk_bytes
         try:
@@ -121,7 +124,7 @@ class Feed:
                 self._change.notify()
         return reader.index(*found) if found is not None else None
 
-    def _claim(self) -> tuple[SlicedFile, int] | SourceReader | None:
+    def _claim(self) -> tuple[SlicedFile, int] | SourceReader | ColumnarReader | None:
         with self._change:
             while not self._stopped:
                 # packed sources first: each of them keeps one worker busy at most, plain files are good for all others

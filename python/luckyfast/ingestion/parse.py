@@ -243,17 +243,19 @@ class Parser:
         data = block.workspace.buffer
         rows, starts, stops = self._rejects.row[:n], self._rejects.start[:n], self._rejects.stop[:n]
         reasons = self._rejects.reason[:n].copy()
-        lines = rows - block.rows[0]
+        numbers = rows - block.rows[0]
+        lines = numbers.copy()
+        if block.n_lines != block.rows[1] - block.rows[0]:
+            kernel.count_lines(data, block.row_start, starts, lines)
         if block.original is not None:
-            offsets, raws = block.original.take(lines)
-            reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
+            offsets, raws = block.original.take(numbers)
             sizes, raw = np.array([len(one) for one in raws], np.int64), np.frombuffer(b"".join(raws), np.uint8)
         else:
-            if block.n_lines != block.rows[1] - block.rows[0]:
-                kernel.count_lines(data, block.row_start, starts, lines)
             offsets, sizes = block.origin + starts, stops - starts
             raw = np.empty(int(sizes.sum()), np.uint8)
             kernel.take_rows(data, starts, stops, raw)
+        if block.is_projected:
+            reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
         report.rejects.append(Rejects(offsets, lines, reasons, sizes, raw))
         self._rejects.state[0] = 0
 

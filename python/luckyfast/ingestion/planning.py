@@ -250,6 +250,8 @@ def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, 
         action=places((choices.on,) if choices.on is not None else roles.action),
         visit=None if roles.visit is None else places(roles.visit),
         constants=() if table.filename is None else (table.filename.encode(),),
+        # whether rows are equal is seen in all of their columns
+        whole=rules.drop_duplicates and table.source.is_columnar,
         where=places([condition.column for _, conditions in rules.where for condition in conditions]),
     )
 

@@ -71,6 +71,7 @@ class IngestSummary:
         other_actions: how many actions with how many events became `<other>`.
         duplicates: as in the manifest.
         differences: how the files differ from each other, or nothing.
+        encodings: which files are not read as UTF-8, and why, or nothing.
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
@@ -90,6 +91,7 @@ class IngestSummary:
     other_actions: dict[str, int]
     duplicates: dict[str, Any]
     differences: str
+    encodings: str
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
@@ -535,6 +537,7 @@ class _Run:
             other_actions=others,
             duplicates=duplicates,
             differences=plan.reasons.get("files", ""),
+            encodings=plan.reasons.get("encoding", ""),
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,

@@ -155,7 +155,9 @@ class Study:
         """
         try:
             self._loop()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            if type(error) is not KeyboardInterrupt:
+                raise  # the machine wants the process to end: there is no time for more
             self.stopped = "stopped by Ctrl-C"
         self._end_running()
         self.journal.note("stop", self.clock.now_s, reason=self.stopped)
