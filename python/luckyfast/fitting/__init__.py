@@ -119,10 +119,10 @@ def fit(
     plan = {
         "dataset": str(data.path.resolve()),
         "counts": data.counts,
+        "seed": seed,
         "search": search,
         "space": made.to_dict(),
         "optimizer": optimizer or (GP_OPTIMIZER if search == "bayes" else DEFAULT_OPTIMIZER),
-        "seed": seed,
         "trials": trials,
     }
     with study_folder(folder, plan, resume=resume, overwrite=overwrite) as study:
