@@ -1,17 +1,20 @@
 """Histories from a CSV log, by luckyfast and by each peer, and how to read back what each of them wrote.
 
-Every writer is told the columns; see `tasks/ingest.py` for why each peer is used the way it is. A writer imports its
-system inside, so that a system is needed only where it runs.
+Every writer is told the columns, and may tell the seconds of its stages; see `tasks/ingest.py` for why each peer is
+used the way it is. A writer imports its system inside, so that a system is needed only where it runs.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from luckyfast.progress import NullProgress
 
 from .checksum import hash_names
 from .receipts import COLUMNS
@@ -50,10 +53,33 @@ def plan_log(values: Mapping[str, Any], out: Path) -> IngestPlan:
 # ---- luckyfast ------------------------------------------------------------------------------------------------------
 
 
-def _write_with_luckyfast(values: Mapping[str, Any], out: Path) -> None:
+class _Stages(NullProgress):
+    """Notes when each stage of an ingest begins and ends."""
+
+    def __init__(self) -> None:
+        self.marks = [("plan", time.perf_counter())]
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        del total, unit
+        self.marks.append((stage.lower(), time.perf_counter()))
+
+    def finish(self) -> None:
+        self.marks.append(("rest", time.perf_counter()))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage: planning, reading (scan and parse), merging (with writing), and all the rest."""
+        found: dict[str, float] = {}
+        ends = [at for _, at in self.marks[1:]] + [time.perf_counter()]
+        for (stage, start), end in zip(self.marks, ends, strict=True):
+            found[f"{stage}_s"] = found.get(f"{stage}_s", 0.0) + end - start
+        return found
+
+
+def _write_with_luckyfast(values: Mapping[str, Any], out: Path) -> dict[str, float]:
     """Ingest as a user would: the roles are named, all else is found out."""
     from luckyfast.ingestion import ingest
 
+    stages = _Stages()
     ingest(
         [values["csv"]],
         out / "dataset",
@@ -63,7 +89,9 @@ def _write_with_luckyfast(values: Mapping[str, Any], out: Path) -> None:
         visit=_VISIT,
         memory=values["memory_bytes"],
         workers=values["n_threads"],
+        progress=stages,
     )
+    return stages.seconds()
 
 
 def _read_luckyfast(out: Path) -> Iterator[Block]:
@@ -258,7 +286,7 @@ def _microseconds(times: pa.Array) -> npt.NDArray[np.int64]:
     return values
 
 
-WRITERS: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
+WRITERS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, float] | None]] = {
     "luckyfast": _write_with_luckyfast,
     "polars": _write_with_polars,
     "duckdb": _write_with_duckdb,

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
+from functools import lru_cache
 from typing import Literal
 
 from luckyfast.errors import SchemaError
@@ -304,6 +305,7 @@ def _find_epoch(values: Sequence[str], enough: float) -> TimeFormat | None:
     return None
 
 
+@lru_cache(4096)
 def _is_date(year: str, month: str, day: str) -> bool:
     number = int(year)
     if len(year) == 2:
