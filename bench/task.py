@@ -19,6 +19,7 @@ TASKS: dict[str, str] = {
     "ingest": "luckyfast.bench.tasks.ingest",
     "scan": "luckyfast.bench.tasks.scan",
     "parse": "luckyfast.bench.tasks.parse",
+    "jsonlines": "luckyfast.bench.tasks.jsonlines",
     "quality": "luckyfast.bench.tasks.quality",
 }
 """Where each task lives; a module there has one object named TASK."""

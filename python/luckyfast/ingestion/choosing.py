@@ -302,7 +302,7 @@ def _joined(log: _Log, names: Sequence[str]) -> list[str]:
     parts = [log.find(name).values for name in names]
     literals = _NO_VALUE.union(*(log.nulls.get(name, ()) for name in (*names, "time")))
     rows = zip(*parts, strict=True)
-    return [" ".join(row) for row in rows if all(part and part not in literals for part in row)]
+    return [" ".join(row) for row in rows if all(part.strip() and part not in literals for part in row)]
 
 
 def _split_names(given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
