@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,12 @@ CHECKPOINTS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 RUNGS = (Rung(1 / 9), Rung(1 / 3), Rung(1.0), Rung(1.0, 3.0))
 EPOCHS = 9
 
-Step = tuple[float, float, Mapping[str, Any]]
-"""Seconds from the worker's last step, a rank (less is better), and the settings that would be kept."""
+Run = Generator[tuple[int, int, Mapping[str, Any]], float, None]
 Method = Callable[[Landscape, int], "Worker"]
 
 
 class Worker:
-    """A method as several workers see it: each asks for steps, and tells when one has ended.
-
-    A coroutine would not do: what a worker is given may depend on what others ended meanwhile.
-    """
+    """A method as several workers see it: each asks for steps, and tells when one has ended."""
 
     def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
         """Begin a step.
@@ -120,71 +117,68 @@ class Own(Worker):
 
 
 class Stepwise(Worker):
-    """A method that trains a configuration on everything, pass by pass, and may give it up between."""
+    """A method that trains a configuration on everything, some passes at a time, and may give it up between."""
 
     def __init__(self, landscape: Landscape, seed: int) -> None:
-        self.landscape, self.seed, self.rng = landscape, seed, np.random.default_rng(seed)
-        self.waiting: list[Iterator[tuple[int, int, Mapping[str, Any]]]] = []
+        self.landscape, self.rng = landscape, np.random.default_rng(seed)
+        self.waiting: list[tuple[Run, float]] = []
+        self.given_default = False
 
-    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
-        """One configuration: (passes so far, passes after, settings), and again until it is done or given up."""
+    def runs(self) -> Run:
+        """One configuration: yields (passes so far, passes after, settings), is sent the loss, until it is given up."""
         raise NotImplementedError
 
-    def told(self, settings: Mapping[str, Any], epochs: int, loss: float) -> None:
-        """Take in a loss; the run that waits for it goes on after this."""
+    def draw(self) -> Mapping[str, Any]:
+        """The default configuration, then random ones that fit."""
+        if not self.given_default:
+            self.given_default = True
+            return DEFAULT
+        while True:
+            settings = decode(self.rng.uniform(size=len(SETTINGS)))
+            if self.landscape.fits(settings):
+                return settings
 
     def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
-        run = self.waiting.pop() if self.waiting else self.runs()
+        run, loss = self.waiting.pop() if self.waiting else (self.runs(), None)
         for _ in range(1000):
-            step = next(run, None)
-            if step is not None:
-                before, after, settings = step
-                return self.landscape.seconds(settings, after - before), (run, step)
-            run = self.runs()
+            try:
+                step = next(run) if loss is None else run.send(loss)
+            except StopIteration:
+                run, loss = self.runs(), None
+                continue
+            before, after, settings = step
+            return self.landscape.seconds(settings, after - before), (run, step)
         return None
 
     def end(self, token: Any) -> tuple[float, Mapping[str, Any]] | None:
         run, (_, after, settings) = token
         loss = self.landscape.loss(settings, after, rng=self.rng)
-        self.told(settings, after, loss)
-        self.waiting.append(run)
+        self.waiting.append((run, loss))
         return loss, settings
 
 
 class Random(Stepwise):
-    """Random configurations, each trained to the end; the default first."""
+    """Random configurations, each trained to the end."""
 
-    first = True
-
-    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
-        settings = DEFAULT if self.first else decode(self.rng.uniform(size=len(SETTINGS)))
-        self.first = False
-        if self.landscape.fits(settings):
-            yield 0, MAX_EPOCHS, settings
+    def runs(self) -> Run:
+        yield 0, MAX_EPOCHS, self.draw()
 
 
 class BestOfFirstPass(Stepwise):
-    """Many random configurations for one pass, the best of every nine to the end."""
+    """Random configurations for one pass, the best of every nine to the end."""
 
     def __init__(self, landscape: Landscape, seed: int) -> None:
         super().__init__(landscape, seed)
-        self.first = True
         self.losses: list[tuple[float, int, Mapping[str, Any]]] = []
 
-    def told(self, settings: Mapping[str, Any], epochs: int, loss: float) -> None:
-        if epochs == 1:
-            self.losses.append((loss, len(self.losses), settings))
-
-    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    def runs(self) -> Run:
         if len(self.losses) >= 9:
             settings = min(self.losses)[2]
             self.losses = []
             yield 1, MAX_EPOCHS, settings
-            return
-        settings = DEFAULT if self.first else decode(self.rng.uniform(size=len(SETTINGS)))
-        self.first = False
-        if self.landscape.fits(settings):
-            yield 0, 1, settings
+        else:
+            settings = self.draw()
+            self.losses.append(((yield 0, 1, settings), len(self.losses), settings))
 
 
 class Hyperband(Stepwise):
@@ -195,34 +189,27 @@ class Hyperband(Stepwise):
         self.queue: list[tuple[int, int, Mapping[str, Any]]] = []
         self.round: list[tuple[float, int, Mapping[str, Any]]] = []
         self.plan: list[tuple[int, int, int]] = []
-        self.n_running = 0
-        self.first = True
+        self.n_running = self.bracket = 0
 
-    def told(self, settings: Mapping[str, Any], epochs: int, loss: float) -> None:
-        self.round.append((loss, len(self.round), settings))
-        self.n_running -= 1
-
-    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    def runs(self) -> Run:
         if not self.queue and self.n_running == 0:
             self._next_round()
         if self.queue:
+            step = self.queue.pop(0)
             self.n_running += 1
-            yield self.queue.pop(0)
+            self.round.append(((yield step), len(self.round), step[2]))
+            self.n_running -= 1
 
     def _next_round(self) -> None:
         if self.plan:
             n_kept, before, after = self.plan.pop(0)
             self.queue = [(before, after, settings) for _, _, settings in sorted(self.round)[:n_kept]]
         else:
-            bracket = self.bracket = (getattr(self, "bracket", 0) - 1) % 4
-            n_first = math.ceil(4 / (bracket + 1) * 3**bracket)
-            epochs = [max(MAX_EPOCHS // 3 ** (bracket - k), 1) for k in range(bracket + 1)]
-            self.plan = [(max(n_first // 3**k, 1), epochs[k - 1], epochs[k]) for k in range(1, bracket + 1)]
-            while len(self.queue) < n_first:
-                settings = DEFAULT if self.first else decode(self.rng.uniform(size=len(SETTINGS)))
-                self.first = False
-                if self.landscape.fits(settings):
-                    self.queue.append((0, epochs[0], settings))
+            self.bracket = (self.bracket - 1) % 4
+            n_first = math.ceil(4 / (self.bracket + 1) * 3**self.bracket)
+            epochs = [max(MAX_EPOCHS // 3 ** (self.bracket - k), 1) for k in range(self.bracket + 1)]
+            self.plan = [(max(n_first // 3**k, 1), epochs[k - 1], epochs[k]) for k in range(1, self.bracket + 1)]
+            self.queue = [(0, epochs[0], self.draw()) for _ in range(n_first)]
         self.round = []
 
 
@@ -231,8 +218,6 @@ class Optuna(Stepwise):
 
     def __init__(self, landscape: Landscape, seed: int, sampler: str = "TPESampler", pruner: str = "NopPruner") -> None:
         super().__init__(landscape, seed)
-        import warnings
-
         import optuna
 
         warnings.simplefilter("ignore")
@@ -245,29 +230,19 @@ class Optuna(Stepwise):
         }
         self.study = optuna.create_study(sampler=getattr(optuna.samplers, sampler)(seed=seed), pruner=pruners[pruner]())
         self.study.enqueue_trial(DEFAULT)
-        self.by_pass = pruner != "NopPruner"
-        self.trials: dict[int, Any] = {}
-        self.last_loss = math.nan
+        self.passes = 1 if pruner != "NopPruner" else MAX_EPOCHS
 
-    def told(self, settings: Mapping[str, Any], epochs: int, loss: float) -> None:
-        self.last_loss = loss
-
-    def runs(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    def runs(self) -> Run:
         trial = self.study.ask()
         settings = {name: self._suggest(trial, name, kind, values) for name, (kind, values) in SETTINGS.items()}
         if not self.landscape.fits(settings):
             self.study.tell(trial, 2.0)
             return
-        if not self.by_pass:
-            yield 0, MAX_EPOCHS, settings
-            self.study.tell(trial, self.last_loss)
-            return
         loss = math.nan
-        for epoch in range(MAX_EPOCHS):
-            yield epoch, epoch + 1, settings
-            loss = self.last_loss
-            trial.report(loss, epoch + 1)
-            if epoch + 1 < MAX_EPOCHS and trial.should_prune():
+        for before in range(0, MAX_EPOCHS, self.passes):
+            loss = yield before, before + self.passes, settings
+            trial.report(loss, before + self.passes)
+            if before + self.passes < MAX_EPOCHS and trial.should_prune():
                 self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
                 return
         self.study.tell(trial, loss)

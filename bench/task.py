@@ -20,7 +20,9 @@ TASKS: dict[str, str] = {
     "scan": "luckyfast.bench.tasks.scan",
     "parse": "luckyfast.bench.tasks.parse",
     "jsonlines": "luckyfast.bench.tasks.jsonlines",
+    "training": "luckyfast.bench.tasks.training",
     "quality": "luckyfast.bench.tasks.quality",
+    "search": "luckyfast.bench.tasks.search",
 }
 """Where each task lives; a module there has one object named TASK."""
 

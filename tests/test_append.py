@@ -89,10 +89,10 @@ def test_appending_equals_ingesting_at_once(
 
 def test_many_shards_and_small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stretches that begin and end within the record batches of the old shards."""
-    from luckyfast.ingestion import merge, run
+    from luckyfast.ingestion import run, shards
 
-    monkeypatch.setattr(merge, "BATCH_PAIRS", 300)
-    monkeypatch.setattr(merge, "SHARD_BATCHES", 3)
+    monkeypatch.setattr(shards, "BATCH_PAIRS", 300)
+    monkeypatch.setattr(shards, "SHARD_BATCHES", 3)
     monkeypatch.setattr(run, "_MERGE_TARGET_BYTES", 5000)
     files = write_files(tmp_path / "raw", draw_rows(5, 20_000), [9000, 17_000])
     ingest(files, tmp_path / "at once", **ROLES)  # type: ignore[arg-type]

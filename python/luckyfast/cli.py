@@ -42,14 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = _parser().parse_args(arguments)
+    with _signals():
+        return _run(_parser().parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run one command; whatever goes wrong becomes a sentence and an exit code."""
     from luckyfast.terminal import print_error
 
     try:
-        with _signals():
-            code: int = options.run(options)
-            sys.stdout.flush()
-            return code
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print_error(error.message, error.hint)
         return 2
@@ -82,7 +86,7 @@ def _signals() -> Iterator[None]:
         nonlocal seen
         code = 128 + number
         if seen:
-            os.write(2, b"\nerror: stopped before everything was put in order; the next run says what is left\n")
+            os.write(2, b"\nerror: stopped at once, before everything was put in order\n")
             os._exit(code)
         seen = True
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -221,10 +221,12 @@ def _describe_findings(
 
 
 def _describe_dialect(dialect: Mapping[str, Any]) -> str:
+    columns = ", ".join(dialect["header"][:20]) + (", ..." if len(dialect["header"]) > 20 else "")
+    if dialect["form"] != "delimited":
+        return f"{dialect['form']}; columns {columns}"
     names = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe", " ": "blank"}
     delimiter = names.get(dialect["delimiter"], repr(dialect["delimiter"]))
     quotes = "no quotes" if dialect["quote"] is None else f"quotes {dialect['quote']}"
-    columns = ", ".join(dialect["header"][:20]) + (", ..." if len(dialect["header"]) > 20 else "")
     header = "header" if dialect["has_header"] else "no header, taken as"
     if dialect["form"] != "delimited":
         names = {"json": "JSON lines", "parquet": "Parquet", "arrow": "Arrow"}

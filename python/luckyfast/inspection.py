@@ -160,7 +160,16 @@ def _cut_sample(file: FilePlan, path: Path) -> FilePlan:
         stop = _engine.find_boundary(buffer, 0, _FILE_BYTES, False, False, file.dialect.delimiter, quote)
         data = data[: file.dialect.header_stop + (stop or _FILE_BYTES)]
     path.write_bytes(data)
-    return replace(file, source=Source(path, "none", len(data), form=file.source.form))
+    source = replace(
+        file.source,
+        path=path,
+        compression="none",
+        size_bytes=len(data),
+        member=None,
+        encoding="utf-8",
+        line_end="lf",
+    )
+    return replace(file, source=source)
 
 
 def _rename(sample: IngestSummary, names: dict[str, str]) -> IngestSummary:

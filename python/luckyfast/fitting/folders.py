@@ -1,9 +1,8 @@
-"""Folders that take their name when they are whole, and the folder in which a search waits to be resumed."""
+"""The folder in which a run of fit works and a search waits to be resumed, and the model that comes out of it."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,28 +11,14 @@ from typing import Any
 
 from luckyfast.errors import ModelError, OutputExistsError
 
-__all__ = ["JOURNAL", "new_folder", "study_folder"]
+__all__ = ["JOURNAL", "publish", "study_folder"]
 
 JOURNAL = "trials.jsonl"
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder that takes its final name only when everything in it is written."""
-    work = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    work.mkdir(parents=True)
-    try:
-        yield work
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
 def study_folder(model: Path, plan: dict[str, Any], *, resume: bool, overwrite: bool) -> Iterator[Path]:
-    """The folder of a search beside its model: it is left where a run ends early and trials have finished.
+    """The folder beside the model in which a run works: left there where it ends early and trials have finished.
 
     Raises:
         OutputExistsError: an earlier search is there, and nothing says what to do with it.
@@ -55,6 +40,14 @@ def study_folder(model: Path, plan: dict[str, Any], *, resume: bool, overwrite: 
     finally:
         if not _has_finished(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(work: Path, study: Path, model: Path) -> None:
+    """Give a model that is whole its name, in place of one that is there, and forget how it came about."""
+    if model.exists():
+        shutil.rmtree(model)
+    work.rename(model)
+    shutil.rmtree(study)
 
 
 def _has_finished(folder: Path) -> bool:

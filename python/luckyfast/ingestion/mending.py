@@ -193,7 +193,7 @@ def _create(path: Path, overwrite: bool) -> IO[bytes]:
 
 
 def _header_line(dialect: dict[str, Any]) -> bytes:
-    if not dialect["has_header"]:
+    if not dialect["has_header"] or dialect["form"] != "delimited":
         return b""
     mark, delimiter = dialect["quote"], dialect["delimiter"]
     fields = [

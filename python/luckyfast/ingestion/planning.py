@@ -122,7 +122,11 @@ def make_plan(
             )
         schema = out_path / "schema.toml"
     if schema is not None:
-        given = read_schema(schema) | {name: value for name, value in given.items() if value is not None}
+        known_form = read_schema(schema)
+        if append:
+            # mended rows are UTF-8, whatever the log was
+            known_form.pop("encoding", None)
+        given = known_form | {name: value for name, value in given.items() if value is not None}
         given = dict.fromkeys(_ARGUMENTS) | given
     if not 0.0 <= max_reject <= 1.0:
         raise SchemaError(f"--max-reject is a share between 0 and 1, not {max_reject}", hint="0.05 is 5 %")
