@@ -30,7 +30,7 @@ _NAMED_DELIMITERS = {
     "\\x01": "\x01",
 }
 _EXCEL_SEPARATOR = re.compile(rb"sep=([^\r\n])\r?\n")
-_REMARKS = re.compile(rb"(?:#[^\n]*\n)+")
+_REMARKS = re.compile(rb"(?:#[^\n]*\n(?:\r?\n)*)+")
 _DATA_FIELD = re.compile(rb"\s*(?:[-+]?\d[\d.,:/ TZ+-]*|\d{4}-\d{2}-\d{2}.*)\s*")
 
 
