@@ -531,7 +531,9 @@ def _add_bench(commands: Any) -> None:
         "Measure luckyfast beside its peers: time, CPU, peak memory of the process tree, checksum.",
         "examples:\n  luckyfast bench --quick\n  luckyfast bench ingest --runs 5 --systems luckyfast,polars",
     )
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="ingest, scan, parse, quality (default: all)")
+    parser.add_argument(
+        "tasks", nargs="*", metavar="TASK", help="ingest, scan, parse, jsonlines, quality (default: all)"
+    )
     parser.add_argument("--quick", action="store_true", help="small inputs: under 3 minutes")
     parser.add_argument("--systems", type=_columns, metavar="NAMES", help="only these systems")
     parser.add_argument("--runs", type=int, metavar="N", help="runs of each system (default: 3, quick: 1)")

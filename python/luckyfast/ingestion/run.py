@@ -389,7 +389,7 @@ class _Run:
         """Before the first spill: as the bytes read so far have filled the stores, the others will."""
         read = max(self.log.n_bytes, 1)
         total = sum(
-            file.source.size_bytes if file.source.is_plain else _USUAL_RATIO * file.source.size_bytes
+            file.source.size_bytes * (1 if file.source.is_plain or file.source.is_columnar else _USUAL_RATIO)
             for file in self.plan.files
         )
         scale = self.n_workers * max(1.0, total / read)
