@@ -13,12 +13,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from luckyfast import __version__
-from luckyfast.errors import LuckyfastError, UserError
+from luckyfast.errors import LuckyfastError, SchemaError, UserError
 
 __all__ = ["main"]
 
@@ -262,13 +262,22 @@ def _add_inspect(commands: Any) -> None:
 
 
 def _run_inspect(options: argparse.Namespace) -> int:
-    from luckyfast.ingest_report import print_dataset_inspection, print_raw_inspection
-    from luckyfast.inspection import inspect_dataset, inspect_raw, is_dataset
+    from luckyfast.ingest_report import print_dataset_inspection, print_raw_columns, print_raw_inspection
+    from luckyfast.inspection import inspect_columns, inspect_dataset, inspect_raw, is_dataset
 
     if len(options.path) == 1 and is_dataset(options.path[0]):
         print_dataset_inspection(inspect_dataset(options.path[0]), as_json=options.json)
-    else:
-        print_raw_inspection(inspect_raw(options.path, **_reading(options)), as_json=options.json)
+        return 0
+    settings = _reading(options)
+    try:
+        print_raw_inspection(inspect_raw(options.path, **settings), as_json=options.json)
+    except SchemaError:
+        # roles that cannot be told: show what there is to choose from, then say so
+        if not options.json:
+            form = {name: settings[name] for name in ("delimiter", "quote", "encoding", "columns")}
+            with suppress(UserError):
+                print_raw_columns(inspect_columns(options.path, **form))
+        raise
     return 0
 
 
