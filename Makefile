@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find engine kernels python bench -type f -not -path '*/__pycache__/*' -not -path 'bench/results/*')
 
-.PHONY: setup demo test test-all lint bench golden asan clean
+.PHONY: setup demo test test-all lint bench golden asan fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -51,6 +51,15 @@ asan: | $(VENV)/.dependencies
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset asan
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build --preset asan
 	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --preset asan
+
+# Needs clang. What it finds is written to build/fuzz; the corpus grows from run to run.
+FUZZ_SECONDS ?= 600
+fuzz: | $(VENV)/.dependencies
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset fuzz
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build --preset fuzz
+	mkdir -p build/fuzz/corpus
+	cd build/fuzz && ./engine/fuzz_engine -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -dict=$(CURDIR)/engine/tests/fuzz_engine.dict \
+		corpus $(CURDIR)/engine/tests/fuzz_seeds
 
 lint: | $(VENV)/.dependencies
 	$(BIN)/ruff check .

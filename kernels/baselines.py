@@ -6,7 +6,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["count_transitions", "fill_frequencies", "fill_groups", "fill_transitions"]
+__all__ = [
+    "add_neighbours",
+    "count_transitions",
+    "fill_frequencies",
+    "fill_groups",
+    "fill_transitions",
+    "select_nearest",
+    "subtract_products",
+]
 
 
 @njit(cache=True, nogil=True)
@@ -142,3 +150,86 @@ def fill_transitions(
             if row >= 0:
                 for action in range(rows.shape[1]):
                     rows[index, action] += table[row, action]
+
+
+@njit(cache=True, nogil=True)
+def subtract_products(
+    rows: NDArray[np.float32],
+    action_start: NDArray[np.int64],
+    holders: NDArray[np.int32],
+    amounts: NDArray[np.float32],
+    distances: NDArray[np.float32],
+) -> None:
+    """Take twice the product of each row and each vector of a sample from ``distances`` float32 [n, n_sample].
+
+    Vectors are given by action: action ``a`` is in the vectors ``holders[action_start[a]:action_start[a + 1]]`` with
+    the ``amounts`` beside them. ``rows`` is float32 [n, n_actions].
+    """
+    # PERF: where histories hold few of all actions this does less than a matrix product by the square of that share.
+    for row in range(len(rows)):
+        for action in range(rows.shape[1]):
+            twice = np.float32(2.0) * rows[row, action]
+            if twice != 0.0:
+                for place in range(action_start[action], action_start[action + 1]):
+                    distances[row, holders[place]] -= twice * amounts[place]
+
+
+@njit(cache=True, nogil=True)
+def select_nearest(distances: NDArray[np.float32], nearest: NDArray[np.int32]) -> None:
+    """Write the columns of the smallest distances of each row, smallest first, of equals the first column.
+
+    ``distances`` is float32 [n, n_sample]; ``nearest`` int32 [n, k], k at most n_sample, is overwritten.
+    """
+    # PERF: a histogram tells which distances can be among the k smallest; only those are sorted.
+    n_sample, k = distances.shape[1], nearest.shape[1]
+    n_bins = 1024
+    bins = np.empty(n_sample, np.int32)
+    counts = np.empty(n_bins + 1, np.int32)
+    candidates = np.empty(n_sample, np.int32)
+    values = np.empty(n_sample, np.float32)
+    for row in range(len(distances)):
+        low, high = distances[row, 0], distances[row, 0]
+        for index in range(n_sample):
+            low = min(low, distances[row, index])
+            high = max(high, distances[row, index])
+        scale = np.float32(n_bins) / max(high - low, np.float32(1e-30))
+        counts[:] = 0
+        for index in range(n_sample):
+            bin_ = min(np.int32((distances[row, index] - low) * scale), np.int32(n_bins))
+            bins[index] = bin_
+            counts[bin_] += 1
+        last, n_inside = 0, counts[0]
+        while n_inside < k:
+            last += 1
+            n_inside += counts[last]
+        n_candidates = 0
+        for index in range(n_sample):
+            if bins[index] <= last:
+                candidates[n_candidates] = index
+                values[n_candidates] = distances[row, index]
+                n_candidates += 1
+        order = np.argsort(values[:n_candidates], kind="mergesort")
+        for place in range(k):
+            nearest[row, place] = candidates[order[place]]
+
+
+@njit(cache=True, nogil=True)
+def add_neighbours(
+    nearest: NDArray[np.int32],
+    sample_start: NDArray[np.int64],
+    sample_actions: NDArray[np.int32],
+    sample_amounts: NDArray[np.float32],
+    own_share: float,
+    rows: NDArray[np.float32],
+) -> None:
+    """Mix each row of ``rows`` float32 [n, n_actions] with the mean of its neighbours ``nearest`` int32 [n, k].
+
+    Vector ``i`` of the sample has the actions ``sample_actions[sample_start[i]:sample_start[i + 1]]`` with the amounts
+    beside them.
+    """
+    weight = np.float32((1.0 - own_share) / nearest.shape[1])
+    for row in range(len(rows)):
+        rows[row] *= np.float32(own_share)
+        for neighbour in nearest[row]:
+            for place in range(sample_start[neighbour], sample_start[neighbour + 1]):
+                rows[row, sample_actions[place]] += weight * sample_amounts[place]

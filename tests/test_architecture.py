@@ -27,6 +27,8 @@ STAGES = [
     "batches",
     "models",
     "optimiser",
+    "checkpoint",
+    "course",
     "training",
     "search",
     "calibration",

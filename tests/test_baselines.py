@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -11,13 +12,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import DAY, habit_log, logs, opened, visits_of
-from luckyfast.kernels.baselines import count_transitions, fill_frequencies, fill_groups, fill_transitions
+from luckyfast.kernels.baselines import (
+    add_neighbours,
+    count_transitions,
+    fill_frequencies,
+    fill_groups,
+    fill_transitions,
+    select_nearest,
+    subtract_products,
+)
 
 from luckyfast import baselines
-from luckyfast.baselines import BASELINES, Baseline, DecayedFrequency, LastVisit, Markov, TifuKnn, fit_baseline
+from luckyfast.baselines import (
+    BASELINES,
+    Baseline,
+    DecayedFrequency,
+    LastVisit,
+    Markov,
+    TifuKnn,
+    _SampleIndex,
+    fit_baseline,
+)
 from luckyfast.dataset import Dataset
-from luckyfast.evaluation import assert_blind
-from luckyfast.windows import Split, first_visits, split_by_time, target_visits
+from luckyfast.evaluation import assert_blind, evaluate
+from luckyfast.windows import Split, first_visits, known_actions, split_by_time, target_visits
 
 Visits = list[tuple[int, list[int]]]
 
@@ -96,6 +114,39 @@ def test_transitions(rows: list, before_day: int) -> None:
                 np.testing.assert_allclose(found[row], expected[table_row[sources]].sum(axis=0))
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(0, 2**32 - 1))
+def test_neighbours(data: st.DataObject, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n_sample, V = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 9))
+    k = data.draw(st.integers(1, n_sample))
+    sample = (rng.integers(0, 3, (n_sample, V)) * (rng.random((n_sample, V)) < 0.5)).astype(np.float32)
+    rows = (rng.integers(0, 3, (5, V)) * (rng.random((5, V)) < 0.5)).astype(np.float32)
+    index = _SampleIndex.of(sample)
+    distances = np.tile(index.norms, (5, 1))
+    subtract_products(rows, index.action_start, index.holders, index.held, distances)
+    lengths = (rows**2).sum(axis=1, keepdims=True)
+    expected = ((rows[:, None] - sample[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(distances + lengths, expected)
+    nearest = np.empty((5, k), np.int32)
+    select_nearest(distances, nearest)
+    # Small whole numbers are exact, so equals are equal and the first of them comes first.
+    np.testing.assert_array_equal(nearest, np.argsort(expected, axis=1, kind="stable")[:, :k])
+    mixed = rows.copy()
+    add_neighbours(nearest, index.start, index.actions, index.amounts, 0.25, mixed)
+    for row in range(5):
+        mean = np.mean([sample[neighbour] for neighbour in nearest[row]], axis=0)
+        np.testing.assert_allclose(mixed[row], 0.25 * rows[row] + 0.75 * mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-38, 1e30])
+def test_nearest_of_extreme_distances(spread: float) -> None:
+    distances = (np.random.default_rng(0).random((3, 50)) * spread).astype(np.float32)
+    nearest = np.empty((3, 7), np.int32)
+    select_nearest(distances, nearest)
+    np.testing.assert_array_equal(nearest, np.argsort(distances, axis=1, kind="stable")[:, :7])
+
+
 @pytest.fixture(scope="module")
 def dataset() -> Iterator[Dataset]:
     with opened(habit_log(), batch_pairs=400) as opened_dataset:
@@ -138,6 +189,40 @@ def test_what_happens_after_the_test_begins_changes_no_fitted_value(kind: type[B
     assert fitted[0].keys() == fitted[1].keys()
     for name in fitted[0]:
         np.testing.assert_array_equal(fitted[0][name], fitted[1][name])
+
+
+@pytest.mark.parametrize("kind", BASELINES)
+def test_settings_are_chosen_as_if_each_were_fitted_alone(
+    kind: type[Baseline], dataset: Dataset, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "BLOCK_VALUES", 5 * dataset.n_actions)
+    known = known_actions(dataset, split.valid_start)
+    for learner, variants in kind().families():
+        learner.fit(dataset, split, before=split.valid_start)
+        losses = baselines._gains_lost(learner, variants, dataset, split, known)
+        for loss, changes in zip(losses, variants, strict=True):
+            alone = dataclasses.replace(learner, **changes).fit(dataset, split, before=split.valid_start)
+            measured = evaluate(alone, dataset, split, part="valid").figures
+            n_visits = sum(len(target_visits(h, split, "valid")) for h in dataset.batches())
+            assert -loss / n_visits == pytest.approx(measured["ndcg@10"].value, rel=1e-5)
+            likelihoods = baselines._log_likelihoods(alone, dataset, split, known)
+            for prior, likelihood in zip(alone.priors, likelihoods, strict=True):
+                scores = dataclasses.replace(alone, prior=prior)
+                nll = evaluate(scores, dataset, split, part="valid").figures["nll"].value
+                assert -likelihood / n_visits == pytest.approx(nll, rel=1e-4)
+
+
+def test_dense_and_sparse_samples_give_the_same(
+    dataset: Dataset, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(baselines, "SPARSE_SHARE", share)
+        scorer = TifuKnn(n_neighbours=5, within=0.937).fit(dataset, split)
+        histories = next(dataset.batches())
+        scores.append(np.concatenate([s for _, s in scorer.score(histories, target_visits(histories, split, "test"))]))
+    # Vectors that are equal to the last bit but one may change places.
+    assert np.isclose(*scores, rtol=1e-3, atol=1e-3).mean() > 0.95
 
 
 def test_last_visit_prefers_its_actions(dataset: Dataset, split: Split) -> None:

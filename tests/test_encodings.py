@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from luckyfast.errors import SchemaError
-from luckyfast.ingestion.encodings import TextStream, detect_encoding, detect_line_end, parse_encoding
+from luckyfast.ingestion.encodings import (
+    TextStream,
+    detect_encoding,
+    detect_line_end,
+    encode_text,
+    encoded_bytes,
+    parse_encoding,
+)
 
 SINGLE = ["cp1252", "iso8859-1", "iso8859-15", "cp850", "mac-roman", "cp437", "koi8-r"]
 
@@ -87,6 +95,7 @@ ROWS = "id;rayon\n" + "1;crémerie\n2;épicerie\n3;bœuf à l’étouffée\n4;pa
         (ROWS.encode() + b"5;\xe9t\xe9\n", "utf-8"),
         (b"id;rayon\n" + b"1;pain\n" * 50 + b"2;\xff\xfe\n", "utf-8"),
         (b"id,name\n" + b"1,x\n" * 9, "utf-8"),
+        ("id;libellé\n".encode("cp1252") + "1;T-LIGHT 7 £\n2;5 °\n".encode("cp1252") * 9, "cp1252"),
         ("客户,日期\n1,中文\n".encode(), "utf-8"),
         (b"id;r\n1;caf\xe9\n2;\x81t\xe9\n3;\xe0\n", "iso8859-1"),
     ],
@@ -113,3 +122,15 @@ def test_names_of_encodings() -> None:
     for wrong in ("klingon", "hex", "rot13"):
         with pytest.raises(SchemaError):
             parse_encoding(wrong)
+
+
+@given(st.binary(max_size=60), st.sampled_from([*SINGLE, "utf-16-le", "utf-16-be", "utf-32-be", "utf-8"]))
+def test_decoded_text_is_written_back_as_it_was(data: bytes, encoding: str) -> None:
+    text = decoded(data, encoding)
+    if encoding.startswith("utf-") and encoding != "utf-8":
+        try:
+            data.decode(encoding)
+        except UnicodeDecodeError:
+            return
+    assert encode_text(text, encoding) == data
+    assert encoded_bytes(np.frombuffer(text, np.uint8), encoding) == len(data)

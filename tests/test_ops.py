@@ -116,7 +116,7 @@ def test_loss(labels: list[list[int]], n_actions: int, far: bool) -> None:
     actions = np.array([label for row in labels for label in row], np.int64)
     weights = np.random.default_rng(n_actions).uniform(0.5, 2.0, len(labels)).astype(np.float32)
     logits = torch.randn(len(labels), n_actions, generator=torch.Generator().manual_seed(0)) * (40 if far else 2)
-    compare(lambda ops, values: ops.set_loss(values, start, actions, weights), logits)
+    compare(lambda ops, values: ops.set_loss(values, start, actions, weights, 3.0), logits)
 
 
 def segment_habits(dataset: Dataset, constants: Constants, wanted: np.ndarray | None = None) -> tuple[int, Habits]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ from naive_reader import read_rows
 from naive_times import naive_time
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
+from luckyfast.ingestion import ingest, run, shards
+from luckyfast.ingestion.disk import check_disk
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Source, TimeFormat
 from luckyfast.ingestion.run import Budget, run_plan
 from luckyfast.progress import NullProgress
@@ -181,10 +187,8 @@ def test_output_is_the_same_for_any_division_of_work(logs: list[Path], tmp_path:
 
 def test_cuts_depend_on_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small batches and shards, as the naive twin cuts them."""
-    from luckyfast.ingestion import merge
-
-    monkeypatch.setattr(merge, "BATCH_PAIRS", 50)
-    monkeypatch.setattr(merge, "SHARD_BATCHES", 3)
+    monkeypatch.setattr(shards, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(shards, "SHARD_BATCHES", 3)
     log = tmp_path / "log.csv"
     log.write_bytes(dirty_log(3, 3000))
     summary = run_plan(make_plan([log], tmp_path / "out"), budget=Budget(2, 1 << 12, 1 << 26, 1 << 20))
@@ -192,6 +196,40 @@ def test_cuts_depend_on_content_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     naive = write_dataset(events, tmp_path / "naive", batch_pairs=50, shard_batches=3)  # type: ignore[arg-type]
     assert read_folder(summary.path / "shards") == read_folder(naive / "shards")
     assert len(read_folder(naive / "shards")) > 3
+
+
+@pytest.mark.parametrize(
+    ("n_workers", "spills", "has_small"), [(1, False, True), (4, False, False), (1, True, False), (4, True, True)]
+)
+def test_giant_customers_are_sorted_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_workers: int, spills: bool, has_small: bool
+) -> None:
+    """Customers too large for the merge's memory, among small ones, give the bytes that the naive twin writes."""
+    monkeypatch.setattr(shards, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(run, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(shards, "SHARD_BATCHES", 3)
+    draw = random.Random(5)
+    lines = []
+    for customer, n_rows, n_visits in [(b"giant", 30_000, 5000), (b"twin", 9000, 900), (b"one visit", 20_000, 1)]:
+        for _ in range(n_rows):
+            visit = draw.randrange(n_visits)
+            day = b"2017-01-%02d" % draw.randrange(1, 4 if customer == b"giant" else 29)
+            lines.append(b"s,%s,%s,10:00,a%d,%s-%d\n" % (customer, day, draw.randrange(40), customer, visit))
+    lines += [
+        b"s,%d,2017-01-01,10:00,a%d,%d\n" % (draw.randrange(500), draw.randrange(40), i // 3)
+        for i in range(3000 if has_small else 0)
+    ]
+    draw.shuffle(lines)
+    log = tmp_path / "log.csv"
+    log.write_bytes(HEADER + b"".join(lines))
+    division = Budget(n_workers, 1 << 14, 300_000 if spills else 1 << 26, 0)
+    held = 0 if spills else 2_400_000
+    plan = make_plan([log], tmp_path / "out")
+    summary = run_plan(plan, budget=replace(division, merge_bytes=held + 200_000 * (n_workers + 2)))
+    assert (summary.n_spilled_runs > 0) == spills
+    events = [event for _, _, _, event in naive_events(log.read_bytes()) if event]
+    naive = write_dataset(events, tmp_path / "naive", batch_pairs=50, shard_batches=3)  # type: ignore[arg-type]
+    assert read_folder(summary.path / "shards") == read_folder(naive / "shards")
 
 
 def test_lookup(tmp_path: Path) -> None:
@@ -217,6 +255,45 @@ def test_lookup(tmp_path: Path) -> None:
         pa.table({"a": ["<unknown>", "bakery", "dairy"]})["a"]
         == pq.read_table(summary.path / "vocabulary.parquet")["action"]
     )
+
+
+class Listener(NullProgress):
+    """Adds up what it hears."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, list[float]] = {}
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        assert total is not None
+        self.stages[stage] = [total, 0.0]
+
+    def advance(self, amount: float) -> None:
+        self.stages[list(self.stages)[-1]][1] += amount
+
+
+def test_progress_tells_bytes_on_disk(logs: list[Path], tmp_path: Path) -> None:
+    """Of packed files too, so that the time left can be told."""
+    packed = []
+    for name, pack in (("a.csv.bz2", bz2.compress), ("b.csv.gz", gzip.compress)):
+        packed.append(tmp_path / name)
+        packed[-1].write_bytes(pack(dirty_log(8, 20_000)))
+    with zipfile.ZipFile(tmp_path / "c.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("c.csv", dirty_log(9, 1000))
+    heard = Listener()
+    ingest(
+        [*logs, *packed, tmp_path / "c.zip"],
+        tmp_path / "out",
+        customer="customer",
+        time="day,clock",
+        action="action",
+        visit="visit",
+        max_reject=1.0,
+        memory="1GB",
+        progress=heard,
+    )
+    total, done = heard.stages["Reading"]
+    assert done == total
+    assert total >= sum(path.stat().st_size for path in (*logs, *packed))
 
 
 class Interrupt(NullProgress):
@@ -245,6 +322,48 @@ def test_nothing_is_left_behind(logs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputExistsError):
         run_plan(gone, budget=ONE)
+
+
+def test_too_little_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    check_disk({tmp_path: free // 4})
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(InputError, match=r"GB will be written to .*other, where .* are free") as caught:
+        check_disk({tmp_path: 3 * free // 4, other: free})
+    assert "--temp" in (caught.value.hint or "")
+
+
+def test_spills_that_will_not_fit_stop_the_run(tmp_path: Path) -> None:
+    """On a disk of 1 MB the run stops at its first spill, with nothing written."""
+    temp, log = tmp_path / "temp", tmp_path / "log.csv"
+    temp.mkdir()
+    log.write_bytes(dirty_log(2, 80_000))
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from luckyfast.errors import InputError
+from luckyfast.ingestion.run import Budget, run_plan
+from test_run import make_plan
+plan = make_plan([Path({str(log)!r})], Path({str(tmp_path / "out")!r}), temp=Path({str(temp)!r}))
+try:
+    run_plan(plan, budget=Budget(2, 1 << 14, 240_000, 1 << 26))
+except InputError as error:
+    print(error.message, list(Path({str(temp)!r}).iterdir()))
+"""
+    mounted = f"mount -t tmpfs -o size=1m none {temp} && exec {sys.executable} -c '{code.replace(chr(39), chr(34))}'"
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("a small disk cannot be mounted here")
+    assert " will be written to " in done.stdout, done.stderr
+    assert done.stdout.endswith(" []\n")
+    assert sorted(tmp_path.iterdir()) == [log, temp]
 
 
 def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:

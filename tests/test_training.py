@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 from dataclasses import replace
@@ -13,12 +14,15 @@ import torch
 from log_rows import DAY, habit_log, opened
 from torch.nn import functional as F
 
+from luckyfast import course as course_module
 from luckyfast.batches import Segment
-from luckyfast.errors import DatasetError
+from luckyfast.course import Course
+from luckyfast.errors import DatasetError, ModelError
 from luckyfast.models import ModelConfig
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.ops import Ops
 from luckyfast.models.plain import PlainOps
+from luckyfast.progress import NullProgress
 from luckyfast.training import train, validate, visit_loss
 from luckyfast.windows import Split, split_by_time
 
@@ -165,6 +169,44 @@ def test_ctrl_c_keeps_the_best_model_so_far() -> None:
         loss = validate(model.network(), config, model.constants, dataset, split, "valid")["valid_loss"]
     assert model.interrupted
     assert loss == pytest.approx(kept[0]["valid_loss"], rel=1e-6)
+
+
+def test_a_loss_that_is_no_number_is_an_error_with_a_hint() -> None:
+    with opened(habit_log(n_customers=10)) as dataset, pytest.raises(ModelError, match="diverged") as caught:
+        train(dataset, split_by_time(dataset), replace(SMALL, learning_rate=1e30))
+    assert "lower learning rate than 1e+30" in str(caught.value)
+
+
+def test_a_later_divergence_keeps_the_best_epoch() -> None:
+    kept: list[dict[str, Any]] = []
+
+    class Poison(NullProgress):
+        """Spoils the weights after the second epoch; they are found where the optimiser holds them."""
+
+        def note(self, text: str) -> None:
+            if len(kept) == 1:
+                for course in gc.get_objects():
+                    if type(course) is Course:
+                        course.optimiser.weights.fill_(math.nan)
+
+    with opened(habit_log(n_customers=10)) as dataset:
+        split = split_by_time(dataset)
+        config = replace(SMALL, epochs=5, refit_epochs=0)
+        model = train(dataset, split, config, on_epoch=kept.append, progress=Poison())
+        loss = validate(model.network(), config, model.constants, dataset, split, "valid")["valid_loss"]
+    assert len(kept) == 2
+    assert loss == pytest.approx(min(line["valid_loss"] for line in kept), rel=1e-6)
+
+
+def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(SMALL, dropout=0.0, refit_epochs=0)
+    with opened(habit_log(n_customers=10)) as dataset:
+        split = split_by_time(dataset)
+        whole = train(dataset, split, config)
+        monkeypatch.setattr(course_module, "_BLOCK_LOGITS", 1)
+        blocks = train(dataset, split, config)
+    for name, array in whole.state.items():
+        np.testing.assert_allclose(blocks.state[name], array, atol=2e-4)
 
 
 def test_nothing_to_train_on_is_an_error() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luckyfast.calibration import Calibration, calibrate, log_softmax, mean_by_visit
+from luckyfast.calibration import Calibration, calibrate, mean_by_visit
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.kernels import baselines as kernels
 from luckyfast.kernels.ranking import rank_targets
@@ -31,6 +31,7 @@ __all__ = [
 BLOCK_VALUES = 2**20
 TABLE_VALUES = 2**24
 TUNING_TARGETS = 4096
+SPARSE_SHARE = 0.03
 DAY_US = 86_400_000_000
 
 
@@ -39,7 +40,7 @@ class Baseline(ABC):
     """A scorer with few parameters: what it saw of a customer, mixed with how popular actions are.
 
     Every baseline scores the log of ``(evidence + prior * popularity) / (sum of evidence + prior)``. Validation chooses
-    among ``variants()`` by NDCG@10, and then among ``priors`` by log-likelihood.
+    among the variants in ``families()`` by NDCG@10, and then among ``priors`` by log-likelihood.
 
     Args:
         prior: how much evidence the popularity weighs.
@@ -50,9 +51,9 @@ class Baseline(ABC):
     prior: float = 10.0
     popularity: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
 
-    def variants(self) -> list[Self]:
-        """The settings among which validation chooses."""
-        return [self]
+    def families(self) -> list[tuple[Self, list[dict[str, float]]]]:
+        """The settings among which validation chooses: what to fit, and settings that need no other fit."""
+        return [(self, [{}])]
 
     def fit(self, dataset: Dataset, split: Split, *, before: int | None = None) -> Self:
         """Learn from the visits before a time.
@@ -97,6 +98,19 @@ class Baseline(ABC):
         rows += np.float32(self.prior) * self.popularity
         rows /= total
         return np.log(rows, out=rows)
+
+    def _fill_each(
+        self,
+        variants: Sequence[dict[str, float]],
+        histories: Histories,
+        first: NDArray[np.int64],
+        targets: NDArray[np.int64],
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the evidence under each of some settings that need no other fit."""
+        for settings in variants:
+            rows = np.empty((len(targets), len(self.popularity)), np.float32)
+            replace(self, **settings)._fill(histories, first, targets, rows)  # type: ignore[arg-type]
+            yield rows
 
     def _learn(self, dataset: Dataset, before: int) -> None:
         """Learn what the baseline needs beside the popularity: nothing, unless it says otherwise."""
@@ -173,9 +187,9 @@ class DecayedFrequency(Baseline):
     half_life: float = 180.0
     time_kind: str = "clock"
 
-    def variants(self) -> list[Self]:
-        """The settings among which validation chooses."""
-        return [replace(self, half_life=half_life) for half_life in (15.0, 45.0, 90.0, 180.0, 360.0)]
+    def families(self) -> list[tuple[Self, list[dict[str, float]]]]:
+        """Half-lives; the fit is the same for all."""
+        return [(self, [{"half_life": half_life} for half_life in (15.0, 45.0, 90.0, 180.0, 360.0)])]
 
     def _learn(self, dataset: Dataset, before: int) -> None:
         self.time_kind = dataset.time_kind
@@ -252,13 +266,16 @@ class TifuKnn(Baseline):
     n_neighbours: int = 300
     own_share: float = 0.7
     sample: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32), repr=False)
+    index: _SampleIndex = field(default_factory=lambda: _SampleIndex.of(np.zeros((0, 0), np.float32)), repr=False)
 
-    def variants(self) -> list[Self]:
-        """The settings among which validation chooses."""
-        return [
-            replace(self, group_size=size, across=across, n_neighbours=n_neighbours, own_share=own_share)
-            for size, across in ((7, 0.7), (7, 0.9), (3, 0.9))
+    def families(self) -> list[tuple[Self, list[dict[str, float]]]]:
+        """Groups of visits, which make the vectors, and what to do with neighbours, for which vectors stay the same."""
+        shares = [
+            {"n_neighbours": n_neighbours, "own_share": own_share}
             for n_neighbours, own_share in ((100, 0.7), (300, 0.5), (300, 0.7), (300, 0.9))
+        ]
+        return [
+            (replace(self, group_size=size, across=across), shares) for size, across in ((7, 0.7), (7, 0.9), (3, 0.9))
         ]
 
     def _learn(self, dataset: Dataset, before: int) -> None:
@@ -278,10 +295,10 @@ class TifuKnn(Baseline):
             if n_found == n_wanted:
                 break
         self.sample = np.concatenate(parts)
+        self.index = _SampleIndex.of(self.sample)
 
     def _values_per_row(self) -> int:
-        # Distances, their order (of twice the width) and the chosen neighbours.
-        return len(self.popularity) + 4 * len(self.sample)
+        return len(self.popularity) + self.n_neighbours
 
     def _fill_own(
         self, histories: Histories, first: NDArray[np.int64], targets: NDArray[np.int64], rows: NDArray[np.float32]
@@ -301,16 +318,76 @@ class TifuKnn(Baseline):
         self, histories: Histories, first: NDArray[np.int64], targets: NDArray[np.int64], rows: NDArray[np.float32]
     ) -> None:
         self._fill_own(histories, first, targets, rows)
-        n_neighbours = min(self.n_neighbours, len(self.sample))
-        if n_neighbours == 0:
-            return
-        # The targets' own squared norms do not change who is nearest.
-        distances = np.einsum("ij,ij->i", self.sample, self.sample) - 2.0 * (rows @ self.sample.T)
-        nearest = np.argpartition(distances, n_neighbours - 1, axis=1)[:, :n_neighbours]
-        chosen = np.zeros_like(distances)
-        np.put_along_axis(chosen, nearest, np.float32((1.0 - self.own_share) / n_neighbours), axis=1)
-        rows *= np.float32(self.own_share)
-        rows += chosen @ self.sample
+        self._mix(rows, self._nearest(rows, self.n_neighbours))
+
+    def _fill_each(
+        self,
+        variants: Sequence[dict[str, float]],
+        histories: Histories,
+        first: NDArray[np.int64],
+        targets: NDArray[np.int64],
+    ) -> Iterator[NDArray[np.float32]]:
+        own = np.empty((len(targets), len(self.popularity)), np.float32)
+        self._fill_own(histories, first, targets, own)
+        members = [replace(self, **settings) for settings in variants]  # type: ignore[arg-type]
+        nearest = self._nearest(own, max(member.n_neighbours for member in members))
+        for member in members:
+            rows = own.copy()
+            member._mix(rows, nearest[:, : member.n_neighbours])
+            yield rows
+
+    def _nearest(self, rows: NDArray[np.float32], n_neighbours: int) -> NDArray[np.int32]:
+        """The nearest vectors of the sample, nearest first."""
+        index, sample = self.index, self.sample
+        nearest = np.empty((len(rows), min(n_neighbours, len(sample))), np.int32)
+        size = max(BLOCK_VALUES // max(len(sample), 1), 1)
+        sparse = len(index.held) < SPARSE_SHARE * sample.size
+        # A row's own length does not change the order of its distances and is left out.
+        for start in range(0, len(rows) if nearest.size else 0, size):
+            part = rows[start : start + size]
+            if sparse:
+                distances = np.tile(index.norms, (len(part), 1))
+                kernels.subtract_products(part, index.action_start, index.holders, index.held, distances)
+            else:
+                distances = np.matmul(np.float32(-2.0) * part, sample.T, dtype=np.float32)
+                distances += index.norms
+            kernels.select_nearest(distances, nearest[start : start + size])
+        return nearest
+
+    def _mix(self, rows: NDArray[np.float32], nearest: NDArray[np.int32]) -> None:
+        """Mix vectors with the mean of their neighbours."""
+        index = self.index
+        if nearest.size:
+            kernels.add_neighbours(nearest, index.start, index.actions, index.amounts, self.own_share, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _SampleIndex:
+    """What vectors hold, by vector and by action: the places that are not 0."""
+
+    norms: NDArray[np.float32]
+    start: NDArray[np.int64]
+    actions: NDArray[np.int32]
+    amounts: NDArray[np.float32]
+    action_start: NDArray[np.int64]
+    holders: NDArray[np.int32]
+    held: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, sample: NDArray[np.float32]) -> _SampleIndex:
+        vectors, actions = np.nonzero(sample)
+        amounts = sample[vectors, actions]
+        order = np.argsort(actions, kind="stable")
+        n_vectors, n_actions = sample.shape
+        return cls(
+            norms=np.einsum("ij,ij->i", sample, sample),
+            start=np.searchsorted(vectors, np.arange(n_vectors + 1)),
+            actions=actions.astype(np.int32),
+            amounts=amounts,
+            action_start=np.searchsorted(actions[order], np.arange(n_actions + 1)),
+            holders=vectors[order].astype(np.int32),
+            held=amounts[order],
+        )
 
 
 BASELINES: tuple[type[Baseline], ...] = (Popularity, LastVisit, PersonalFrequency, DecayedFrequency, Markov, TifuKnn)
@@ -333,36 +410,59 @@ def fit_baseline(kind: type[Baseline], dataset: Dataset, split: Split) -> tuple[
         'popularity'
     """
     known = known_actions(dataset, split.valid_start)
-
-    def loss(variant: Baseline, column: int) -> float:
-        fitted = variant.fit(dataset, split, before=split.valid_start)
-        return _validation_losses(fitted, dataset, split, known)[column]
-
-    best: Baseline = kind()
-    variants = best.variants()
-    if len(variants) > 1:
-        best = min(variants, key=lambda variant: loss(variant, 0))
+    choices = []
+    for learner, variants in kind().families():
+        learner.fit(dataset, split, before=split.valid_start)
+        losses = [0.0] * len(variants)
+        if len(kind().families()) * len(variants) > 1:
+            losses = _gains_lost(learner, variants, dataset, split, known)
+        choices += [(loss, learner, settings) for loss, settings in zip(losses, variants, strict=True)]
+    _, learner, settings = min(choices, key=lambda choice: choice[0])
+    best = replace(learner, **settings)  # type: ignore[arg-type]
     if len(best.priors) > 1:
-        best = min((replace(best, prior=prior) for prior in best.priors), key=lambda variant: loss(variant, 1))
-    calibration = calibrate(best.fit(dataset, split, before=split.valid_start), dataset, split)
+        likelihoods = _log_likelihoods(best, dataset, split, known)
+        best = replace(best, prior=best.priors[int(np.argmax(likelihoods))])
+    calibration = calibrate(best, dataset, split)
     return best.fit(dataset, split), calibration
 
 
-def _validation_losses(
-    scorer: Baseline, dataset: Dataset, split: Split, known: NDArray[np.bool_]
-) -> tuple[float, float]:
-    """Minus the mean NDCG@10 and minus the mean log-likelihood of the first validation targets."""
-    gain = log_likelihood = 0.0
+def _gains_lost(
+    learner: Baseline, variants: Sequence[dict[str, float]], dataset: Dataset, split: Split, known: NDArray[np.bool_]
+) -> list[float]:
+    """Minus the NDCG@10 of each variant, summed over the first validation targets."""
+    losses = [0.0] * len(variants)
+    for histories, first, targets in _tuning_blocks(learner, dataset, split):
+        labels = Labels.of(histories, targets, known)
+        for place, rows in enumerate(learner._fill_each(variants, histories, first, targets)):
+            metrics = np.empty((len(targets), 4))
+            rank_targets(learner._log_mixture(rows), labels.start, labels.actions, metrics)
+            losses[place] -= float(metrics[:, 3].sum())
+    return losses
+
+
+def _log_likelihoods(scorer: Baseline, dataset: Dataset, split: Split, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Log-likelihood of the first validation targets under each prior; the evidence is the same for all."""
+    totals = np.zeros(len(scorer.priors))
+    for histories, first, targets in _tuning_blocks(scorer, dataset, split):
+        labels = Labels.of(histories, targets, known)
+        (evidence,) = scorer._fill_each([{}], histories, first, targets)
+        for place, prior in enumerate(scorer.priors):
+            scores = replace(scorer, prior=prior)._log_mixture(evidence.copy())
+            totals[place] += float(mean_by_visit(scores, labels).sum())
+    return totals
+
+
+def _tuning_blocks(
+    scorer: Baseline, dataset: Dataset, split: Split
+) -> Iterator[tuple[Histories, NDArray[np.int64], NDArray[np.int64]]]:
+    """The first validation targets in blocks, with the first visit of the customer of each."""
     n_seen = 0
+    size = max(BLOCK_VALUES // scorer._values_per_row(), 1)
     for histories in dataset.batches():
         targets = target_visits(histories, split, "valid")[: TUNING_TARGETS - n_seen]
-        for block, scores in scorer.score(histories, targets):
-            labels = Labels.of(histories, block, known)
-            metrics = np.empty((len(block), 4))
-            rank_targets(scores, labels.start, labels.actions, metrics)
-            gain += float(metrics[:, 3].sum())
-            log_likelihood += float(mean_by_visit(log_softmax(scores), labels).sum())
+        first = first_visits(histories, targets)
+        for start in range(0, len(targets), size):
+            yield histories, first[start : start + size], targets[start : start + size]
         n_seen += len(targets)
         if n_seen >= TUNING_TARGETS:
             break
-    return -gain / max(n_seen, 1), -log_likelihood / max(n_seen, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,21 @@ class Segment:
     habits: Habits | None
     label_start: NDArray[np.int64]
     label_actions: NDArray[np.int64]
+
+    def part(self, start: int, stop: int) -> Segment:
+        """The moments ``start:stop`` of this segment, with all its steps."""
+        if start == 0 and stop >= len(self.visits):
+            return self
+        labels = self.label_start[start : stop + 1]
+        return replace(
+            self,
+            visits=self.visits[start:stop],
+            positions=self.positions[start:stop],
+            calendar=self.calendar[start:stop],
+            habits=None if self.habits is None else self.habits.part(start, stop),
+            label_start=labels - labels[0],
+            label_actions=self.label_actions[labels[0] : labels[-1]],
+        )
 
 
 def measure(

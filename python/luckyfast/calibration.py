@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,15 @@ from numpy.typing import NDArray
 from luckyfast.dataset import Dataset
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
-__all__ = ["Calibration", "calibrate", "log_softmax", "mean_by_visit"]
+__all__ = ["FREQUENT", "LOWEST", "RARE", "Calibration", "calibrate", "log_softmax", "mean_by_visit"]
 
 SAMPLE_VALUES = 2**24
 N_CANDIDATES = 10
+N_TAIL = 12
+RARE = float(np.log(0.02))
+FREQUENT = float(np.log(0.1))
+COMPANY_PRIOR = 20.0
+LOWEST = -80.0
 FLOOR = 30.0
 DISPERSIONS = (1e-3, 10.0)
 
@@ -25,8 +31,15 @@ class Calibration:
     """The map from scores to two probabilities: of the next single action, and of an action being in the next visit.
 
     With ``p = softmax(scores / temperature)`` for the next action, the chance that an action is in the next visit is
-    ``1 - (1 + dispersion * rate) ** (-1 / dispersion)`` with ``log rate = slope * log p + intercept + size_weight *
-    log(1 + mean_size)``, where ``mean_size`` is the mean number of distinct actions in the customer's earlier visits.
+    ``1 - (1 + dispersion * rate) ** (-1 / dispersion)``, where ``log rate`` is the sum of
+
+    - ``slope * log p + intercept``,
+    - ``size_weight * log(1 + mean_size)``, with the mean number of distinct actions in the customer's earlier visits,
+    - ``tail * min(log p - log 0.02, 0)``: what is rare for a customer comes by another law than what is frequent,
+    - ``company_weight * company * max(log p - log 0.1, 0)``, where ``company`` tells in how large visits the action
+      comes, as the log of their harmonic mean size over that of all actions: who is about to take an action that tends
+      to come alone is about to make a small visit, whatever their visits are otherwise.
+
     The first is temperature scaling (Guo et al., 2017). The second is the chance of at least one event where their
     number is negative binomial with that mean, a Poisson process whose intensity varies from visit to visit; as a link
     function, that of Aranda-Ordaz (1981). Dispersion 1 is the logistic curve, dispersion near 0 a Poisson process.
@@ -43,14 +56,17 @@ class Calibration:
     intercept: float = 0.0
     size_weight: float = 1.0
     dispersion: float = 1.0
+    tail: float = 0.0
+    company_weight: float = 0.0
+    company: tuple[float, ...] = field(default=(), repr=False)
 
     @classmethod
     def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Calibration:
         """Fit to scores and what happened; reads no more blocks than make 2^24 scores.
 
         The temperature minimises the mean over visits of the mean over their actions of ``-log p``. The chance is
-        fitted by maximum likelihood to each visit's ten most probable actions, those a user is shown, weighted by
-        one over their rank.
+        fitted by maximum likelihood to all actions of each visit, weighted by one over their rank, so that those a
+        user is shown count as much as all the others; from the eleventh rank on, a few ranks stand for all.
 
         Args:
             blocks: scores float32 [n, n_actions] and the labels of the same n visits.
@@ -69,7 +85,9 @@ class Calibration:
         if not any(len(labels.actions) for _, labels in sample):
             return cls()
         temperature = _fit_temperature(sample)
-        return cls(temperature, *_fit_chance(*_candidates(sample, temperature)))
+        company = _company(sample)
+        fitted = _fit_chance(*_candidates(sample, temperature, company))
+        return cls(temperature, *fitted, company=tuple(company.round(4).tolist()))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -96,25 +114,45 @@ class Calibration:
         Returns:
             float32 [n, n_actions], each in (0, 1).
         """
-        return self.chance(self.log_next_action(scores), mean_size[:, None])
+        return self.chance(self.log_next_action(scores), mean_size[:, None], self.pull)
 
-    def chance(self, log_next: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
+    @cached_property
+    def pull(self) -> NDArray[np.float32]:
+        """What company adds to the slope of each action where it is frequent, float32 [n_actions] or [1]."""
+        # For one action a larger probability never gives a smaller chance.
+        pull = self.company_weight * np.array(self.company or (0.0,))
+        return np.maximum(pull, 0.05 - self.slope).astype(np.float32)
+
+    def chance(
+        self,
+        log_next: NDArray[np.float32],
+        mean_size: NDArray[np.float64],
+        pull: NDArray[np.float32] | float = 0.0,
+    ) -> NDArray[np.float32]:
         """Chance of being in the next visit, from the log probability of being the next action (shapes broadcast)."""
         size = (self.size_weight * np.log1p(mean_size) + self.intercept).astype(np.float32)
+        # An action without any probability, as id 0 may be, is as good as one of a very small one.
+        log_p = np.maximum(log_next, np.float32(LOWEST))
+        log_rate = np.float32(self.slope) * log_p + size
+        log_rate += np.float32(self.tail) * np.minimum(log_p - np.float32(RARE), np.float32(0.0))
+        log_rate += pull * np.maximum(log_p - np.float32(FREQUENT), np.float32(0.0))
         # A bound keeps extreme fits of tiny samples from overflowing; chances there are 1 to every digit shown.
-        rate = np.exp(np.minimum(np.float32(self.slope) * log_next + size, np.float32(60.0)))
+        rate = np.exp(np.minimum(log_rate, np.float32(60.0)))
         dispersion = np.float32(self.dispersion)
         chances: NDArray[np.float32] = -np.expm1(-np.log1p(dispersion * rate) / dispersion)
         return chances
 
-    def to_dict(self) -> dict[str, float]:
-        """The five numbers by name, for JSON."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers by name, and ``company`` as a list, for JSON."""
+        return {**asdict(self), "company": list(self.company)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Read what :meth:`to_dict` gave."""
-        return cls(**{field.name: float(values[field.name]) for field in fields(cls)})
+        numbers = {
+            one.name: float(values[one.name]) for one in fields(cls) if one.name in values and one.name != "company"
+        }
+        return cls(**numbers, company=tuple(values.get("company", ())))
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
@@ -188,39 +226,74 @@ def _fit_temperature(sample: list[tuple[NDArray[np.float32], Labels]]) -> float:
     return 1.0 / inverse
 
 
+def _company(sample: list[tuple[NDArray[np.float32], Labels]]) -> NDArray[np.float64]:
+    """Log of the harmonic mean size of the visits with each action over that of all, float64 [n_actions].
+
+    An action that is in few visits of the sample stays near 0.
+    """
+    n_actions = sample[0][0].shape[1]
+    counts, inverse = np.zeros(n_actions), np.zeros(n_actions)
+    for _, labels in sample:
+        sizes = np.diff(labels.start)
+        counts += np.bincount(labels.actions, minlength=n_actions)
+        inverse += np.bincount(labels.actions, np.repeat(1.0 / np.maximum(sizes, 1), sizes), minlength=n_actions)
+    mean = counts.sum() / inverse.sum()
+    company: NDArray[np.float64] = np.log((counts + COMPANY_PRIOR) / (inverse * mean + COMPANY_PRIOR))
+    return company
+
+
 def _candidates(
-    sample: list[tuple[NDArray[np.float32], Labels]], temperature: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Features of each visit's most probable actions, most probable first, and whether they came."""
+    sample: list[tuple[NDArray[np.float32], Labels]], temperature: float, company: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Features of each visit's actions of some ranks, whether they came, and the weight of each rank.
+
+    Returns:
+        float64 [n_visits, n_ranks, 5]: log p, 1, log of size, log p where rare, and company times log p where frequent;
+        float64 [n_visits, n_ranks], 0 or 1; and float64 [n_ranks].
+    """
+    ranks, weights = _ranks(sample[0][0].shape[1] - 1)
     features, outcomes = [], []
     for scores, labels in sample:
         log_next = log_softmax(scores * np.float32(1.0 / temperature))
-        n_rows, n_actions = scores.shape
-        n_candidates = min(N_CANDIDATES, n_actions - 1)
-        best = np.argpartition(-scores[:, 1:], n_candidates - 1, axis=1)[:, :n_candidates] + 1
-        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1), axis=1)
+        n_rows = len(scores)
+        chosen = np.argsort(-scores[:, 1:], axis=1, kind="stable")[:, ranks - 1] + 1
         came = np.zeros(scores.shape, np.bool_)
         came[np.repeat(np.arange(n_rows), np.diff(labels.start)), labels.actions] = True
-        log_p = np.take_along_axis(log_next, best, axis=1).astype(np.float64)
+        log_p = np.maximum(np.take_along_axis(log_next, chosen, axis=1).astype(np.float64), -FLOOR)
         log_size = np.broadcast_to(np.log1p(labels.mean_size)[:, None], log_p.shape)
-        features.append(np.stack((log_p, np.ones_like(log_p), log_size), axis=2))
-        outcomes.append(np.take_along_axis(came, best, axis=1).astype(np.float64))
-    return np.concatenate(features), np.concatenate(outcomes)
+        rare = np.minimum(log_p - RARE, 0.0)
+        frequent = company[chosen] * np.maximum(log_p - FREQUENT, 0.0)
+        features.append(np.stack((log_p, np.ones_like(log_p), log_size, rare, frequent), axis=2))
+        outcomes.append(np.take_along_axis(came, chosen, axis=1).astype(np.float64))
+    return np.concatenate(features), np.concatenate(outcomes), weights
 
 
-def _fit_chance(features: NDArray[np.float64], outcomes: NDArray[np.float64]) -> tuple[float, float, float, float]:
+def _ranks(n_actions: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ranks from 1 and their weights: one over the rank, where a few ranks stand for all beyond the tenth."""
+    first = np.arange(1, min(N_CANDIDATES, n_actions) + 1)
+    if n_actions <= N_CANDIDATES:
+        return first, 1.0 / first
+    edges = np.geomspace(N_CANDIDATES + 0.5, n_actions + 0.5, min(N_TAIL, n_actions - N_CANDIDATES) + 1)
+    middle = np.sqrt(edges[:-1] * edges[1:]).round().astype(np.int64)
+    return np.append(first, middle), np.append(1.0 / first, np.log(edges[1:] / edges[:-1]))
+
+
+def _fit_chance(
+    features: NDArray[np.float64], outcomes: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, float, float, float, float, float]:
     """Fisher scoring for the chance of at least one negative binomial event, with a normal prior around the defaults.
 
     Args:
-        features: float64 [n_visits, n_candidates, 3]: log p, 1, log of size; the log rate is linear in them.
-        outcomes: float64 [n_visits, n_candidates], 0 or 1.
+        features: float64 [n_visits, n_ranks, 5], see :func:`_candidates`; the log rate is linear in them.
+        outcomes: float64 [n_visits, n_ranks], 0 or 1.
+        weights: float64 [n_ranks].
 
     Returns:
-        Slope, intercept, size weight and dispersion.
+        Slope, intercept, size weight, dispersion, tail and company weight.
     """
-    importance = np.tile(1.0 / np.arange(1, outcomes.shape[1] + 1), len(outcomes))
-    features, outcomes = features.reshape(-1, 3), outcomes.ravel()
-    prior = np.array([1.0, 0.0, 1.0, 1.0])
+    importance = np.tile(weights, len(outcomes))
+    features, outcomes = features.reshape(-1, features.shape[-1]), outcomes.ravel()
+    prior = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
     values = prior.copy()
     for _ in range(50):
         dispersion = values[-1]
@@ -231,7 +304,7 @@ def _fit_chance(features: NDArray[np.float64], outcomes: NDArray[np.float64]) ->
         growth = rate / (1.0 + dispersion * rate)
         slopes = np.column_stack((features * growth[:, None], (growth - hazard) / dispersion))
         gradient = slopes.T @ (importance * (chances - outcomes) / chances) + values - prior
-        information = (slopes * (importance * odds)[:, None]).T @ slopes + np.eye(4)
+        information = (slopes * (importance * odds)[:, None]).T @ slopes + np.eye(len(prior))
         step = np.linalg.solve(information, gradient)
         allowed = dispersion - np.clip(dispersion - step[-1], *DISPERSIONS)
         if allowed != step[-1]:
@@ -241,6 +314,7 @@ def _fit_chance(features: NDArray[np.float64], outcomes: NDArray[np.float64]) ->
         values = values - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
         if float(np.abs(step).max()) < 1e-7:
             break
-    slope, intercept, size_weight, dispersion = (float(value) for value in values)
+    slope, intercept, size_weight, tail, company_weight, dispersion = (float(value) for value in values)
     # A more probable action never gets the smaller chance.
-    return max(slope, 0.05), intercept, size_weight, dispersion
+    slope = max(slope, 0.05)
+    return slope, intercept, size_weight, dispersion, max(tail, 0.05 - slope), company_weight

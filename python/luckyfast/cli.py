@@ -13,12 +13,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from luckyfast import __version__
-from luckyfast.errors import LuckyfastError, UserError
+from luckyfast.errors import LuckyfastError, SchemaError, UserError
 
 __all__ = ["main"]
 
@@ -42,14 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = _parser().parse_args(arguments)
+    with _signals():
+        return _run(_parser().parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run one command; whatever goes wrong becomes a sentence and an exit code."""
     from luckyfast.terminal import print_error
 
     try:
-        with _signals():
-            code: int = options.run(options)
-            sys.stdout.flush()
-            return code
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print_error(error.message, error.hint)
         return 2
@@ -82,7 +86,7 @@ def _signals() -> Iterator[None]:
         nonlocal seen
         code = 128 + number
         if seen:
-            os.write(2, b"\nerror: stopped before everything was put in order; the next run says what is left\n")
+            os.write(2, b"\nerror: stopped at once, before everything was put in order\n")
             os._exit(code)
         seen = True
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
@@ -258,13 +262,22 @@ def _add_inspect(commands: Any) -> None:
 
 
 def _run_inspect(options: argparse.Namespace) -> int:
-    from luckyfast.ingest_report import print_dataset_inspection, print_raw_inspection
-    from luckyfast.inspection import inspect_dataset, inspect_raw, is_dataset
+    from luckyfast.ingest_report import print_dataset_inspection, print_raw_columns, print_raw_inspection
+    from luckyfast.inspection import inspect_columns, inspect_dataset, inspect_raw, is_dataset
 
     if len(options.path) == 1 and is_dataset(options.path[0]):
         print_dataset_inspection(inspect_dataset(options.path[0]), as_json=options.json)
-    else:
-        print_raw_inspection(inspect_raw(options.path, **_reading(options)), as_json=options.json)
+        return 0
+    settings = _reading(options)
+    try:
+        print_raw_inspection(inspect_raw(options.path, **settings), as_json=options.json)
+    except SchemaError:
+        # roles that cannot be told: show what there is to choose from, then say so
+        if not options.json:
+            form = {name: settings[name] for name in ("delimiter", "quote", "encoding", "columns")}
+            with suppress(UserError):
+                print_raw_columns(inspect_columns(options.path, **form))
+        raise
     return 0
 
 
@@ -527,7 +540,9 @@ def _add_bench(commands: Any) -> None:
         "Measure luckyfast beside its peers: time, CPU, peak memory of the process tree, checksum.",
         "examples:\n  luckyfast bench --quick\n  luckyfast bench ingest --runs 5 --systems luckyfast,polars",
     )
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="ingest, scan, parse, quality (default: all)")
+    parser.add_argument(
+        "tasks", nargs="*", metavar="TASK", help="ingest, scan, parse, jsonlines, quality (default: all)"
+    )
     parser.add_argument("--quick", action="store_true", help="small inputs: under 3 minutes")
     parser.add_argument("--systems", type=_columns, metavar="NAMES", help="only these systems")
     parser.add_argument("--runs", type=int, metavar="N", help="runs of each system (default: 3, quick: 1)")

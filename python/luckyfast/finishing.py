@@ -149,7 +149,7 @@ def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def _bounded(left_s: float | None) -> dict[str, float]:
+def _bounded(left_s: float | None) -> dict[str, Any]:
     # A refit stops between two batches, and a batch may take a while.
     return {} if left_s is None else {"budget_s": 0.95 * left_s}
 

@@ -69,6 +69,13 @@ class Habits:
         """The moment of each row, int64 [P]."""
         return np.repeat(np.arange(len(self.pair_start) - 1), np.diff(self.pair_start))
 
+    def part(self, start: int, stop: int) -> Habits:
+        """The habits at the moments ``start:stop``."""
+        bounds = self.pair_start[start : stop + 1]
+        rows = np.clip(self.row_start, start, start + len(bounds) - 1) - start
+        pairs = slice(bounds[0], bounds[-1])
+        return Habits(rows, bounds - bounds[0], self.actions[pairs], np.ascontiguousarray(self.features[:, pairs]))
+
 
 def compute_habits(
     histories: Histories,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luckyfast import _engine
+from luckyfast.ingestion.columnar import copy_beginning
+from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
+from luckyfast.ingestion.encodings import parse_encoding
+from luckyfast.ingestion.layout import main_tables, pool_columns, read_tables
+from luckyfast.ingestion.plan import Source
 from luckyfast.ingestion.planning import make_plan
-from luckyfast.ingestion.sources import open_source
+from luckyfast.ingestion.sources import find_sources, open_source
 
 if TYPE_CHECKING:
     from luckyfast.ingestion.plan import FilePlan, IngestPlan
     from luckyfast.ingestion.run import IngestSummary
 
-__all__ = ["DatasetInspection", "RawInspection", "inspect_dataset", "inspect_raw", "is_dataset"]
+__all__ = [
+    "DatasetInspection",
+    "RawColumn",
+    "RawInspection",
+    "inspect_columns",
+    "inspect_dataset",
+    "inspect_raw",
+    "is_dataset",
+]
 
 _N_FILES = 8
 _FILE_BYTES = 4 << 20
@@ -74,6 +88,51 @@ class DatasetInspection:
     actions_per_visit: dict[str, int]
 
 
+@dataclass(frozen=True)
+class RawColumn:
+    """A column of raw files in a sample: how many values are empty or differ, and the most frequent ones."""
+
+    name: str
+    share_empty: float
+    n_different: int
+    examples: list[str]
+
+
+def inspect_columns(
+    raw: str | Path | list[str | Path],
+    *,
+    delimiter: str | None = None,
+    quote: str | None = None,
+    encoding: str | None = None,
+    columns: str | list[str] | None = None,
+) -> list[RawColumn]:
+    """Say what the columns of raw files hold, for choosing roles where they cannot be told.
+
+    Args:
+        raw: files, folders or globs.
+        delimiter, quote, encoding, columns: as for `luckyfast.ingest`.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp()) / "log.csv"
+        >>> _ = path.write_text("a,b\\n1,x\\n1,\\n2,x\\n")
+        >>> inspect_columns(path)[1]
+        RawColumn(name='b', share_empty=0.3333, n_different=1, examples=['x'])
+    """
+    tables = read_tables(
+        find_sources([raw] if isinstance(raw, str | Path) else raw),
+        delimiter=None if delimiter is None else parse_delimiter(delimiter),
+        quote="detect" if quote is None else parse_quote(quote),
+        encoding=None if encoding is None else parse_encoding(encoding),
+        columns=columns.split(",") if isinstance(columns, str) else columns,
+    )
+    found = []
+    for column in pool_columns(main_tables(tables)):
+        filled = Counter(value for value in column.values if value)
+        empty = 1 - filled.total() / max(len(column.values), 1)
+        found.append(RawColumn(column.name, round(empty, 4), len(filled), [text for text, _ in filled.most_common(4)]))
+    return found
+
+
 def is_dataset(path: str | Path) -> bool:
     """Whether a path is a folder that `luckyfast ingest` wrote.
 
@@ -115,11 +174,11 @@ def inspect_raw(raw: str | Path | list[str | Path], **settings: Any) -> RawInspe
         rules = replace(plan.rules, min_visits=1, top_actions=None)
         sample_plan = replace(plan, files=tuple(files), rules=rules, max_reject=1.0, temp=None)
         sample = _rename(
-            run_plan(sample_plan), {str(f.source.path): str(c.source.path) for f, c in zip(files, chosen, strict=True)}
+            run_plan(sample_plan), {f.source.label: c.source.label for f, c in zip(files, chosen, strict=True)}
         )
     dialects: list[tuple[int, dict[str, Any]]] = []
     for file in plan.files:
-        described = describe_dialect(file.dialect)
+        described = describe_dialect(file)
         known = next((i for i, (_, own) in enumerate(dialects) if own == described), None)
         if known is None:
             dialects.append((1, described))
@@ -136,13 +195,15 @@ def inspect_raw(raw: str | Path | list[str | Path], **settings: Any) -> RawInspe
         nulls={role: [text.decode() for text in texts] for role, texts in plan.nulls.items() if texts},
         differences=plan.reasons.get("files", ""),
         sample=sample,
-        sampled_files=[str(file.source.path) for file in chosen],
+        sampled_files=[file.source.label for file in chosen],
         rows_estimated=_estimate(plan, sample, n_bytes),
     )
 
 
 def _cut_sample(file: FilePlan, path: Path) -> FilePlan:
     """The beginning of a file, cut behind a record, as a file of its own."""
+    if file.source.is_columnar:
+        return replace(file, source=Source(path, "none", copy_beginning(file.source, path), form="arrow"))
     limit = file.dialect.header_stop + _FILE_BYTES
     with open_source(file.source) as stream:
         pieces, n = [], 0
@@ -156,7 +217,16 @@ def _cut_sample(file: FilePlan, path: Path) -> FilePlan:
         stop = _engine.find_boundary(buffer, 0, _FILE_BYTES, False, False, file.dialect.delimiter, quote)
         data = data[: file.dialect.header_stop + (stop or _FILE_BYTES)]
     path.write_bytes(data)
-    return replace(file, source=replace(file.source, path=path, compression="none", size_bytes=len(data)))
+    source = replace(
+        file.source,
+        path=path,
+        compression="none",
+        size_bytes=len(data),
+        member=None,
+        encoding="utf-8",
+        line_end="lf",
+    )
+    return replace(file, source=source)
 
 
 def _rename(sample: IngestSummary, names: dict[str, str]) -> IngestSummary:
@@ -169,7 +239,7 @@ def _rename(sample: IngestSummary, names: dict[str, str]) -> IngestSummary:
 
 
 def _estimate(plan: IngestPlan, sample: IngestSummary, n_bytes: int) -> int | None:
-    if any(file.source.compression != "none" for file in plan.files) or not sample.bytes_read:
+    if not all(file.source.is_plain for file in plan.files) or not sample.bytes_read:
         return None
     n_header = sum(file.dialect.header_stop for file in plan.files)
     return round(sample.counts["rows_read"] * (n_bytes - n_header) / sample.bytes_read)

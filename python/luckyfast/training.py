@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional as F
 
-from luckyfast.batches import Constants, Segment, cut_segment, measure, training_batches
+from luckyfast.batches import Constants, measure
+from luckyfast.checkpoint import Checkpoint, Progressed
+from luckyfast.course import Course, visit_loss
 from luckyfast.dataset import Dataset
-from luckyfast.errors import DatasetError
-from luckyfast.models import ModelConfig, build
+from luckyfast.errors import DatasetError, ModelError
+from luckyfast.models import ModelConfig
 from luckyfast.models.network import Network
-from luckyfast.models.ops import Ops
 from luckyfast.models.trained import TrainedModel, score_visits
-from luckyfast.optimiser import Optimiser
 from luckyfast.progress import NullProgress, Progress
 from luckyfast.windows import Labels, Part, Split, known_actions, target_visits
 
-__all__ = ["refit", "train", "validate", "visit_loss"]
+__all__ = ["choose_device", "refit", "train", "validate", "visit_loss"]
 
 PATIENCE = 0.3
 """Share of all epochs without a better validation loss, after which training ends."""
-WARM_UP = 0.05
 REFIT_RATE = 0.3
-SHARED_RATE = 3.0
-"""Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
 VALIDATION_VISITS = 20_000
 VALIDATION_POWER = 0.25
 """The same ``size_power`` for every configuration's validation loss: losses can be compared whatever was trained on."""
@@ -48,6 +44,8 @@ def train(
     customers: float = 1.0,
     every_epoch: bool = True,
     threads: int = 1,
+    device: str = "auto",
+    checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     progress: Progress | None = None,
 ) -> TrainedModel:
@@ -56,7 +54,8 @@ def train(
     The first part of the time trains on visits before ``split.valid_start`` and keeps the weights with the least
     validation loss. Then, with ``config.refit_epochs``, training goes on over all visits before ``split.test_start``;
     :attr:`TrainedModel.blind` is the model as it was before it saw validation, for calibration. Without a binding
-    budget the result depends on dataset, split, settings and seed alone. Ctrl-C ends training and keeps the best.
+    budget the result depends on dataset, split, settings, seed and threads alone. Ctrl-C ends training and keeps the
+    best, and so does a loss that is no longer a number.
 
     Args:
         dataset: the dataset.
@@ -66,7 +65,10 @@ def train(
         customers: share of the customers to train on, a random sample that a larger share holds too; validation takes
             all of them.
         every_epoch: whether to validate after each epoch, and not only after the last.
-        threads: torch threads.
+        threads: cores to use.
+        device: of torch; ``auto`` is CUDA where there is a GPU, and else the CPU.
+        checkpoint: file to keep the training in, every half minute, until its end. Where it exists, training goes on
+            from it, with the same result as if it had never stopped.
         on_epoch: receives the line of curve.jsonl after each epoch: epoch, seconds, losses, hits, learning_rate.
         progress: listener.
 
@@ -75,6 +77,7 @@ def train(
 
     Raises:
         DatasetError: there is no visit before validation.
+        ModelError: the loss was no number before the first validation; or the checkpoint belongs to something else.
 
     Example:
         >>> model = train(dataset, split_by_time(dataset), ModelConfig(epochs=1, hidden=8))
@@ -93,38 +96,70 @@ def train(
     )
     if constants.n_visits == 0:
         raise DatasetError(f"{dataset.path} has no visit before validation", hint="choose a later validation time")
-    interrupted, best_loss, n_worse, n_epochs = False, math.inf, 0, 0
+    kept = Checkpoint(checkpoint, _key(dataset, split, config, customers))
+    interrupted, best, lines = False, _Best(), list[dict[str, Any]]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        course = _Course(dataset.sample(customers), config, constants)
-        best = course.average
+        course = Course(dataset.sample(customers), config, constants, device=choose_device(device))
+
+        def progressed() -> Progressed:
+            state = course.progressed()
+            own = {"best_loss": best.loss, "n_worse": best.n_worse, "lines": lines}
+            arrays = {f"best.{name}": array for name, array in best.state.items()}
+            return Progressed({"course": state.values, **own}, state.arrays | arrays)
+
+        earlier = kept.load()
+        if earlier is not None:
+            course.go_on_from(Progressed(earlier.values["course"], earlier.arrays))
+            best = _Best(
+                earlier.values["best_loss"],
+                earlier.values["n_worse"],
+                {name[5:]: array for name, array in earlier.arrays.items() if name.startswith("best.")},
+            )
+            for line in earlier.values["lines"]:
+                lines.append(line)
+                if on_epoch:
+                    on_epoch(line)
         n_planned = config.epochs + config.refit_epochs
         listener.start("Training", 1.0, "share")
         try:
             limit_s = (0.9 * budget_s - (time.monotonic() - began)) * config.epochs / n_planned
-            for epoch in course.run(split.valid_start, config.epochs, config.learning_rate, limit_s, listener):
+            for epoch in course.run(
+                split.valid_start,
+                config.epochs,
+                config.learning_rate,
+                limit_s,
+                listener,
+                lambda: kept.save_in_time(progressed),
+            ):
                 if not (every_epoch or course.finished):
                     continue
                 validation_began = time.monotonic()
                 epoch |= validate(course.average, config, constants, dataset, split, "valid")
                 epoch["valid_seconds"] = time.monotonic() - validation_began
-                n_epochs += 1
                 listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
+                lines.append({"epoch": len(lines) + 1, "seconds": time.monotonic() - began, **epoch})
                 if on_epoch:
-                    on_epoch({"epoch": n_epochs, "seconds": time.monotonic() - began, **epoch})
-                n_worse = n_worse + 1 if epoch["valid_loss"] >= best_loss else 0
-                if n_worse == 0:
-                    best_loss, best = epoch["valid_loss"], copy.deepcopy(course.average)
-                if n_worse >= max(3.0, PATIENCE * config.epochs):
+                    on_epoch(lines[-1])
+                best.meet(epoch["valid_loss"], course.average)
+                if best.n_worse >= max(3.0, PATIENCE * config.epochs):
                     break
         except KeyboardInterrupt:
             interrupted = True
+        except FloatingPointError as error:
+            if not best.state:
+                rate = config.learning_rate
+                hint = f"train with a lower learning rate than {rate:g}"
+                raise ModelError(f"training diverged: {error}", hint=hint) from error
+            listener.note(f"{error}: the best epoch is kept")
         listener.finish()
-    state = _freeze(best)
+    state = best.state or _freeze(course.average)
     model = TrainedModel(config, constants, state, blind_state=state, interrupted=interrupted)
     if config.refit_epochs and not interrupted:
         limit_s = 0.95 * budget_s - (time.monotonic() - began)
-        model = refit(model, dataset, split, budget_s=limit_s, threads=threads, progress=listener)
+        model = refit(model, dataset, split, budget_s=limit_s, threads=threads, device=device, progress=listener)
+    if not model.interrupted:
+        kept.remove()
     return model
 
 
@@ -135,6 +170,7 @@ def refit(
     *,
     budget_s: float = math.inf,
     threads: int = 1,
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> TrainedModel:
     """Train a model further, over all visits before the test: the last of them are the most like what comes.
@@ -144,11 +180,13 @@ def refit(
         dataset: the dataset.
         split: where the test begins.
         budget_s: wall-clock seconds; the schedule is fitted into them.
-        threads: torch threads.
+        threads: cores to use.
+        device: of torch; ``auto`` is CUDA where there is a GPU, and else the CPU.
         progress: listener.
 
     Returns:
-        The model; its :attr:`~TrainedModel.blind` is the one given. Ctrl-C gives back the one given.
+        The model; its :attr:`~TrainedModel.blind` is the one given. Ctrl-C, or a loss that is no longer a number, gives
+        back the one given.
 
     Example:
         >>> split = split_by_time(dataset)
@@ -164,110 +202,51 @@ def refit(
     constants = replace(model.constants, known=known_actions(dataset, split.test_start))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        course = _Course(dataset, config, constants, replace(model, constants=constants).network())
+        start = replace(model, constants=constants).network()
+        course = Course(dataset, config, constants, start, device=choose_device(device))
         listener.start("Refitting", 1.0, "share")
         try:
-            for _ in course.run(
-                split.test_start, config.refit_epochs, REFIT_RATE * config.learning_rate, budget_s, listener
-            ):
+            rate = REFIT_RATE * config.learning_rate
+            for _ in course.run(split.test_start, config.refit_epochs, rate, budget_s, listener):
                 pass
         except KeyboardInterrupt:
             return replace(model, interrupted=True)
+        except FloatingPointError as error:
+            listener.note(f"{error}: the model before the refit is kept")
+            return model
         listener.finish()
     return replace(model, constants=constants, state=_freeze(course.average))
 
 
-class _Course:
-    """A network on its way: optimiser, averaged weights, and the loop over histories."""
+def choose_device(name: str) -> str:
+    """Turn ``auto`` into a device that torch has here.
 
-    def __init__(
-        self, dataset: Dataset, config: ModelConfig, constants: Constants, start: Network | None = None
-    ) -> None:
-        self.dataset, self.config, self.constants = dataset, config, constants
-        self.network = build(config, constants)
-        if start is not None:
-            self.network.load_state_dict(start.state_dict())
-        self.average = copy.deepcopy(self.network).eval()
-        self.optimiser = Optimiser(
-            self.network,
-            self.average,
-            quick=[] if self.network.residual is None else [self.network.residual.shared],
-            quick_scale=SHARED_RATE,
-            decay=config.weight_decay,
-            ema_decay=config.ema_decay,
-        )
-        self.rng = np.random.default_rng(config.seed)
-        self.finished = False
-
-    def run(
-        self, stop_time: int, epochs: int, peak_rate: float, limit_s: float, listener: Progress
-    ) -> Iterator[dict[str, float]]:
-        """Train on all visits before a time; yields the mean loss and the learning rate at the end of each epoch.
-
-        Where the time does not suffice for all epochs, an epoch is the same share of the time instead.
-        """
-        config, constants, began = self.config, self.constants, time.monotonic()
-        share, n_rounds, losses = 0.0, 0, []
-        n_visits = sum(int((histories.visit_time < stop_time).sum()) for histories in self.dataset.batches())
-        n_done, span = 0, max(stop_time - int(self.dataset.manifest["time"]["min"]), 1)
-        while share < 1:
-            for batch in training_batches(
-                self.dataset, constants, stop_time, config.batch_visits, config.segment_visits, self.rng
-            ):
-                state = self.network.start(len(batch.first))
-                self.network.train()
-                for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
-                    segment = cut_segment(
-                        batch,
-                        constants,
-                        offset,
-                        config.segment_visits,
-                        None,
-                        habit=config.habit,
-                        n_threads=torch.get_num_threads(),
-                    )
-                    state = tuple(part[: segment.shape[1]].detach() for part in state)
-                    logits, state = self.network(segment, state)
-                    age = (stop_time - batch.histories.visit_time[segment.visits]) / span
-                    loss = visit_loss(
-                        logits, segment, config.size_power, 2.0 ** (-config.recency * age), ops=self.network.ops
-                    )
-                    rate = peak_rate * _schedule(share)
-                    self._step(loss, rate)
-                    losses.append(float(loss.detach()))
-                    n_done += len(segment.visits)
-                    spent = (time.monotonic() - began) / max(limit_s, 1e-9)
-                    share, before = min(max(n_done / (epochs * n_visits), spent, share), 1.0), share
-                    listener.advance(share - before)
-                    if share == 1:
-                        break
-                if share * epochs >= n_rounds + 1 or share == 1:
-                    n_rounds = int(share * epochs)
-                    self.finished = share == 1
-                    yield {"train_loss": float(np.mean(losses)), "learning_rate": rate}
-                    losses = []
-                if share == 1:
-                    break
-
-    def _step(self, loss: Tensor, rate: float) -> None:
-        if not torch.isfinite(loss):
-            return
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step(rate)
-
-
-def visit_loss(
-    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None, *, ops: Ops
-) -> Tensor:
-    """Mean of ``-log p(action)`` over the actions of visits, of one of n weighing ``n ** -size_power`` each.
-
-    With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same and
-    ``p`` is the distribution of one action drawn from it. ``visit_weights`` float64 [n_moments] come on top.
+    Example:
+        >>> choose_device("cpu")
+        'cpu'
     """
-    weights = np.maximum(np.diff(segment.label_start), 1.0) ** -size_power
-    if visit_weights is not None:
-        weights = weights * visit_weights
-    return ops.set_loss(logits, segment.label_start, segment.label_actions, weights.astype(np.float32))
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class _Best:
+    """The best epoch so far, and for how long there was no better one."""
+
+    loss: float = math.inf
+    n_worse: int = 0
+    state: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def meet(self, loss: float, network: Network) -> None:
+        self.n_worse = self.n_worse + 1 if loss >= self.loss else 0
+        if self.n_worse == 0:
+            self.loss, self.state = loss, _freeze(network)
+
+
+def _key(dataset: Dataset, split: Split, config: ModelConfig, customers: float) -> dict[str, Any]:
+    about = {name: dataset.manifest[name] for name in ("counts", "time")}
+    return {"dataset": about, "split": asdict(split), "model": config.to_dict(), "customers": customers}
 
 
 def validate(
@@ -302,10 +281,5 @@ def validate(
     return {f"{part}_loss": loss, f"{part}_hit1": hit1, f"{part}_hit3": hit3}
 
 
-def _schedule(share: float) -> float:
-    """Learning rate relative to its peak: a short rise, then half a cosine down to zero."""
-    return min(1.0, (share + 1e-3) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _freeze(network: Network) -> dict[str, Any]:
-    return {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
+def _freeze(network: Network) -> dict[str, NDArray[np.float32]]:
+    return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}

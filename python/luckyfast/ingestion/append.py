@@ -21,9 +21,9 @@ from luckyfast.kernels import parse as parse_kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luckyfast.ingestion.plan import IngestPlan
+    from luckyfast.ingestion.plan import IngestPlan, Source
 
-__all__ = ["Base", "ShardRun", "content_id", "open_base"]
+__all__ = ["Base", "ShardRun", "content_id", "content_ids", "open_base"]
 
 _SAMPLE_BYTES = 1 << 20
 _N_PIECES = 128
@@ -64,6 +64,17 @@ def content_id(path: Path) -> str:
     return digest.hexdigest()
 
 
+def content_ids(sources: Sequence[Source]) -> list[str]:
+    """The `content_id` of each source; that of an entry of a zip archive is also told by its name."""
+    of_path = {path: content_id(path) for path in dict.fromkeys(source.path for source in sources)}
+    return [
+        of_path[source.path]
+        if source.member is None
+        else hashlib.blake2b(f"{of_path[source.path]}/{source.member}".encode(), digest_size=16).hexdigest()
+        for source in sources
+    ]
+
+
 class _Batch(NamedTuple):
     """One record batch of a shard: where it lies, and where its customers, name bytes, visits and events begin."""
 
@@ -81,6 +92,8 @@ class ShardRun(Run):
         shards: as in its manifest.
         ids: uint32, for each row of its vocabulary the id in the run's vocabulary.
     """
+
+    has_columns = False
 
     def __init__(self, folder: Path, shards: Sequence[dict[str, Any]], ids: NDArray[np.uint32]) -> None:
         self._ids = ids
@@ -115,7 +128,8 @@ class ShardRun(Run):
             low, high = max(a - batch.starts[0], 0), min(b - batch.starts[0], batch.n_customers)
             if low < high:
                 parts.append(_cut(segment, low, high, batch.starts[0], batch.starts[1]))
-        return Segment(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        columns = (np.concatenate(column) for column in zip(*(part[:-2] for part in parts), strict=True))
+        return Segment._make((*columns, a, int(self.starts[1, first])))
 
 
 def _cut(segment: Segment, low: int, high: int, first_customer: int, first_byte: int) -> Segment:
@@ -134,6 +148,8 @@ def _cut(segment: Segment, low: int, high: int, first_customer: int, first_byte:
         segment.key[visits],
         segment.actions[events[0] : events[1]],
         segment.rows,
+        first_customer,
+        first_byte,
     )
 
 
@@ -174,6 +190,8 @@ def _to_segment(batch: Any, ids: NDArray[np.uint32]) -> Segment:
         np.frombuffer(keys.values.buffers()[1], np.uint64)[: len(pairs)],
         np.repeat(ids[actions], n_of_pair),
         np.zeros(0, np.uint64),
+        0,
+        0,
     )
 
 
@@ -246,7 +264,7 @@ def open_base(plan: IngestPlan, contents: Sequence[str]) -> Base:
     for file, content in zip(plan.files, contents, strict=True):
         if content in known:
             raise InputError(
-                f"{file.source.path} is part of {plan.out} already: it has the content of {known[content]}",
+                f"{file.source.label} is part of {plan.out} already: it has the content of {known[content]}",
                 hint="leave it out, and give only new files",
             )
     texts, events = read_vocabulary(plan.out)

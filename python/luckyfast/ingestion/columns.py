@@ -48,8 +48,8 @@ def text_column(texts: Sequence[bytes]) -> Any:
 
 
 def repeated_column(choices: NDArray[np.integer[Any]], texts: Sequence[bytes]) -> Any:
-    """An Arrow array of strings, `texts[choices[i]]` each (fewer than 128 texts)."""
+    """An Arrow array of strings, `texts[choices[i]]` each."""
     import pyarrow as pa
 
-    indices = flat_column(choices.astype(np.int8), pa.int8())
+    indices = flat_column(choices.astype(np.int32), pa.int32())
     return pa.DictionaryArray.from_arrays(indices, text_column(texts)).cast(pa.string())

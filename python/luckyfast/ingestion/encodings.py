@@ -6,13 +6,27 @@ What cannot be decoded becomes bytes that are no UTF-8, so that its rows are rej
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 from collections import Counter
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
 
 from luckyfast.errors import SchemaError
 
-__all__ = ["TextStream", "detect_encoding", "detect_line_end", "looks_utf16", "parse_encoding"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "TextStream",
+    "detect_encoding",
+    "detect_line_end",
+    "encode_text",
+    "encoded_bytes",
+    "looks_utf16",
+    "parse_encoding",
+]
 
 CHUNK_BYTES = 1 << 18
 _MARKS = (
@@ -26,6 +40,7 @@ _UTF8_NAMES = frozenset(("utf-8", "ascii"))
 _USUAL_CP1252 = frozenset(b"\x80\x85\x8c\x91\x92\x93\x94\x95\x96\x97\x99\x9c")
 _INSIDE_WORDS = re.compile(rb"(?<=[A-Za-z])[\x80-\x9f](?=[A-Za-z])")
 _IN_WORDS = re.compile(rb"(?:(?<=[A-Za-z])[\x80-\xff]{1,2}|[\x80-\xff](?=[A-Za-z]))")
+_SIGNS = re.compile(rb"(?<![\x80-\xff])[\xa0-\xbf](?![\x80-\xff])")
 _UNDEFINED_CP1252 = b"\x81\x8d\x8f\x90\x9d"
 
 
@@ -180,6 +195,38 @@ class TextStream:
             return b"\xff"
 
 
+def encode_text(text: bytes, encoding: str, line_end: str = "lf") -> bytes:
+    """What `TextStream` has read as these bytes; they are returned as they are where that cannot be told.
+
+    Example:
+        >>> encode_text("crémerie\\n".encode(), "cp1252", "cr")
+        b'cr\\xe9merie\\r'
+    """
+    if line_end == "cr":
+        text = text.replace(b"\n", b"\r")
+    if encoding in _UTF8_NAMES:
+        return text
+    table = _single_byte_table(encoding)
+    try:
+        if table:
+            return codecs.charmap_encode(text.decode(), "strict", codecs.charmap_build(table))[0]
+        errors = "surrogatepass" if encoding.startswith("utf") else "surrogateescape"
+        return text.decode("utf-8", errors).encode(encoding, errors)
+    except UnicodeError:
+        return text
+
+
+def encoded_bytes(text: NDArray[np.uint8], encoding: str) -> int:
+    """How many bytes such text has in a file of this encoding; of encodings without fixed sizes, in UTF-8."""
+    if encoding.startswith(("utf-16", "utf-32")):
+        n_chars = np.count_nonzero((text & 0xC0) != 0x80)
+        return int(4 * n_chars if encoding.startswith("utf-32") else 2 * (n_chars + np.count_nonzero(text >= 0xF0)))
+    if encoding not in _UTF8_NAMES and _single_byte_table(encoding):
+        return int(np.count_nonzero((text & 0xC0) != 0x80))
+    return len(text)
+
+
+@functools.cache
 def _single_byte_table(encoding: str) -> str:
     """The character of each byte, the control character of the same number where the encoding has none."""
     if len("é".encode(encoding, "replace")) != 1 or len("aé".encode(encoding, "replace")) != 2:
@@ -205,10 +252,10 @@ def _utf16_by_nuls(head: bytes) -> str | None:
 
 
 def _is_plausible(text: bytes) -> bool:
-    """Whether most bytes beyond ASCII stand alone in or beside words, as accented letters do and noise does not."""
+    """Whether most bytes beyond ASCII are signs, or letters in or beside words, as text has them and noise has not."""
     n_high = sum(byte >= 0x80 for byte in text)
     n_usual = sum(byte in _USUAL_CP1252 for byte in text)
-    return len(_IN_WORDS.findall(text)) + n_usual > 0.5 * n_high
+    return len(_IN_WORDS.findall(text)) + len(_SIGNS.findall(text)) + n_usual > 0.5 * n_high
 
 
 def _excerpt(line: bytes, encoding: str) -> str:

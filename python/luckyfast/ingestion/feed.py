@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from luckyfast.ingestion.columnar import ColumnarReader
 from luckyfast.ingestion.plan import FilePlan
 from luckyfast.ingestion.slices import SlicedFile
 from luckyfast.ingestion.stream import Block, SourceReader, Workspace
@@ -28,6 +29,7 @@ class Feed:
 
     Attributes:
         finished: the packed sources that have been read to their end.
+        disk_bytes: how many bytes of all files have been read from the disk.
     """
 
     def __init__(
@@ -40,19 +42,24 @@ class Feed:
     ) -> None:
         starts = starts or {}
         self.finished = {source for source, start in starts.items() if start < 0}
+        self.disk_bytes = 0
         self._plain: list[SlicedFile] = []
-        self._packed: list[SourceReader] = []
+        self._packed: list[SourceReader | ColumnarReader] = []
         for source, file in enumerate(files):
             start = starts.get(source)
             if source in self.finished:
+                self.disk_bytes += file.source.size_bytes
                 continue
             if file.source.is_plain:
+                self.disk_bytes += file.dialect.header_stop if start is None else start
                 self._plain.append(SlicedFile(source, file, block_bytes, start))
+            elif file.source.is_columnar:
+                self._packed.append(ColumnarReader(source, file, start))
             else:
                 self._packed.append(SourceReader(source, file, block_bytes, start))
         self._n_plain_done = 0
         self._waiting = self._packed[::-1]
-        self._idle: list[SourceReader] = []
+        self._idle: list[SourceReader | ColumnarReader] = []
         self._n_busy = 0
         self._n_open = n_workers
         self._change = threading.Condition()
@@ -64,18 +71,24 @@ class Feed:
         while not self._stopped:
             if workspace.rest is not None:
                 piece, workspace.rest = workspace.rest, None
-                return piece.file.read_on(workspace, piece)
+                return self._counted(piece.file.read_on(workspace, piece))
             workspace.shrink()
             claimed = self._claim()
             if claimed is None:
                 return None
-            if isinstance(claimed, SourceReader):
-                block = self._read_packed(claimed, workspace)
+            if isinstance(claimed, tuple):
+                found = claimed[0].read(workspace, claimed[1])
+                block = self._counted(found) if found is not None else None
             else:
-                block = claimed[0].read(workspace, claimed[1])
+                block = self._read_packed(claimed, workspace)
             if block is not None:
                 return block
         return None
+
+    def _counted(self, block: Block) -> Block:
+        with self._change:
+            self.disk_bytes += block.n_bytes
+        return block
 
     def stop(self) -> None:
         """Give out no more blocks."""
@@ -92,9 +105,9 @@ class Feed:
         for reader in self._packed:
             reader.close()
 
-    def _read_packed(self, reader: SourceReader, workspace: Workspace) -> Block | None:
+    def _read_packed(self, reader: SourceReader | ColumnarReader, workspace: Workspace) -> Block | None:
         found = None
-        first = not reader.is_open
+        first, before = not reader.is_open, reader.disk_bytes
         try:
             found = reader.cut(workspace)
             if first and self._on_open:
@@ -102,6 +115,7 @@ class Feed:
         finally:
             with self._change:
                 self._n_busy -= 1
+                self.disk_bytes += reader.disk_bytes - before
                 if found is None:
                     self.finished.add(reader.source)
                 else:
@@ -110,7 +124,7 @@ class Feed:
                 self._change.notify()
         return reader.index(*found) if found is not None else None
 
-    def _claim(self) -> tuple[SlicedFile, int] | SourceReader | None:
+    def _claim(self) -> tuple[SlicedFile, int] | SourceReader | ColumnarReader | None:
         with self._change:
             while not self._stopped:
                 # packed sources first: each of them keeps one worker busy at most, plain files are good for all others

@@ -14,7 +14,7 @@ from luckyfast import _engine
 from luckyfast.errors import InputError
 from luckyfast.ingestion.plan import FilePlan
 from luckyfast.ingestion.sources import Sample
-from luckyfast.ingestion.stream import SCRATCH_BYTES, Block, Workspace
+from luckyfast.ingestion.stream import SCRATCH_BYTES, Block, Workspace, row_bounds
 
 __all__ = ["Projector", "find_projector", "looks_like_json", "sample_json"]
 
@@ -67,6 +67,7 @@ class Projector:
             row_start=0,
             has_escapes=False,
             original=_Lines(block),
+            is_projected=True,
         )
 
 
@@ -78,18 +79,12 @@ class _Lines:
 
     def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[bytes]]:
         """See `Original`."""
-        block, workspace = self._block, self._block.workspace
-        numbers = block.rows[0] + rows
-        ends = workspace.separators[_last(workspace.row_stops[numbers])].astype(np.int64)
-        before = workspace.separators[_last(workspace.row_stops[np.maximum(numbers, 1) - 1])].astype(np.int64) + 1
-        starts = np.where(rows == 0, block.row_start, before)
-        raws = [workspace.buffer[i:j].tobytes() for i, j in zip(starts.tolist(), ends.tolist(), strict=True)]
+        block = self._block
+        if block.original is not None:
+            return block.original.take(rows)
+        starts, ends = row_bounds(block, rows)
+        raws = [block.workspace.buffer[i:j].tobytes() for i, j in zip(starts.tolist(), ends.tolist(), strict=True)]
         return block.origin + starts, raws
-
-
-def _last(row_stops: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The place of the last separator of each row."""
-    return (row_stops & np.uint32(_engine.UNCLOSED - 1)) - np.uint32(1)
 
 
 def find_projector(file: FilePlan, known: dict[tuple[str, ...], Projector]) -> Projector | None:

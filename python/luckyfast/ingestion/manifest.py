@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,8 @@ from luckyfast.ingestion.plan import PART_SEPARATOR
 from luckyfast.ingestion.stream import Block, SourceReader, Workspace
 
 if TYPE_CHECKING:
-    from luckyfast.ingestion.merge import Shard
     from luckyfast.ingestion.plan import FilePlan, IngestPlan
+    from luckyfast.ingestion.shards import Shard
 
 __all__ = ["check_conservation", "make_manifest", "measure_order", "write_vocabulary"]
 
@@ -125,7 +124,7 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
     block = reader.read(Workspace(_ORDER_SAMPLE_BYTES))
     if block is not None:
         reader.close()
-    visits = _sample_visits(file, block) if block is not None else []
+    visits = [rows for rows in _sample_visits(file, block) if len(rows) > 2] if block is not None else []
     taken = {*file.customer, *file.time, *(file.visit or ())}
     for column, name in enumerate(dialect.header):
         if column in taken:
@@ -133,13 +132,14 @@ def measure_order(file: FilePlan) -> dict[str, Any]:
         n_sorted, expected, n = 0, 0.0, 0
         for rows in visits:
             values = [row[column] for row in rows]
-            if len(set(values)) < 2 or len(values) < 3:
+            n_distinct = len(set(values))
+            if n_distinct < 2:
                 continue
-            keys: list[Any] = [(len(v), v) for v in values] if all(v.isdigit() for v in values) else values
+            keys: list[Any] = [(len(v), v) for v in values] if all(map(bytes.isdigit, values)) else values
             n += 1
-            n_sorted += all(a <= b for a, b in pairwise(keys))
-            ways = math.factorial(len(values)) // math.prod(math.factorial(k) for k in Counter(values).values())
-            expected += 1 / ways
+            n_sorted += keys == sorted(keys)
+            same = math.prod(map(math.factorial, Counter(values).values())) if n_distinct < len(values) else 1
+            expected += same / math.factorial(len(values))
         if n >= _MIN_VISITS and n_sorted / n > best["share_sorted"]:
             share, chance = n_sorted / n, expected / n
             suspicious = share > 0.5 and share > 3 * chance
@@ -159,14 +159,18 @@ def _sample_visits(file: FilePlan, block: Block) -> list[list[list[bytes]]]:
     positions = workspace.separators[: stops[-1] & 0x7FFFFFFF if n_rows else 0].tolist()
     by_visit: dict[tuple[bytes, ...], list[list[bytes]]] = {}
     columns = tuple(column for column in (*file.customer, *(file.visit or file.time)) if column >= 0)
+    delimiter, quote = bytes([dialect.delimiter]), bytes([dialect.quote or dialect.delimiter])
     first = start = 0
     for stop in stops:
+        end = positions[(stop & 0x7FFFFFFF) - 1]
         if stop == first + len(dialect.header):
-            fields = []
-            for position in positions[first:stop]:
-                fields.append(data[start:position])
-                start = position + 1
-            by_visit.setdefault(tuple(fields[column] for column in columns), []).append(fields)
+            row = data[start:end]
+            if quote == delimiter or quote not in row:
+                fields = row.split(delimiter)
+            else:
+                starts = [start, *(position + 1 for position in positions[first : stop - 1])]
+                fields = [data[i:j] for i, j in zip(starts, positions[first:stop], strict=True)]
+            by_visit.setdefault(tuple([fields[column] for column in columns]), []).append(fields)
         first = stop & 0x7FFFFFFF
-        start = positions[first - 1] + 1
+        start = end + 1
     return list(by_visit.values())

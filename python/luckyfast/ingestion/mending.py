@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from luckyfast.errors import DatasetError, OutputExistsError, SchemaError
+from luckyfast.ingestion.encodings import encode_text
 from luckyfast.ingestion.format import damaged, read_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from luckyfast.ingestion.plan import FilePlan
 
 __all__ = ["ExportedRejects", "RejectList", "describe_dialect", "export_rejects", "list_rejects"]
 
@@ -119,6 +122,7 @@ def export_rejects(
     paths: dict[int, Path] = {}
     rows: dict[int, int] = {}
     cut: dict[int, int] = {}
+    ends: dict[int, bytes] = {}
     with ExitStack() as stack:
         for is_last in (False, True):
             for batch in _read_parts(folder):
@@ -130,23 +134,28 @@ def export_rejects(
                     if dialect not in files:
                         paths[dialect] = _numbered(target, len(files) + 1)
                         files[dialect] = stack.enter_context(_create(paths[dialect], overwrite))
-                        files[dialect].write(_header_line(manifest["dialects"][dialect]))
+                        own = manifest["dialects"][dialect]
+                        ends[dialect] = encode_text(b"\n", own["encoding"], own["line_end"])
+                        files[dialect].write(encode_text(_header_line(own), own["encoding"], own["line_end"]))
                         rows[dialect] = cut[dialect] = 0
                     if reason == "too_long":
                         cut[dialect] += 1
                         continue
-                    files[dialect].write(raw + b"\n")
+                    files[dialect].write(raw + ends[dialect])
                     rows[dialect] += 1
     return [ExportedRejects(paths[i], rows[i], cut[i]) for i in files]
 
 
-def describe_dialect(dialect: Any) -> dict[str, Any]:
-    """A `Dialect` as the manifest has it."""
+def describe_dialect(file: FilePlan) -> dict[str, Any]:
+    """The `Dialect` of a file as the manifest has it; rows that are no delimited text need no header."""
+    dialect, source = file.dialect, file.source
     return {
+        "form": source.form,
         "delimiter": chr(dialect.delimiter),
         "quote": None if dialect.quote is None else chr(dialect.quote),
-        "encoding": dialect.encoding,
-        "has_header": dialect.has_header,
+        "encoding": source.encoding,
+        "line_end": source.line_end,
+        "has_header": dialect.has_header and source.form == "delimited",
         "header": list(dialect.header),
     }
 
@@ -184,7 +193,7 @@ def _create(path: Path, overwrite: bool) -> IO[bytes]:
 
 
 def _header_line(dialect: dict[str, Any]) -> bytes:
-    if not dialect["has_header"]:
+    if not dialect["has_header"] or dialect["form"] != "delimited":
         return b""
     mark, delimiter = dialect["quote"], dialect["delimiter"]
     fields = [

@@ -27,7 +27,7 @@ ROLES = ("customer", "time", "action", "visit")
 _TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
-_FIRST_FRAGMENTS = 1 << 11
+_LEAST_FRAGMENTS, _MOST_FIRST_FRAGMENTS = 1 << 11, 1 << 16
 _NO_RULES = Rules()
 
 
@@ -146,13 +146,14 @@ class Parser:
             data = np.frombuffer(b"".join(lookup.texts) + bytes(8), np.uint8).copy()
             ids = np.zeros(len(lookup.texts), np.int64)
             kernel.intern_names(data, _starts([len(text) for text in lookup.texts]), self.actions, ids)
+        n_first = max(_LEAST_FRAGMENTS, min(_MOST_FIRST_FRAGMENTS, store_bytes >> 9))
         self.store = kernel.Store(
-            np.zeros(_FIRST_FRAGMENTS, np.uint32),
-            np.zeros(_FIRST_FRAGMENTS, np.uint32),
-            np.zeros(_FIRST_FRAGMENTS, np.int64),
-            np.zeros(_FIRST_FRAGMENTS, np.uint64),
-            np.zeros(4 * _FIRST_FRAGMENTS, np.uint32),
-            np.zeros(4 * _FIRST_FRAGMENTS if rules.drop_duplicates else 0, np.uint64),
+            np.zeros(n_first, np.uint32),
+            np.zeros(n_first, np.uint32),
+            np.zeros(n_first, np.int64),
+            np.zeros(n_first, np.uint64),
+            np.zeros(4 * n_first, np.uint32),
+            np.zeros(4 * n_first if rules.drop_duplicates else 0, np.uint64),
             np.zeros(len(self.actions.stops), np.int64),
             np.zeros(_FIRST_NAMES, np.uint64),
             np.zeros(SAMPLE_ROWS, np.uint64),
@@ -242,17 +243,19 @@ class Parser:
         data = block.workspace.buffer
         rows, starts, stops = self._rejects.row[:n], self._rejects.start[:n], self._rejects.stop[:n]
         reasons = self._rejects.reason[:n].copy()
-        lines = rows - block.rows[0]
+        numbers = rows - block.rows[0]
+        lines = numbers.copy()
+        if block.n_lines != block.rows[1] - block.rows[0]:
+            kernel.count_lines(data, block.row_start, starts, lines)
         if block.original is not None:
-            offsets, raws = block.original.take(lines)
-            reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
+            offsets, raws = block.original.take(numbers)
             sizes, raw = np.array([len(one) for one in raws], np.int64), np.frombuffer(b"".join(raws), np.uint8)
         else:
-            if block.n_lines != block.rows[1] - block.rows[0]:
-                kernel.count_lines(data, block.row_start, starts, lines)
             offsets, sizes = block.origin + starts, stops - starts
             raw = np.empty(int(sizes.sum()), np.uint8)
             kernel.take_rows(data, starts, stops, raw)
+        if block.is_projected:
+            reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
         report.rejects.append(Rejects(offsets, lines, reasons, sizes, raw))
         self._rejects.state[0] = 0
 

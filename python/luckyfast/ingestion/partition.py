@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,7 +31,8 @@ class Segment(NamedTuple):
     """A stretch of a run: customers by hash, their fragments, and the fragments' actions, all in the same order.
 
     `customer` counts from the first customer of the run, `name_stops` from the first byte of its names; `rows` holds a
-    hash of each action's raw row, or nothing where equal rows stay.
+    hash of each action's raw row, or nothing where equal rows stay. `first_customer` and `first_name_byte` are those of
+    the stretch.
     """
 
     hashes: NDArray[np.uint64]
@@ -43,6 +44,8 @@ class Segment(NamedTuple):
     key: NDArray[np.uint64]
     actions: NDArray[np.uint32]
     rows: NDArray[np.uint64]
+    first_customer: int
+    first_name_byte: int
 
 
 _DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4", "u8"))
@@ -157,6 +160,9 @@ class Run:
         sizes = [int(starts[unit, -1]) * dtype.itemsize for unit, dtype in zip(_UNITS, _DTYPES, strict=True)]
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
 
+    has_columns = True
+    """Whether `read_column` and `read_stretch` work."""
+
     @classmethod
     def load(cls, path: Path) -> Run:
         """The run that an earlier process wrote."""
@@ -182,18 +188,28 @@ class Run:
 
     def read(self, first: int, stop: int) -> Segment:
         """The buckets first:stop."""
-        bounds = [(int(self.starts[unit, first]), int(self.starts[unit, stop])) for unit in _UNITS]
+        bounds = [(int(self.starts[unit, first]), int(self.starts[unit, stop])) for unit in range(N_UNITS)]
+        return self.read_stretch(bounds)
+
+    def read_stretch(self, bounds: Sequence[tuple[int, int]]) -> Segment:
+        """A stretch that begins and ends at a customer; where its customers, name bytes, ... begin and end."""
+        columns = (self.read_column(i, *bounds[unit]) for i, unit in enumerate(_UNITS))
+        return Segment._make((*columns, bounds[0][0], bounds[1][0]))
+
+    def read_column(self, index: int, start: int, stop: int) -> Any:
+        """Entries start:stop of a column, numbered as the fields of `Segment`."""
         if self.path is None:
-            return Segment(*(c[a:b] for c, (a, b) in zip(self._columns, bounds, strict=True)))
-        parts: list[Any] = []
+            return self._columns[index][start:stop]
+        part = np.empty(stop - start, _DTYPES[index])
         with self.path.open("rb", buffering=0) as file:
-            for (a, b), dtype, offset in zip(bounds, _DTYPES, self._offsets[:-1], strict=True):
-                part = np.empty(b - a, dtype)
-                file.seek(offset + a * dtype.itemsize)
-                if part.nbytes and file.readinto(part.view(np.uint8).data) != part.nbytes:
+            file.seek(self._offsets[index] + start * part.itemsize)
+            room = memoryview(part.view(np.uint8))  # type: ignore[arg-type]
+            while len(room):
+                n_read = file.readinto(room)
+                if not n_read:
                     raise OSError(f"{self.path} was cut short")
-                parts.append(part)
-        return Segment(*parts)
+                room = room[n_read:]
+        return part
 
 
 def bucket_starts(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

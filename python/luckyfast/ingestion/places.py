@@ -160,7 +160,21 @@ def _describe(plan: IngestPlan, spills: Path) -> dict[str, Any]:
     ]
     lookup = plan.lookup
     table = (lookup.on, lookup.key_bytes.tobytes(), lookup.key_start.tobytes(), lookup.values) if lookup else None
-    files = [(file.dialect, file.customer, file.time, file.action, file.visit, file.where) for file in plan.files]
+    files = [
+        (
+            file.source.label,
+            file.source.form,
+            file.source.encoding,
+            file.constants,
+            file.dialect,
+            file.customer,
+            file.time,
+            file.action,
+            file.visit,
+            file.where,
+        )
+        for file in plan.files
+    ]
     settings = (files, plan.roles, plan.time_format, sorted(plan.nulls.items()), table, plan.rules, plan.append)
     return {
         "version": __version__,

@@ -29,7 +29,7 @@ class Source:
     """One raw log: where it lies, how it is compressed, its size on disk in bytes, what its bytes are.
 
     `member` names the entry of a zip archive. Text that is not `encoding` "utf-8" with `line_end` "lf" is read as if it
-    were: offsets then count the bytes of that.
+    were.
     """
 
     path: Path
@@ -48,7 +48,14 @@ class Source:
     @property
     def is_plain(self) -> bool:
         """Whether its bytes on disk are those that are parsed, so that any place of it can be read."""
-        return self.compression == "none" and self.encoding == "utf-8" and self.line_end == "lf"
+        return (
+            self.compression == "none" and self.encoding == "utf-8" and self.line_end == "lf" and not self.is_columnar
+        )
+
+    @property
+    def is_columnar(self) -> bool:
+        """Whether it is no text but holds columns with types."""
+        return self.form in ("parquet", "arrow")
 
 
 @dataclass(frozen=True)
@@ -134,10 +141,13 @@ class FilePlan:
     visit: tuple[int, ...] | None
     where: tuple[int, ...] = ()
     constants: tuple[bytes, ...] = ()
+    whole: bool = False
 
     @property
     def needed(self) -> tuple[int, ...]:
-        """The columns of the file that any role or condition has, ascending."""
+        """The columns of the file that any role or condition has, ascending; all columns with `whole`."""
+        if self.whole:
+            return tuple(range(len(self.dialect.header)))
         columns = (*self.customer, *self.time, *self.action, *(self.visit or ()), *self.where)
         return tuple(sorted({column for column in columns if column >= 0}))
 

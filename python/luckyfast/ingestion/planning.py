@@ -122,7 +122,11 @@ def make_plan(
             )
         schema = out_path / "schema.toml"
     if schema is not None:
-        given = read_schema(schema) | {name: value for name, value in given.items() if value is not None}
+        known_form = read_schema(schema)
+        if append:
+            # mended rows are UTF-8, whatever the log was
+            known_form.pop("encoding", None)
+        given = known_form | {name: value for name, value in given.items() if value is not None}
         given = dict.fromkeys(_ARGUMENTS) | given
     if not 0.0 <= max_reject <= 1.0:
         raise SchemaError(f"--max-reject is a share between 0 and 1, not {max_reject}", hint="0.05 is 5 %")
@@ -222,6 +226,8 @@ def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, product_hint: str | None) -> FilePlan:
+    header = list(table.dialect.header)
+
     def places(names: Sequence[str]) -> tuple[int, ...]:
         found = []
         for name in names:
@@ -229,6 +235,10 @@ def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, 
                 found.append(-1)
                 continue
             index = column_index(table, name)
+            if index is None and table.source.form == "json":
+                # no sample shows all the keys of a file: a path that others have may come later
+                index = len(header)
+                header.append(name)
             if index is None:
                 hint = product_hint
                 if hint is None and set(table.dialect.header).isdisjoint(main.dialect.header):
@@ -238,7 +248,7 @@ def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, 
         return tuple(found)
 
     roles = choices.roles
-    return FilePlan(
+    file = FilePlan(
         source=table.source,
         dialect=table.dialect,
         customer=places(roles.customer),
@@ -246,8 +256,11 @@ def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, 
         action=places((choices.on,) if choices.on is not None else roles.action),
         visit=None if roles.visit is None else places(roles.visit),
         constants=() if table.filename is None else (table.filename.encode(),),
+        # whether rows are equal is seen in all of their columns
+        whole=rules.drop_duplicates and table.source.is_columnar,
         where=places([condition.column for _, conditions in rules.where for condition in conditions]),
     )
+    return replace(file, dialect=replace(table.dialect, header=tuple(header)))
 
 
 def _add_filenames(tables: list[RawTable], given: Mapping[str, Any]) -> list[RawTable]:

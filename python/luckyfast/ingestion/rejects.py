@@ -261,8 +261,7 @@ def write_rejects(log: RejectLog, names: Sequence[str], path: Path) -> dict[str,
 
         def flush() -> None:
             nonlocal n_rows, n_bytes
-            tables = [_to_table(names[source], part, schema) for source, part in group]
-            writer.write_table(pa.concat_tables(tables).combine_chunks(), row_group_size=_GROUP_ROWS)
+            writer.write_table(_to_table(names, group, schema), row_group_size=_GROUP_ROWS)
             group.clear()
             n_rows = n_bytes = 0
 
@@ -284,22 +283,29 @@ def write_rejects(log: RejectLog, names: Sequence[str], path: Path) -> dict[str,
     return examples
 
 
-def _to_table(name: str, rejects: Rejects, schema: Any) -> Any:
+def _to_table(names: Sequence[str], group: Sequence[tuple[int, Rejects]], schema: Any) -> Any:
     import pyarrow as pa
 
+    joined = Rejects(*(np.concatenate(column) for column in zip(*(part for _, part in group), strict=True)))
+    sources = [source for source, _ in group]
+    known, choices = np.unique(sources, return_inverse=True)
     columns = [
-        repeated_column(np.zeros(len(rejects.offset), np.int8), [name.encode()]),
-        flat_column(rejects.offset, pa.int64()),
-        flat_column(rejects.line, pa.int64()),
-        repeated_column(rejects.reason, [reason.encode() for reason in REASONS]),
-        slice_column(rejects.raw, rejects.size, pa.binary()),
+        repeated_column(
+            np.repeat(choices, [len(part.offset) for _, part in group]), [names[i].encode() for i in known.tolist()]
+        ),
+        flat_column(joined.offset, pa.int64()),
+        flat_column(joined.line, pa.int64()),
+        repeated_column(joined.reason, [reason.encode() for reason in REASONS]),
+        slice_column(joined.raw, joined.size, pa.binary()),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _add_examples(examples: dict[str, list[tuple[str, int, bytes]]], name: str, rejects: Rejects) -> None:
-    for reason in np.unique(rejects.reason).tolist():
+    for reason in np.flatnonzero(np.bincount(rejects.reason)).tolist():
         shown = examples.setdefault(REASONS[reason], [])
+        if len(shown) == _N_EXAMPLES:
+            continue
         for i in np.flatnonzero(rejects.reason == reason)[: _N_EXAMPLES - len(shown)].tolist():
             one = rejects.cut(i, i + 1)
             shown.append((name, int(one.line[0]), one.raw.tobytes()))

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,16 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
-from luckyfast.ingestion.append import Base, ShardRun, content_id, open_base
+from luckyfast.ingestion.append import Base, ShardRun, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
+from luckyfast.ingestion.disk import check_disk
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
+from luckyfast.ingestion.giants import Giant, merge_all
 from luckyfast.ingestion.jsonlines import Projector, find_projector
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
 from luckyfast.ingestion.mending import describe_dialect
-from luckyfast.ingestion.merge import Histories, ShardWriter, merge_all, plan_merge
+from luckyfast.ingestion.merge import Histories, merge_buckets, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
 from luckyfast.ingestion.partition import N_BUCKETS, Ranking, Run, Vocabulary, cut_store
 from luckyfast.ingestion.places import Workplace, open_workplace
@@ -35,8 +37,10 @@ from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Rules
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
+from luckyfast.ingestion.shards import BATCH_PAIRS, ShardWriter
 from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
+from luckyfast.ingestion.watch import FileWatch
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
 
@@ -54,6 +58,7 @@ _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buf
 _MIN_STORE_BYTES = 12 << 20
 _MERGE_TARGET_BYTES = 8 << 20
 _ROWS_BEFORE_JUDGING = 20_000
+_USUAL_RATIO = 4  # of the sizes of a text and of the compressed text
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class IngestSummary:
         other_actions: how many actions with how many events became `<other>`.
         duplicates: as in the manifest.
         differences: how the files differ from each other, or nothing.
+        encodings: which files are not read as UTF-8, and why, or nothing.
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
@@ -87,6 +93,7 @@ class IngestSummary:
     other_actions: dict[str, int]
     duplicates: dict[str, Any]
     differences: str
+    encodings: str
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
@@ -147,14 +154,15 @@ class _Run:
         first_offsets = [file.dialect.header_stop for file in plan.files]
         self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
-        self.contents = [content_id(file.source.path) for file in plan.files]
+        self.watch = FileWatch(plan.files)
+        self.contents = content_ids([file.source for file in plan.files])
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
         self.runs: list[Run] = []
         self.n_spilled = 0
+        self.n_workers = 1
         self.lock = threading.Lock()
-        self.failures: list[BaseException] = []
         # of rows that an interrupted run has read: events, smallest and largest time
         self.before = np.array([0, np.iinfo(np.int64).max, np.iinfo(np.int64).min])
         self.starts: dict[int, int] = {}
@@ -163,34 +171,40 @@ class _Run:
     def carry_out(self, budget: Budget | None) -> IngestSummary:
         is_over = False
         try:
-            summary = self._carry_out(budget)
+            # before memory is divided: a compiler takes memory too
+            _load_kernels()
+            self._open_base()
+            self._restore()
+            budget = budget or self._divide_memory()
+            self.n_workers = budget.n_workers
+            with ThreadPoolExecutor(budget.n_workers) as pool:
+                try:
+                    summary = self._carry_out(budget, pool)
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
             is_over = True
             return summary
         finally:
             if self.checkpoints is not None:
                 self.checkpoints.close(is_over=is_over)
 
-    def _carry_out(self, budget: Budget | None) -> IngestSummary:
+    def _carry_out(self, budget: Budget, pool: ThreadPoolExecutor) -> IngestSummary:
         plan = self.plan
-        # before memory is divided: a compiler takes memory too
-        _load_kernels()
-        self._open_base()
-        self._restore()
-        budget = budget or self._divide_memory()
-        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin, self.starts)
-        parsers = self._parse_all(feed, budget)
+        parsers = self._parse_all(budget, pool)
+        self.watch.check()
         self._check_rejects(final=True)
-        self._gather_runs(parsers)
+        self._gather_runs(parsers, pool)
         n_accepted, *bounds = self._measure(parsers).tolist()
         times = (bounds[0], bounds[1])
-        del parsers, feed
+        del parsers
         if self.base is not None:
             n_accepted += self.base.manifest["counts"]["events"]
             times = self.base.widen(times)
         rules = plan.rules
         n_duplicates = n_too_few = 0
         if n_accepted and (rules.drop_duplicates or rules.min_visits > 1):
-            survey = self._survey(budget)
+            survey = self._survey(budget, pool)
             n_duplicates, n_too_few = n_accepted - survey.n_rows, survey.n_rows - int(survey.events.sum())
             self.vocabulary.recount(survey.events)
             if rules.min_visits > 1:
@@ -207,7 +221,10 @@ class _Run:
         if n_events == 0:
             raise no_events(filtered)
         ranking = self.vocabulary.rank(rules.top_actions)
-        writer = self._merge(budget, ranking.ranks)
+        # small work that needs no merge goes first, so that the workers are never idle at the end
+        order_leak = pool.submit(self._measure_order)
+        examples = pool.submit(self._write_rejects)
+        writer = self._merge(budget, ranking.ranks, pool)
         counts = {
             "rows_read": n_rows,
             "events": n_events,
@@ -219,7 +236,16 @@ class _Run:
             "actions": len(ranking.texts),
         }
         check_conservation(counts, writer.shards, sum(ranking.events))
-        return self._write(counts, times, filtered, dict(sorted(rejects.items())), ranking, writer)
+        return self._write(
+            counts,
+            times,
+            filtered,
+            dict(sorted(rejects.items())),
+            ranking,
+            writer,
+            order_leak.result(),
+            examples.result(),
+        )
 
     def _open_base(self) -> None:
         """With `--append`, let the histories that are there already be the first run."""
@@ -250,7 +276,7 @@ class _Run:
         arrays, spools = self.log.to_arrays()
         offsets = self.log.next_offsets()
         ended = {i for i, file in enumerate(self.plan.files) if offsets[i] >= file.source.size_bytes}
-        plain = {i for i in ended if self.plan.files[i].source.compression == "none"}
+        plain = {i for i in ended if self.plan.files[i].source.is_plain}
         arrays["finished"] = np.array(sorted(feed.finished | plain), np.int64)
         arrays["measure"] = self._measure(parsers)
         arrays |= self.vocabulary.to_arrays() | self.sample.to_arrays()
@@ -293,14 +319,12 @@ class _Run:
             hint=f"give at least --memory {(needed >> 20) + 8}MiB",
         )
 
-    def _parse_all(self, feed: Feed, budget: Budget) -> list[Parser]:
+    def _parse_all(self, budget: Budget, pool: ThreadPoolExecutor) -> list[Parser]:
         plan = self.plan
-        total = float(sum(file.source.size_bytes for file in plan.files))
-        plain = all(file.source.compression == "none" for file in plan.files)
-        self.progress.start("Reading", total if plain else None, "bytes")
+        self.progress.start("Reading", float(sum(file.source.size_bytes for file in plan.files)), "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
         parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
-
+        feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin, self.starts)
         self.checkpoints = checkpoints = Checkpoints(
             self.workplace.journal, self.temp, budget.n_workers, lambda: self._take_state(feed, parsers)
         )
@@ -316,34 +340,33 @@ class _Run:
                     if workspace.rest is None:
                         checkpoints.pause(lambda: self._spill(parser))
                 checkpoints.leave()
-            except BaseException as error:
-                self.failures.append(error)
-                feed.stop()
-                self.log.stop()
-                checkpoints.stop()
+            except BaseException:
+                stop()
+                raise
 
-        threads = [threading.Thread(target=work, args=(parser,), daemon=True) for parser in parsers]
-        for thread in threads:
-            thread.start()
+        def stop() -> None:
+            feed.stop()
+            self.log.stop()
+            checkpoints.stop()
+
+        working = {pool.submit(work, parser) for parser in parsers}
         try:
             # the workers do not need it, and its import is long
             import pyarrow.parquet  # noqa: F401
 
             n_bytes = 0
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(0.02)
-                self.progress.advance(self.log.n_bytes - n_bytes)
-                n_bytes = self.log.n_bytes
+            done: set[Future[None]] = set()
+            while working:
+                done, working = wait(working, 0.05, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                n_before, n_bytes = n_bytes, feed.disk_bytes
+                self.progress.advance(n_bytes - n_before)
                 self._check_rejects(final=False)
         finally:
-            feed.stop()
-            self.log.stop()
-            checkpoints.stop()
-            for thread in threads:
-                thread.join()
+            stop()
+            wait(working)
             feed.close()
-        if self.failures:
-            raise self.failures[0]
         self.progress.finish()
         return parsers
 
@@ -354,65 +377,93 @@ class _Run:
             self.sample.add(*parser.take_sample())
             if parser.n_fragments == 0:
                 return
+            if self.n_spilled == 0:
+                self._check_disk(parser)
             path = self.temp / f"run-{self.n_spilled:06d}"
             self.n_spilled += 1
         run = cut_store(parser, self.vocabulary.publish(parser), path)
         with self.lock:
             self.runs.append(run)
 
-    def _gather_runs(self, parsers: list[Parser]) -> None:
-        for parser in parsers:
+    def _check_disk(self, parser: Parser) -> None:
+        """Before the first spill: as the bytes read so far have filled the stores, the others will."""
+        read = max(self.log.n_bytes, 1)
+        total = sum(
+            file.source.size_bytes * (1 if file.source.is_plain or file.source.is_columnar else _USUAL_RATIO)
+            for file in self.plan.files
+        )
+        scale = self.n_workers * max(1.0, total / read)
+        n_fragments, n_actions = parser.n_fragments, int(parser.store.state[parse_kernel.N_ACTIONS])
+        row_bytes = 8 * n_actions if self.plan.rules.drop_duplicates else 0
+        spilled = int(scale * (24 * n_fragments + 4 * n_actions + row_bytes))
+        check_disk({self.temp: spilled, self.partial: int(scale * (24 * n_fragments + 8 * n_actions))})
+
+    def _gather_runs(self, parsers: list[Parser], pool: ThreadPoolExecutor) -> None:
+        """What is left in the stores becomes runs: on disk if others went there, or else in memory."""
+
+        def gather(parser: Parser) -> None:
             if parser.n_fragments == 0:
                 self.vocabulary.publish(parser)
             elif self.n_spilled:
                 self._spill(parser)
             else:
-                self.runs.append(cut_store(parser, self.vocabulary.publish(parser)))
-            self.sample.add(*parser.take_sample())
+                run = cut_store(parser, self.vocabulary.publish(parser))
+                with self.lock:
+                    self.runs.append(run)
+            with self.lock:
+                self.sample.add(*parser.take_sample())
             parser.release()
+
+        list(pool.map(gather, parsers))
         if self.n_spilled and self.checkpoints is not None:
             self.checkpoints.note()
 
-    def _survey(self, budget: Budget) -> Survey:
+    def _survey(self, budget: Budget, pool: ThreadPoolExecutor) -> Survey:
         """Count what the rules on whole histories leave, in a merge that writes nothing."""
         n_actions = len(self.vocabulary)
         ids = np.arange(1, n_actions + 1, dtype=np.int32)
-        stretches, n_ahead = self._plan_merge(budget)
-        self.progress.start("Counting", float(len(stretches)), "parts")
-        with ThreadPoolExecutor(budget.n_workers) as pool:
-            parts = self._counted(merge_all(pool, self.runs, ids, stretches, n_ahead))
-            survey = survey_histories(parts, n_actions, self.plan.rules.min_visits)
-        self.progress.finish()
-        return survey
+        return survey_histories(self._merged("Counting", budget, ids, 1, pool), n_actions, self.plan.rules.min_visits)
 
-    def _counted(self, parts: Iterator[Histories]) -> Iterator[Histories]:
-        for part in parts:
-            self.progress.advance(1)
-            yield part
-
-    def _plan_merge(self, budget: Budget) -> tuple[list[tuple[int, int]], int]:
-        n_ahead = budget.n_workers + 1
-        held = sum(int(run.bucket_bytes().sum()) for run in self.runs if run.is_in_memory)
-        left = max(budget.merge_bytes - held, 0)
-        return plan_merge(self.runs, left // (n_ahead + 1), _MERGE_TARGET_BYTES), n_ahead
-
-    def _merge(self, budget: Budget, ranks: Any) -> ShardWriter:
-        stretches, n_ahead = self._plan_merge(budget)
-        min_visits = self.plan.rules.min_visits
+    def _merge(self, budget: Budget, ranks: Any, pool: ThreadPoolExecutor) -> ShardWriter:
         writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
-        self.progress.start("Merging", float(len(stretches)), "parts")
-        with ThreadPoolExecutor(budget.n_workers) as pool:
-            try:
-                for histories in merge_all(pool, self.runs, ranks, stretches, n_ahead, min_visits):
-                    writer.push(histories)
-                    self.progress.advance(1)
-                writer.close()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                writer.abort()
-                raise
-        self.progress.finish()
+        try:
+            for merged in self._merged("Merging", budget, ranks, self.plan.rules.min_visits, pool):
+                if isinstance(merged, Giant):
+                    writer.push_giant(merged)
+                else:
+                    writer.push(merged)
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
         return writer
+
+    def _merged(
+        self, stage: str, budget: Budget, ranks: Any, min_visits: int, pool: ThreadPoolExecutor
+    ) -> Iterator[Histories | Giant]:
+        """All histories in order, merged stretch by stretch."""
+        n_ahead = budget.n_workers + 1
+        sizes = [int(run.bucket_bytes().sum()) for run in self.runs]
+        held = sum(size for run, size in zip(self.runs, sizes, strict=True) if run.is_in_memory)
+        share = max(budget.merge_bytes - held, 0) // (n_ahead + 1)
+        # enough stretches for all workers even where there is little to merge
+        target = min(_MERGE_TARGET_BYTES, max(sum(sizes) // (4 * budget.n_workers), _MERGE_TARGET_BYTES >> 4))
+        stretches = plan_merge(self.runs, share, target)
+        self.progress.start(stage, float(len(stretches)), "parts")
+        for merged in merge_all(
+            pool,
+            self.runs,
+            ranks,
+            stretches,
+            n_ahead=n_ahead,
+            share_bytes=share,
+            folder=self.temp,
+            least_pairs=BATCH_PAIRS,
+            min_visits=min_visits,
+        ):
+            yield merged
+            self.progress.advance(1)
+        self.progress.finish()
 
     def _check_rejects(self, *, final: bool) -> None:
         """Stop where more rows are rejected than allowed; before the end only when that is all but certain."""
@@ -442,6 +493,15 @@ class _Run:
             hint=f"check the role flags, or allow it with --max-reject {min(1.0, 1.1 * share + 0.005):.2f}",
         )
 
+    def _measure_order(self) -> dict[str, Any]:
+        return measure_order(self.plan.files[0]) if self.base is None else self.base.manifest["order_leak"]
+
+    def _write_rejects(self) -> dict[str, list[tuple[str, int, bytes]]]:
+        folder = self.partial / "rejects"
+        n_parts = 0 if self.base is None else self.base.copy_rejects(folder)
+        names = [file.source.label for file in self.plan.files]
+        return write_rejects(self.log, names, folder / f"part-{n_parts:05d}.parquet")
+
     def _write(
         self,
         counts: dict[str, int],
@@ -450,6 +510,8 @@ class _Run:
         by_reason: dict[str, int],
         ranking: Ranking,
         writer: ShardWriter,
+        order_leak: dict[str, Any],
+        examples: dict[str, list[tuple[str, int, bytes]]],
     ) -> IngestSummary:
         plan, partial = self.plan, self.partial
         texts, action_events = ranking.texts, ranking.events
@@ -457,19 +519,17 @@ class _Run:
         others = {"actions": ranking.n_others, "events": ranking.n_other_events}
         names = [file.source.label for file in plan.files]
         write_vocabulary(texts, action_events, partial / "vocabulary.parquet")
-        n_parts = 0 if self.base is None else self.base.copy_rejects(partial / "rejects")
-        examples = write_rejects(self.log, names, partial / "rejects" / f"part-{n_parts:05d}.parquet")
         if self.base is None:
             (partial / "schema.toml").write_text(format_schema(plan))
-            order_leak, sources = measure_order(plan.files[0]), []
+            sources = []
         else:
             shutil.copy(self.base.folder / "schema.toml", partial / "schema.toml")
-            order_leak, sources = self.base.manifest["order_leak"], list(self.base.manifest["sources"])
+            sources = list(self.base.manifest["sources"])
             duplicates = self.base.add_duplicates(duplicates)
         dialects = [] if self.base is None else list(self.base.manifest.get("dialects", []))
         for i, file in enumerate(plan.files):
             rows, rejected = self.log.source_counts(i)
-            dialect = describe_dialect(file.dialect)
+            dialect = describe_dialect(file)
             if dialect not in dialects:
                 dialects.append(dialect)
             sources.append(
@@ -496,6 +556,7 @@ class _Run:
             other_actions=others,
             duplicates=duplicates,
             differences=plan.reasons.get("files", ""),
+            encodings=plan.reasons.get("encoding", ""),
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,
@@ -542,8 +603,7 @@ def _load_kernels() -> None:
     parser.parse(block, make_layout(file, plan), parser.empty)
     vocabulary = Vocabulary()
     run = cut_store(parser, vocabulary.publish(parser))
-    for _ in merge_all(None, [run], vocabulary.rank().ranks, [(0, N_BUCKETS)], 0):
-        pass
+    merge_buckets([run], vocabulary.rank().ranks, 0, N_BUCKETS)
 
 
 def _rss_bytes() -> int:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
 from luckyfast import _engine
-from luckyfast.ingestion.plan import FilePlan
+from luckyfast.ingestion.encodings import encode_text, encoded_bytes
+from luckyfast.ingestion.plan import FilePlan, Source
 from luckyfast.ingestion.sources import open_source
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class Block:
         origin: offset in the source of the buffer's first byte.
         long_row: the first bytes of a row too long to be read, which then is all that the block holds.
         original: where the records of the buffer come from, if they are not those of the source.
+        is_projected: its rows hold the needed values of JSON lines alone.
     """
 
     source: int
@@ -103,6 +106,36 @@ class Block:
     origin: int = 0
     long_row: bytes | None = None
     original: Original | None = None
+    is_projected: bool = False
+
+
+def row_bounds(block: Block, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where some rows begin and end in the buffer of their block, whose first row is number 0."""
+    workspace, numbers = block.workspace, block.rows[0] + rows
+    last = np.uint32(_engine.UNCLOSED - 1)
+    ends = workspace.separators[(workspace.row_stops[numbers] & last) - np.uint32(1)].astype(np.int64)
+    before = workspace.separators[(workspace.row_stops[np.maximum(numbers, 1) - 1] & last) - np.uint32(1)]
+    return np.where(rows == 0, block.row_start, before.astype(np.int64) + 1), ends
+
+
+class _Decoded:
+    """The rows of a block of decoded text as they stand in the file; `start` is where the block begins there."""
+
+    def __init__(self, block: Block, source: Source, start: int) -> None:
+        self._block = block
+        self._source = source
+        self._start = start
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[bytes]]:
+        """See `Original`."""
+        encoding, buffer = self._source.encoding, self._block.workspace.buffer
+        starts, ends = row_bounds(self._block, rows)
+        widths = [encoded_bytes(buffer[i:j], encoding) for i, j in pairwise([0, *starts.tolist()])]
+        raws = [
+            encode_text(buffer[i:j].tobytes(), encoding, self._source.line_end)
+            for i, j in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
+        return self._start + np.cumsum(np.array(widths, np.int64)), raws
 
 
 def long_row_block(source: int, offset: int, n_bytes: int, workspace: Workspace) -> Block:
@@ -132,9 +165,12 @@ class SourceReader:
         self._block_bytes = block_bytes
         self._stack = ExitStack()
         self._stream: BinaryIO | None = None
+        self._file: BinaryIO | None = None
         self._carry = np.zeros(0, np.uint8)
         self._offset = plan.dialect.header_stop if start is None else start
         self._goes_on = start is not None
+        self._is_decoded = plan.source.encoding != "utf-8" or plan.source.line_end != "lf"
+        self._n_encoded = 0
         self._at_eof = False
         self._lacks_line_end = False
 
@@ -142,6 +178,14 @@ class SourceReader:
     def is_open(self) -> bool:
         """Whether reading has begun."""
         return self._stream is not None
+
+    @property
+    def disk_bytes(self) -> int:
+        """How much of the file on disk has been read; after its end, all of it."""
+        size = self._plan.source.size_bytes
+        if self._file is None or self._file.closed:
+            return size if self._at_eof else 0
+        return min(self._file.tell(), size)
 
     def read(self, workspace: Workspace) -> Block | None:
         """The next block, indexed; None at the end of the source."""
@@ -183,12 +227,16 @@ class SourceReader:
         self._stack.close()
 
     def _open(self) -> BinaryIO:
-        stream = self._stack.enter_context(open_source(self._plan.source))
+        stream = self._stack.enter_context(open_source(self._plan.source, self._note_file))
         left = self._offset
         while left > 0 and (piece := stream.read(min(left, 1 << 16))):
             self.header_lines += 0 if self._goes_on else piece.count(b"\n")
+            self._count_encoded(np.frombuffer(piece, np.uint8))
             left -= len(piece)
         return stream
+
+    def _note_file(self, file: BinaryIO) -> None:
+        self._file = file
 
     def _cut(self, workspace: Workspace) -> tuple[Block, int, bool] | None:
         if self._stream is None:
@@ -216,6 +264,9 @@ class SourceReader:
             if stop > 0:
                 n_bytes = stop - (self._lacks_line_end and stop == n)
                 block = Block(self.source, self._offset, n_bytes, workspace, n + _engine.SLACK, origin=self._offset)
+                if self._is_decoded:
+                    block.original = _Decoded(block, self._plan.source, self._n_encoded)
+                    self._count_encoded(workspace.buffer[:n_bytes])
                 self._carry = workspace.buffer[stop:n].copy()
                 self._offset += stop
                 return block, stop, first_unclosed
@@ -229,10 +280,12 @@ class SourceReader:
         """Read on to the end of a line that is too long, of which the buffer holds the first `n` bytes."""
         piece = np.zeros(self._block_bytes, np.uint8)
         self._carry = piece[:0]
+        self._count_encoded(workspace.buffer[:n])
         while not self._at_eof and not len(self._carry):
             got = self._read(memoryview(piece))  # type: ignore[arg-type]
             self._at_eof = got < len(piece)
             line_ends = np.flatnonzero(piece[:got] == _NEWLINE)
+            self._count_encoded(piece[: int(line_ends[0]) + 1] if len(line_ends) else piece[:got])
             if len(line_ends):
                 n += int(line_ends[0]) + 1
                 self._carry = piece[int(line_ends[0]) + 1 : got].copy()
@@ -241,6 +294,10 @@ class SourceReader:
         block = long_row_block(self.source, self._offset, n, workspace)
         self._offset += n
         return block
+
+    def _count_encoded(self, text: NDArray[np.uint8]) -> None:
+        if self._is_decoded:
+            self._n_encoded += encoded_bytes(text, self._plan.source.encoding)
 
     def _fill(self, workspace: Workspace, n: int, wanted: int) -> int:
         return self._read(memoryview(workspace.buffer)[n : n + wanted])  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luckyfast.ingestion.giants import Giant
 from luckyfast.ingestion.merge import Histories, keep_regulars
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Survey:
     time_range: tuple[int, int] = (np.iinfo(np.int64).max, np.iinfo(np.int64).min)
 
 
-def survey_histories(parts: Iterable[Histories], n_actions: int, min_visits: int) -> Survey:
+def survey_histories(parts: Iterable[Histories | Giant], n_actions: int, min_visits: int) -> Survey:
     """Count the rows of all histories and the events of those with at least `min_visits` visits.
 
     Args:
@@ -41,10 +42,20 @@ def survey_histories(parts: Iterable[Histories], n_actions: int, min_visits: int
     """
     found = Survey(events=np.zeros(n_actions, np.int64))
     for part in parts:
-        found.n_rows += int(part.counts.sum(dtype=np.int64))
-        kept = keep_regulars(part, min_visits)
-        found.events += np.bincount(kept.actions - 1, weights=kept.counts, minlength=n_actions).astype(np.int64)
-        if len(kept.visit_time):
-            low, high = int(kept.visit_time.min()), int(kept.visit_time.max())
-            found.time_range = min(found.time_range[0], low), max(found.time_range[1], high)
+        if isinstance(part, Giant):
+            for visits in part.parts:
+                found.n_rows += int(visits.counts.sum(dtype=np.int64))
+                if part.n_visits >= min_visits:
+                    _count(found, visits.actions, visits.counts, visits.time)
+        else:
+            found.n_rows += int(part.counts.sum(dtype=np.int64))
+            kept = keep_regulars(part, min_visits)
+            _count(found, kept.actions, kept.counts, kept.visit_time)
     return found
+
+
+def _count(found: Survey, actions: NDArray[np.int32], counts: NDArray[np.int32], times: NDArray[np.int64]) -> None:
+    found.events += np.bincount(actions - 1, weights=counts, minlength=len(found.events)).astype(np.int64)
+    if len(times):
+        low, high = int(times.min()), int(times.max())
+        found.time_range = min(found.time_range[0], low), max(found.time_range[1], high)

@@ -45,11 +45,12 @@ class FusedOps:
         label_start: NDArray[np.int64],
         label_actions: NDArray[np.int64],
         weights: NDArray[np.float32],
+        total: float,
     ) -> Tensor:
-        """Average the loss over labels."""
+        """Average the loss of labels."""
         if len(label_actions) == 0:
             return logits.sum() * 0.0
-        loss: Tensor = _apply(_SetLoss, logits, label_start, label_actions, weights)
+        loss: Tensor = _apply(_SetLoss, logits, label_start, label_actions, weights, total)
         return loss
 
 
@@ -160,18 +161,18 @@ class _SetLoss(torch.autograd.Function):
         label_start: NDArray[np.int64],
         label_actions: NDArray[np.int64],
         weights: NDArray[np.float32],
+        total: float,
     ) -> Tensor:
-        scale = 1.0 / float(weights @ np.diff(label_start))
         grad = logits.new_empty(logits.shape)
         loss = _engine.set_loss(
-            _view(logits), label_start, label_actions, weights, scale, _memory(grad), torch.get_num_threads()
+            _view(logits), label_start, label_actions, weights, 1.0 / total, _memory(grad), torch.get_num_threads()
         )
         ctx.grad = grad
         return logits.new_tensor(loss)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.grad * grads[0], None, None, None
+        return ctx.grad * grads[0], None, None, None, None
 
 
 def _multiply(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,21 +76,31 @@ class Network(nn.Module):
         Returns:
             Logits float32 [n, n_actions], and the state after the segment.
         """
+        memory, state = self.remember(segment, state)
+        return self.predict(memory, segment), state
+
+    def remember(self, segment: Segment, state: State) -> tuple[Tensor, State]:
+        """Read the visits of a segment; what is remembered at each moment, float32 [n, H], and the state after it."""
         T, B = segment.shape
-        steps, positions, calendar = (
-            torch.from_numpy(array).to(self.prior.device)
-            for array in (segment.steps, segment.positions, segment.calendar)
-        )
+        steps, positions = self._here(segment.steps), self._here(segment.positions)
         bags = self.ops.sum_bags(segment.bag_start, segment.bag_actions, self.table)
         bags = F.dropout(bags, self.dropout, self.training)
         if isinstance(self.project, nn.Linear):
             bags = self.ops.linear(bags, self.project.weight, None)
         outputs, state = self.core(bags, steps, state)
-        memory = outputs.reshape(T * B, -1).index_select(0, positions)
+        return outputs.reshape(T * B, -1).index_select(0, positions), state
+
+    def predict(self, memory: Tensor, segment: Segment) -> Tensor:
+        """Turn what is remembered at the moments of a segment into logits float32 [n, n_actions]."""
+        calendar = self._here(segment.calendar)
         summary = self.ops.linear(torch.cat((memory, calendar), 1), self.summary.weight, self.summary.bias)
         summary = F.dropout(F.gelu(summary), self.dropout, self.training)
         logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior)
         logits = self.ops.linear(summary, self.output, None, onto=logits)
         if self.residual is not None and segment.habits is not None:
             logits = self.residual(logits, segment.habits, torch.cat((calendar, summary), 1))
-        return logits, state
+        return logits
+
+    def _here(self, array: NDArray[Any]) -> Tensor:
+        """An array as a tensor on the network's device."""
+        return torch.from_numpy(array).to(self.prior.device)

@@ -81,14 +81,16 @@ class Ops(Protocol):
         label_start: NDArray[np.int64],
         label_actions: NDArray[np.int64],
         weights: NDArray[np.float32],
+        total: float,
     ) -> Tensor:
-        """Average ``-log softmax(logits)[label]`` over the labels of all moments.
+        """Add up ``-log softmax(logits)[label] * weight / total`` over the labels of all moments.
 
         Args:
             logits: [n, V].
             label_start: int64 [n + 1]; moment m has the labels ``label_actions[label_start[m]:label_start[m + 1]]``.
             label_actions: int64.
             weights: float32 [n], of every label of a moment.
+            total: usually the sum of all labels' weights.
 
         Returns:
             A scalar; 0 if there are no labels.

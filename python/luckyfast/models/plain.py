@@ -56,11 +56,12 @@ class PlainOps:
         label_start: NDArray[np.int64],
         label_actions: NDArray[np.int64],
         weights: NDArray[np.float32],
+        total: float,
     ) -> Tensor:
-        """Average the loss over labels."""
+        """Average the loss of labels."""
         if len(label_actions) == 0:
             return logits.sum() * 0.0
         rows = np.repeat(np.arange(len(weights)), np.diff(label_start))
         own = torch.from_numpy(weights[rows]).to(logits.device)
         log_p = F.log_softmax(logits, 1)[torch.from_numpy(rows), torch.from_numpy(label_actions)]
-        return -(log_p * own).sum() / own.sum()
+        return -(log_p * own).sum() / total

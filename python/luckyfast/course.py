@@ -1,0 +1,216 @@
+"""A network on its way through the histories: batches, steps, the learning rate, and what is needed to go on later."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from luckyfast.batches import Batch, Constants, Segment, cut_segment, training_batches
+from luckyfast.checkpoint import Progressed
+from luckyfast.dataset import Dataset
+from luckyfast.models import ModelConfig, build
+from luckyfast.models.network import Network, State
+from luckyfast.models.ops import Ops
+from luckyfast.optimiser import Optimiser
+from luckyfast.progress import Progress
+
+__all__ = ["Course", "block_moments", "visit_loss"]
+
+WARM_UP = 0.05
+SHARED_RATE = 3.0
+"""Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
+_BLOCK_LOGITS = 1 << 20
+_ARRAYS = ("weights", "means", "squares", "averages")
+
+
+class Course:
+    """A network on its way: optimiser, averaged weights, and the loop over histories.
+
+    Args:
+        dataset: what to train on.
+        config: settings; their seed decides the order of batches.
+        constants: what was measured in the training time.
+        start: the weights to begin with; random ones if None.
+        device: of torch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: ModelConfig,
+        constants: Constants,
+        start: Network | None = None,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        self.dataset, self.config, self.constants = dataset, config, constants
+        self.network = build(config, constants, device=device)
+        if start is not None:
+            self.network.load_state_dict(start.state_dict())
+        self.average = copy.deepcopy(self.network).eval()
+        self.optimiser = Optimiser(
+            self.network,
+            self.average,
+            quick=[] if self.network.residual is None else [self.network.residual.shared],
+            quick_scale=SHARED_RATE,
+            decay=config.weight_decay,
+            ema_decay=config.ema_decay,
+        )
+        self.rng = np.random.default_rng(config.seed)
+        self.share, self.n_rounds, self.n_done, self.losses = 0.0, 0, 0, list[float]()
+        self._pass_began, self._n_batches = self.rng.bit_generator.state, 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is done that was asked for."""
+        return self.share == 1
+
+    def run(
+        self,
+        stop_time: int,
+        epochs: int,
+        peak_rate: float,
+        limit_s: float,
+        listener: Progress,
+        between: Callable[[], None] = lambda: None,
+    ) -> Iterator[dict[str, float]]:
+        """Train on all visits before a time; yields the mean loss and the learning rate at the end of each epoch.
+
+        Where the time does not suffice for all epochs, an epoch is the same share of the time instead.
+
+        Args:
+            stop_time: end of the visits to train on.
+            epochs: passes over them.
+            peak_rate: largest learning rate.
+            limit_s: wall-clock seconds for what is left.
+            listener: told of the share done.
+            between: called between batches, when the state can be kept.
+
+        Raises:
+            FloatingPointError: the loss or its gradient is no number.
+        """
+        began, share_before = time.monotonic(), self.share
+        n_visits = sum(int((histories.visit_time < stop_time).sum()) for histories in self.dataset.batches())
+        listener.advance(self.share)
+        while not self.finished:
+            for batch in self._batches(stop_time):
+                for segment, state in self._segments(batch):
+                    rate = peak_rate * _schedule(self.share)
+                    self.losses.append(self._step(segment, batch, state, stop_time, rate))
+                    self.n_done += len(segment.visits)
+                    spent = (time.monotonic() - began) / max(limit_s, 1e-9)
+                    spent = share_before + (1 - share_before) * spent
+                    before = self.share
+                    self.share = min(max(self.n_done / (epochs * n_visits), spent, before), 1.0)
+                    listener.advance(self.share - before)
+                    if self.finished:
+                        break
+                self._n_batches += 1
+                if self.share * epochs >= self.n_rounds + 1 or self.finished:
+                    self.n_rounds = int(self.share * epochs)
+                    losses, self.losses = self.losses, []
+                    yield {"train_loss": float(np.mean(losses)), "learning_rate": rate}
+                between()
+                if self.finished:
+                    break
+
+    def progressed(self) -> Progressed:
+        """How far it has come; only between batches."""
+        values = {name: getattr(self, name) for name in ("share", "n_rounds", "n_done", "losses", "_n_batches")}
+        values |= {"n_steps": self.optimiser.n_steps, "_pass_began": self._pass_began}
+        arrays = {name: getattr(self.optimiser, name).cpu().numpy() for name in _ARRAYS}
+        return Progressed(values, arrays | {"random": torch.get_rng_state().numpy()})
+
+    def go_on_from(self, state: Progressed) -> None:
+        """Return to where :meth:`progressed` was."""
+        values = dict(state.values)
+        self.optimiser.n_steps = values.pop("n_steps")
+        for name, value in values.items():
+            setattr(self, name, value)
+        for name in _ARRAYS:
+            getattr(self.optimiser, name).copy_(torch.from_numpy(state.arrays[name]))
+        torch.set_rng_state(torch.from_numpy(state.arrays["random"]))
+
+    def _batches(self, stop_time: int) -> Iterator[Batch]:
+        """The batches of a pass; those that were done before are left out."""
+        self.rng.bit_generator.state = self._pass_began
+        config = self.config
+        batches = training_batches(
+            self.dataset, self.constants, stop_time, config.batch_visits, config.segment_visits, self.rng
+        )
+        for number, batch in enumerate(batches):
+            if number >= self._n_batches:
+                yield batch
+        self._pass_began, self._n_batches = self.rng.bit_generator.state, 0
+
+    def _segments(self, batch: Batch) -> Iterator[tuple[Segment, list[State]]]:
+        """The segments of a batch, each with the state before it, in place of which goes the one after."""
+        config, held = self.config, [self.network.start(len(batch.first))]
+        for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
+            n_threads = torch.get_num_threads()
+            segment = cut_segment(
+                batch, self.constants, offset, config.segment_visits, None, habit=config.habit, n_threads=n_threads
+            )
+            held[0] = tuple(part[: segment.shape[1]].detach() for part in held[0])
+            yield segment, held
+
+    def _step(self, segment: Segment, batch: Batch, held: list[State], stop_time: int, rate: float) -> float:
+        """Learn from a segment; returns its loss."""
+        span = max(stop_time - int(self.dataset.manifest["time"]["min"]), 1)
+        age = (stop_time - batch.histories.visit_time[segment.visits]) / span
+        weights = _label_weights(segment, self.config.size_power, 2.0 ** (-self.config.recency * age))
+        self.network.train()
+        memory, held[0] = self.network.remember(segment, held[0])
+        # Logits of all moments at once would be O(vocabulary) in memory: blocks of them go forward and back alone.
+        n, block = len(segment.visits), block_moments(self.constants.n_actions)
+        total = float(weights @ np.diff(segment.label_start))
+        leaf, loss = memory.detach().requires_grad_(), 0.0
+        for start in range(0, n, block):
+            part = segment.part(start, start + block)
+            logits = self.network.predict(leaf[start : start + block], part)
+            part_weights = weights[start : start + block]
+            part_loss = self.network.ops.set_loss(logits, part.label_start, part.label_actions, part_weights, total)
+            part_loss.backward()  # type: ignore[no-untyped-call]
+            loss += float(part_loss.detach())
+        if leaf.grad is not None:
+            memory.backward(leaf.grad)  # type: ignore[no-untyped-call]
+        if not (math.isfinite(loss) and self.optimiser.step(rate)):
+            raise FloatingPointError(f"the loss is no longer a number after {self.optimiser.n_steps} steps")
+        return loss
+
+
+def block_moments(n_actions: int) -> int:
+    """How many moments have their logits at once: what the last-level cache holds, whatever the vocabulary."""
+    return max(_BLOCK_LOGITS // n_actions, 16)
+
+
+def visit_loss(
+    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None, *, ops: Ops
+) -> Tensor:
+    """Mean of ``-log p(action)`` over the actions of visits, of one of n weighing ``n ** -size_power`` each.
+
+    With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same and
+    ``p`` is the distribution of one action drawn from it. ``visit_weights`` float64 [n_moments] come on top.
+    """
+    weights = _label_weights(segment, size_power, visit_weights)
+    total = float(weights @ np.diff(segment.label_start))
+    return ops.set_loss(logits, segment.label_start, segment.label_actions, weights, total)
+
+
+def _label_weights(
+    segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None
+) -> NDArray[np.float32]:
+    weights: NDArray[np.float64] = np.maximum(np.diff(segment.label_start), 1.0) ** -size_power
+    return (weights if visit_weights is None else weights * visit_weights).astype(np.float32)
+
+
+def _schedule(share: float) -> float:
+    """Learning rate relative to its peak: a short rise, then half a cosine down to zero."""
+    return min(1.0, (share + 1e-3) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
