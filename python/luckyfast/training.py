@@ -29,7 +29,6 @@ __all__ = ["choose_device", "refit", "train", "validate", "visit_loss"]
 
 PATIENCE = 0.3
 """Share of all epochs without a better validation loss, after which training ends."""
-REFIT_RATE = 0.3
 VALIDATION_VISITS = 20_000
 VALIDATION_POWER = 0.25
 """The same ``size_power`` for every configuration's validation loss: losses can be compared whatever was trained on."""
@@ -206,8 +205,7 @@ def refit(
         course = Course(dataset, config, constants, start, device=choose_device(device))
         listener.start("Refitting", 1.0, "share")
         try:
-            rate = REFIT_RATE * config.learning_rate
-            for _ in course.run(split.test_start, config.refit_epochs, rate, budget_s, listener):
+            for _ in course.run(split.test_start, config.refit_epochs, config.learning_rate, budget_s, listener):
                 pass
         except KeyboardInterrupt:
             return replace(model, interrupted=True)
