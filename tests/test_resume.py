@@ -67,7 +67,7 @@ class Stops(NullProgress):
 def test_an_interrupted_run_goes_on(logs: list[Path], tmp_path: Path, rules: Rules, with_temp: bool) -> None:
     """Interrupted again and again while it reads and merges, each time with another division of work."""
     whole = run_plan(plan_of(logs, tmp_path / "whole", rules=rules), budget=ONE)
-    total = sum(len(gzip.decompress(p.read_bytes())) if p.suffix == ".gz" else p.stat().st_size for p in logs)
+    total = sum(path.stat().st_size for path in logs)
     temp = tmp_path / "temp" if with_temp else None
     draw = random.Random(1)
     n_interrupted = 0
@@ -198,13 +198,15 @@ def kill_at_random_moments(folder: Path, n_kills: int, seed: int) -> dict[str, i
     whole = read_folder(run_plan(plan_of(paths[:3], folder / "whole"), budget=ONE).path)
     draw = random.Random(seed)
     out, partial = folder / "out", folder / "out.partial"
-    # how long a run takes once its folder is there
+    # how long a run takes from when its folder is there, and from when the first store has been written out
     process = launch(paths[:3], out, resume=False)
     while not partial.exists():
         time.sleep(0.001)
-    started = time.monotonic()
+    started = spilled = time.monotonic()
+    while not (partial / "spills" / "run-000000").exists():
+        spilled = time.monotonic()
     process.communicate()
-    took = time.monotonic() - started
+    stopped = time.monotonic()
     seen = {"killed": 0, "with a checkpoint": 0, "finished": 0}
     while seen["killed"] < n_kills:
         for path in sorted(out.rglob("*"), reverse=True):
@@ -214,9 +216,12 @@ def kill_at_random_moments(folder: Path, n_kills: int, seed: int) -> dict[str, i
         resume = False
         while True:
             process = launch(paths[:3], out, resume=resume)
-            while process.poll() is None and not partial.exists():
+            from_spill = draw.random() < 0.6
+            while (
+                process.poll() is None and not (partial / "spills" / "run-000000" if from_spill else partial).exists()
+            ):
                 time.sleep(0.0005)
-            time.sleep(draw.uniform(0, took))
+            time.sleep(draw.uniform(0, stopped - (spilled if from_spill else started)))
             process.send_signal(signal.SIGKILL)
             _, said = process.communicate()
             assert process.returncode in (0, -signal.SIGKILL), said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +26,7 @@ from naive_reader import read_rows
 from naive_times import naive_time
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
-from luckyfast.ingestion import run, shards
+from luckyfast.ingestion import ingest, run, shards
 from luckyfast.ingestion.disk import check_disk
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Source, TimeFormat
 from luckyfast.ingestion.run import Budget, run_plan
@@ -253,6 +255,45 @@ def test_lookup(tmp_path: Path) -> None:
         pa.table({"a": ["<unknown>", "bakery", "dairy"]})["a"]
         == pq.read_table(summary.path / "vocabulary.parquet")["action"]
     )
+
+
+class Listener(NullProgress):
+    """Adds up what it hears."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, list[float]] = {}
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        assert total is not None
+        self.stages[stage] = [total, 0.0]
+
+    def advance(self, amount: float) -> None:
+        self.stages[list(self.stages)[-1]][1] += amount
+
+
+def test_progress_tells_bytes_on_disk(logs: list[Path], tmp_path: Path) -> None:
+    """Of packed files too, so that the time left can be told."""
+    packed = []
+    for name, pack in (("a.csv.bz2", bz2.compress), ("b.csv.gz", gzip.compress)):
+        packed.append(tmp_path / name)
+        packed[-1].write_bytes(pack(dirty_log(8, 20_000)))
+    with zipfile.ZipFile(tmp_path / "c.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("c.csv", dirty_log(9, 1000))
+    heard = Listener()
+    ingest(
+        [*logs, *packed, tmp_path / "c.zip"],
+        tmp_path / "out",
+        customer="customer",
+        time="day,clock",
+        action="action",
+        visit="visit",
+        max_reject=1.0,
+        memory="1GB",
+        progress=heard,
+    )
+    total, done = heard.stages["Reading"]
+    assert done == total
+    assert total >= sum(path.stat().st_size for path in (*logs, *packed))
 
 
 class Interrupt(NullProgress):

@@ -52,11 +52,17 @@ class ColumnarReader:
         self._stack = ExitStack()
         self._batches: Iterator[list[Any]] | None = None
         self._offset = start or 0
+        self._is_over = False
 
     @property
     def is_open(self) -> bool:
         """Whether reading has begun."""
         return self._batches is not None
+
+    @property
+    def disk_bytes(self) -> int:
+        """How much of the file has been read, which is only known at its end."""
+        return self._file.size_bytes if self._is_over else 0
 
     def cut(self, workspace: Workspace) -> tuple[Block, int, bool] | None:
         """The next rows, not yet as text."""
@@ -65,6 +71,7 @@ class ColumnarReader:
                 self._batches = _skip_rows(_read_batches(self._file, self._names, self._stack), self._offset)
             columns = next(self._batches, None)
         if columns is None:
+            self._is_over = True
             self.close()
             return None
         n_rows = len(columns[0])

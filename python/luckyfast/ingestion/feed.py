@@ -29,6 +29,7 @@ class Feed:
 
     Attributes:
         finished: the packed sources that have been read to their end.
+        disk_bytes: how many bytes of all files have been read from the disk.
     """
 
     def __init__(
@@ -41,13 +42,16 @@ class Feed:
     ) -> None:
         starts = starts or {}
         self.finished = {source for source, start in starts.items() if start < 0}
+        self.disk_bytes = 0
         self._plain: list[SlicedFile] = []
         self._packed: list[SourceReader | ColumnarReader] = []
         for source, file in enumerate(files):
             start = starts.get(source)
             if source in self.finished:
+                self.disk_bytes += file.source.size_bytes
                 continue
             if file.source.is_plain:
+                self.disk_bytes += file.dialect.header_stop if start is None else start
                 self._plain.append(SlicedFile(source, file, block_bytes, start))
             elif file.source.is_columnar:
                 self._packed.append(ColumnarReader(source, file, start))
@@ -67,18 +71,24 @@ class Feed:
         while not self._stopped:
             if workspace.rest is not None:
                 piece, workspace.rest = workspace.rest, None
-                return piece.file.read_on(workspace, piece)
+                return self._counted(piece.file.read_on(workspace, piece))
             workspace.shrink()
             claimed = self._claim()
             if claimed is None:
                 return None
             if isinstance(claimed, tuple):
-                block = claimed[0].read(workspace, claimed[1])
+                found = claimed[0].read(workspace, claimed[1])
+                block = self._counted(found) if found is not None else None
             else:
                 block = self._read_packed(claimed, workspace)
             if block is not None:
                 return block
         return None
+
+    def _counted(self, block: Block) -> Block:
+        with self._change:
+            self.disk_bytes += block.n_bytes
+        return block
 
     def stop(self) -> None:
         """Give out no more blocks."""
@@ -97,7 +107,7 @@ class Feed:
 
     def _read_packed(self, reader: SourceReader | ColumnarReader, workspace: Workspace) -> Block | None:
         found = None
-        first = not reader.is_open
+        first, before = not reader.is_open, reader.disk_bytes
         try:
             found = reader.cut(workspace)
             if first and self._on_open:
@@ -105,6 +115,7 @@ class Feed:
         finally:
             with self._change:
                 self._n_busy -= 1
+                self.disk_bytes += reader.disk_bytes - before
                 if found is None:
                     self.finished.add(reader.source)
                 else:

@@ -321,9 +321,7 @@ class _Run:
 
     def _parse_all(self, budget: Budget, pool: ThreadPoolExecutor) -> list[Parser]:
         plan = self.plan
-        total = float(sum(file.source.size_bytes for file in plan.files))
-        plain = all(file.source.is_plain for file in plan.files)
-        self.progress.start("Reading", total if plain else None, "bytes")
+        self.progress.start("Reading", float(sum(file.source.size_bytes for file in plan.files)), "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
         parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
         feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin, self.starts)
@@ -362,8 +360,8 @@ class _Run:
                 done, working = wait(working, 0.05, FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                self.progress.advance(self.log.n_bytes - n_bytes)
-                n_bytes = self.log.n_bytes
+                n_before, n_bytes = n_bytes, feed.disk_bytes
+                self.progress.advance(n_bytes - n_before)
                 self._check_rejects(final=False)
         finally:
             stop()

@@ -10,7 +10,7 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,14 +102,18 @@ def find_sources(raw: Iterable[str | Path], *, exclude: Collection[Path] = ()) -
 
 
 @contextmanager
-def open_source(source: Source) -> Iterator[BinaryIO]:
+def open_source(source: Source, opened: Callable[[BinaryIO], None] | None = None) -> Iterator[BinaryIO]:
     """Open a source for reading its text, decompressed, as UTF-8 with line feeds.
 
-    Every failure to read becomes an `InputError`.
+    `opened` is given the file below, whose position tells how far reading is. Every failure to read becomes an
+    `InputError`.
     """
     try:
-        with _open_stream(source) as stream:
-            yield stream
+        with source.path.open("rb") as file:
+            if opened is not None:
+                opened(file)
+            with _open_stream(source, file) as stream:
+                yield stream
     except _DECOMPRESS_ERRORS as error:
         raise _damaged(source, error) from error
     except OSError as error:
@@ -248,8 +252,8 @@ def _refuse_foreign(sources: Sequence[Source]) -> None:
 
 
 @contextmanager
-def _open_stream(source: Source) -> Iterator[BinaryIO]:
-    with _open_bytes(source) as stream:
+def _open_stream(source: Source, file: BinaryIO) -> Iterator[BinaryIO]:
+    with _open_bytes(source, file) as stream:
         if source.encoding == "utf-8" and source.line_end == "lf":
             yield stream
         else:
@@ -257,24 +261,23 @@ def _open_stream(source: Source) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _open_bytes(source: Source) -> Iterator[BinaryIO]:
+def _open_bytes(source: Source, file: BinaryIO) -> Iterator[BinaryIO]:
     if source.compression == "gzip":
-        with igzip.open(source.path, "rb") as unzipped:  # type: ignore[no-untyped-call]
+        with igzip.open(file, "rb") as unzipped:  # type: ignore[no-untyped-call]
             yield cast(BinaryIO, unzipped)
     elif source.compression == "bz2":
-        with bz2.open(source.path, "rb") as unzipped_bz2:
+        with bz2.open(file, "rb") as unzipped_bz2:
             yield cast(BinaryIO, unzipped_bz2)
     elif source.compression == "zip":
-        with zipfile.ZipFile(source.path) as archive, archive.open(source.member or "") as entry:
+        with zipfile.ZipFile(file) as archive, archive.open(source.member or "") as entry:
             yield cast(BinaryIO, entry)
     elif source.compression == "zstd":
         import pyarrow as pa
 
-        with pa.CompressedInputStream(str(source.path), "zstd") as unzipped_zstd:
+        with pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as unzipped_zstd:
             yield cast(BinaryIO, unzipped_zstd)
     else:
-        with source.path.open("rb") as stream:
-            yield stream
+        yield file
 
 
 def _read_fully(stream: BinaryIO, n_bytes: int) -> bytes:

@@ -165,6 +165,7 @@ class SourceReader:
         self._block_bytes = block_bytes
         self._stack = ExitStack()
         self._stream: BinaryIO | None = None
+        self._file: BinaryIO | None = None
         self._carry = np.zeros(0, np.uint8)
         self._offset = plan.dialect.header_stop if start is None else start
         self._goes_on = start is not None
@@ -177,6 +178,14 @@ class SourceReader:
     def is_open(self) -> bool:
         """Whether reading has begun."""
         return self._stream is not None
+
+    @property
+    def disk_bytes(self) -> int:
+        """How much of the file on disk has been read; after its end, all of it."""
+        size = self._plan.source.size_bytes
+        if self._file is None or self._file.closed:
+            return size if self._at_eof else 0
+        return min(self._file.tell(), size)
 
     def read(self, workspace: Workspace) -> Block | None:
         """The next block, indexed; None at the end of the source."""
@@ -218,13 +227,16 @@ class SourceReader:
         self._stack.close()
 
     def _open(self) -> BinaryIO:
-        stream = self._stack.enter_context(open_source(self._plan.source))
+        stream = self._stack.enter_context(open_source(self._plan.source, self._note_file))
         left = self._offset
         while left > 0 and (piece := stream.read(min(left, 1 << 16))):
             self.header_lines += 0 if self._goes_on else piece.count(b"\n")
             self._count_encoded(np.frombuffer(piece, np.uint8))
             left -= len(piece)
         return stream
+
+    def _note_file(self, file: BinaryIO) -> None:
+        self._file = file
 
     def _cut(self, workspace: Workspace) -> tuple[Block, int, bool] | None:
         if self._stream is None:
