@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from luckyfast.ingestion.plan import IngestPlan
 
-__all__ = ["READERS", "WRITERS", "Block", "plan_log"]
+__all__ = ["JSON_PRODUCT", "READERS", "WRITERS", "Block", "plan_log"]
+
+JSON_PRODUCT = "product"
+"""The object of a JSON line that holds the columns of its product."""
 
 _CUSTOMER, _TIME, _VISIT, _ACTION = (COLUMNS[role] for role in ("customer", "time", "visit", "action"))
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
@@ -80,12 +83,13 @@ def _write_with_luckyfast(values: Mapping[str, Any], out: Path) -> dict[str, flo
     from luckyfast.ingestion import ingest
 
     stages = _Stages()
+    as_json = "jsonl" in values
     ingest(
-        [values["csv"]],
+        [values["jsonl" if as_json else "csv"]],
         out / "dataset",
         customer=_CUSTOMER,
         time=_TIME,
-        action=_ACTION,
+        action=f"{JSON_PRODUCT}.{_ACTION}" if as_json else _ACTION,
         visit=_VISIT,
         memory=values["memory_bytes"],
         workers=values["n_threads"],
@@ -124,9 +128,16 @@ def _write_with_polars(values: Mapping[str, Any], out: Path) -> None:
     import polars as pl
 
     types = {_CUSTOMER: pl.Int64, _VISIT: pl.Int64, _TIME: pl.String, _ACTION: pl.Categorical}
+    if "jsonl" in values:
+        product = pl.Struct({_ACTION: pl.String})
+        del types[_ACTION]
+        lines = pl.scan_ndjson(values["jsonl"], schema_overrides={**types, JSON_PRODUCT: product})
+        action = pl.col(JSON_PRODUCT).struct.field(_ACTION).cast(pl.Categorical)
+        lines = lines.select(_CUSTOMER, _TIME, _VISIT, action)
+    else:
+        lines = pl.scan_csv(values["csv"], schema_overrides=types)
     (
-        pl.scan_csv(values["csv"], schema_overrides=types)
-        .select(_CUSTOMER, _TIME, _VISIT, _ACTION)
+        lines.select(_CUSTOMER, _TIME, _VISIT, _ACTION)
         .filter(pl.col(_ACTION).is_not_null())
         .with_columns(pl.col(_TIME).str.to_datetime(_TIME_FORMAT, time_unit="us"))
         .group_by(_CUSTOMER, _TIME, _VISIT, _ACTION)
@@ -148,20 +159,28 @@ def _write_with_duckdb(values: Mapping[str, Any], out: Path) -> None:
     settings = {"threads": values["n_threads"], "temp_directory": str(out / "spill"), "preserve_insertion_order": False}
     if values["memory_bytes"] is not None:
         settings["memory_limit"] = f"{values['memory_bytes']}B"
-    with Path(values["csv"]).open(encoding="utf-8") as file:
-        header = file.readline().strip().split(",")
     types = {_CUSTOMER: "BIGINT", _VISIT: "BIGINT", _TIME: "TIMESTAMP"}
-    columns = ", ".join(f"'{name}': '{types.get(name, 'VARCHAR')}'" for name in header)
+    if "jsonl" in values:
+        types[JSON_PRODUCT] = f"STRUCT({_ACTION} VARCHAR)"
+        columns = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
+        source = f"read_json('{values['jsonl']}', format = 'newline_delimited', columns = {{{columns}}})"
+        action = f"{JSON_PRODUCT}.{_ACTION}"
+    else:
+        with Path(values["csv"]).open(encoding="utf-8") as file:
+            header = file.readline().strip().split(",")
+        columns = ", ".join(f"'{name}': '{types.get(name, 'VARCHAR')}'" for name in header)
+        source = f"""read_csv('{values["csv"]}', header = true, delim = ',', quote = '', escape = '',
+                                  columns = {{{columns}}})"""
+        action = _ACTION
     query = f"""
         COPY (
             SELECT {_CUSTOMER}, list_sort(list(struct_pack(t := {_TIME}, v := {_VISIT}, a := a, n := n))) AS visits
             FROM (
                 SELECT {_CUSTOMER}, {_TIME}, {_VISIT}, list({_ACTION}) AS a, list(n) AS n
                 FROM (
-                    SELECT {_CUSTOMER}, {_TIME}, {_VISIT}, {_ACTION}, count(*)::INTEGER AS n
-                    FROM read_csv('{values["csv"]}', header = true, delim = ',', quote = '', escape = '',
-                                  columns = {{{columns}}})
-                    WHERE {_ACTION} IS NOT NULL
+                    SELECT {_CUSTOMER}, {_TIME}, {_VISIT}, {action} AS {_ACTION}, count(*)::INTEGER AS n
+                    FROM {source}
+                    WHERE {action} IS NOT NULL
                     GROUP BY ALL)
                 GROUP BY ALL)
             GROUP BY {_CUSTOMER})

@@ -181,6 +181,11 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
         assert main([*command, "--json"]) == 0
         loaded = json.loads(capsys.readouterr().out)
         assert loaded
+    assert main(["inspect", "raw"]) == 2
+    shown = capsys.readouterr()
+    assert "product" in shown.out
+    assert "most frequent" in shown.out
+    assert shown.err.startswith("error:")
     assert main(["rejects", str(dataset), "--out", "mended.csv", "--reason", "bad_time", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"path": "mended.csv", "rows": 1, "cut": 0}]
     assert main(["rejects", "out", "--reason", "nonsense"]) == 2

@@ -288,7 +288,7 @@ def test_progress_tells_bytes_on_disk(logs: list[Path], tmp_path: Path) -> None:
         action="action",
         visit="visit",
         max_reject=1.0,
-        memory="1GB",
+        memory="8GB",
         progress=heard,
     )
     total, done = heard.stages["Reading"]

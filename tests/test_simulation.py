@@ -7,11 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from log_rows import habit_log
+from luckyfast.bench.contest import render_table as render_contest
+from luckyfast.bench.contest import run_system
 from luckyfast.bench.landscapes import DEFAULT, EASY, HARD, MAX_EPOCHS, Landscape, decode
 from luckyfast.bench.simulation import CHECKPOINTS, SYSTEMS, simulate
 from luckyfast.bench.table import ARCHS, SEARCHES, render_table
 from luckyfast.bench.task import Settings, is_installed
 from luckyfast.bench.tasks.search import TASK
+from naive_ingest import write_dataset
+
+from luckyfast.models import ModelConfig
+from luckyfast.search.space import default_space
 
 
 def test_landscapes_are_what_they_were() -> None:
@@ -68,3 +75,17 @@ def test_the_table_has_a_row_per_network_and_search() -> None:
     assert len(lines) == 2 + len(ARCHS) * len(SEARCHES)
     assert lines[2] == "| mlp | none | - | - | 40.2 ± 1.1 | 40.1 ± 1.1 |"
     assert lines[3] == "| mlp | hyperband | - | - | - | - |"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["luckyfast", "Optuna TPE + median", "random"])
+def test_every_system_finds_something_in_the_contest(system: str, tmp_path: Path) -> None:
+    dataset = write_dataset(habit_log(n_customers=40, n_visits=10), tmp_path / "dataset")
+    config = ModelConfig(hidden=8, embedding=6, epochs=2, batch_visits=256, habit_hidden=4)
+    space = default_space(config, fixed=("hidden", "embedding", "batch_visits", "habit_hidden"))
+    found = run_system(system, dataset, space, 15.0, seed=0, n_workers=2, scratch=tmp_path / "scratch")
+    assert len(found) > 1
+    assert all(0 < at_s <= 16 and loss > 0 for at_s, loss in found)
+    assert not (tmp_path / "scratch").exists()
+    table = render_contest([{"system": system, "budget_s": 15.0, "found": found}])
+    assert f"{min(loss for _, loss in found):.4f}" in table

@@ -64,6 +64,7 @@ def test_a_log_gets_news_and_a_line_now_and_then(capsys: pytest.CaptureFixture[s
     for elapsed_s in (1.0, 2.0, 3.0, 40.0):
         printer(status(elapsed_s=elapsed_s))
     printer(status(message="trial 9: validation loss 4.5, the best so far"))
+    printer(status(message="trial 0: validation loss 4.5, the best so far", single=True))
     said = capsys.readouterr()
     assert said.out == ""
     lines = said.err.splitlines()

@@ -3,7 +3,7 @@
 Make the environment with, for example::
 
     python -m venv ENV
-    ENV/bin/pip install torch lightgbm keras recbole "setuptools<81" "numpy<2" "pandas<2.3" "scipy<1.14" "pyarrow<17"
+    ENV/bin/pip install torch lightgbm recbole "setuptools<81" "numpy<2" "pandas<2.3" "scipy<1.14" "pyarrow<17"
 
 Peers whose library it lacks are skipped and said so.
 """
@@ -25,7 +25,7 @@ from ..tasks.quality import N_TARGETS, prepare_dataset
 
 __all__ = ["PEERS", "main", "run_peer"]
 
-PEERS = {"lightgbm_ranker": "lightgbm", "recbole_sasrec": "recbole", "keras_windows": "keras"}
+PEERS = {"lightgbm_ranker": "lightgbm", "recbole_sasrec": "recbole"}
 """The module of each peer, and the library that it needs."""
 
 _METRICS = ("hit@1", "hit@3", "recall@10", "ndcg@10", "nll", "ece_debiased")

@@ -17,12 +17,13 @@ from luckyfast.terminal import print_facts, print_table
 if TYPE_CHECKING:
     from luckyfast.ingestion.mending import ExportedRejects, RejectList
     from luckyfast.ingestion.run import IngestSummary
-    from luckyfast.inspection import DatasetInspection, RawInspection
+    from luckyfast.inspection import DatasetInspection, RawColumn, RawInspection
 
 __all__ = [
     "print_dataset_inspection",
     "print_exported_rejects",
     "print_ingest_summary",
+    "print_raw_columns",
     "print_raw_inspection",
     "print_reject_list",
 ]
@@ -65,7 +66,9 @@ def print_raw_inspection(found: RawInspection, *, as_json: bool) -> None:
         facts.append(("format" if n == found.n_files else f"format of {n:,}", _describe_dialect(dialect)))
     if len(found.dialects) > 3:
         facts.append(("format", f"{len(found.dialects) - 3} more"))
-    facts += [("nulls", f"{role}: {', '.join(map(repr, texts))}") for role, texts in found.nulls.items()]
+    for role, texts in found.nulls.items():
+        more = f" and {len(texts) - 6} more" if len(texts) > 6 else ""
+        facts.append(("nulls", f"{role}: {', '.join(map(repr, texts[:6]))}{more}"))
     sample = found.sample
     rows = f"about {found.rows_estimated:,}" if found.rows_estimated is not None else "not known before it is unpacked"
     facts.append(("rows", rows))
@@ -88,6 +91,15 @@ def print_raw_inspection(found: RawInspection, *, as_json: bool) -> None:
     _say("nothing was written; luckyfast ingest does it")
 
 
+def print_raw_columns(columns: Sequence[RawColumn]) -> None:
+    """Print what each column of a sample holds."""
+    rows = [
+        [column.name, f"{column.n_different:,}", f"{column.share_empty:.0%}", ", ".join(map(_shorten, column.examples))]
+        for column in columns
+    ]
+    print_table("Columns", ["column", "different", "empty", "most frequent"], rows, text=(0, 3))
+
+
 def print_dataset_inspection(found: DatasetInspection, *, as_json: bool) -> None:
     """Print what a dataset holds and what it was made of."""
     if as_json:
@@ -97,6 +109,7 @@ def print_dataset_inspection(found: DatasetInspection, *, as_json: bool) -> None
     counts, time = manifest["counts"], manifest["time"]
     print_table("Rows", ["", "rows", "share"], _account(counts, manifest), text=(0,))
     print()
+    shards = _count(len(manifest["shards"]), "shard")
     roles = [f"{role} {' + '.join(columns)}" for role, columns in manifest["roles"].items() if columns]
     findings = _describe_findings(
         manifest.get("duplicates"), manifest["order_leak"], manifest.get("other_actions", {}), ""
@@ -110,7 +123,7 @@ def print_dataset_inspection(found: DatasetInspection, *, as_json: bool) -> None
         ("made of", _describe_sources(manifest["sources"])),
         (
             "on disk",
-            f"{format_size(found.n_bytes)}, {len(manifest['shards'])} shards, format {manifest['format_version']}",
+            f"{format_size(found.n_bytes)}, {shards}, format {manifest['format_version']}",
         ),
     ]
     print_facts(facts)
@@ -145,7 +158,7 @@ def print_exported_rejects(files: Sequence[ExportedRejects], dataset: str, *, as
         return
     for file in files:
         cut = f"; {file.cut:,} are left out: only their beginning was kept" if file.cut else ""
-        print(f"{file.rows:,} rows: {file.path}{cut}")
+        print(f"{_count(file.rows, 'row')}: {file.path}{cut}")
     names = " ".join(shlex.quote(str(file.path)) for file in files)
     _say(f"mend them, then: luckyfast ingest {names} {shlex.quote(dataset)} --append")
 
@@ -243,6 +256,14 @@ def _describe_sources(sources: Sequence[Mapping[str, Any]]) -> str:
     names = ", ".join(Path(source["path"]).name for source in sources[:3])
     more = f" and {len(sources) - 3:,} more" if len(sources) > 3 else ""
     return f"{names}{more} ({format_size(n_bytes)})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def _shorten(text: str, width: int = 24) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _say(text: str) -> None:

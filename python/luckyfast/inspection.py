@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +12,26 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.ingestion.columnar import copy_beginning
+from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
+from luckyfast.ingestion.encodings import parse_encoding
+from luckyfast.ingestion.layout import main_tables, pool_columns, read_tables
 from luckyfast.ingestion.plan import Source
 from luckyfast.ingestion.planning import make_plan
-from luckyfast.ingestion.sources import open_source
+from luckyfast.ingestion.sources import find_sources, open_source
 
 if TYPE_CHECKING:
     from luckyfast.ingestion.plan import FilePlan, IngestPlan
     from luckyfast.ingestion.run import IngestSummary
 
-__all__ = ["DatasetInspection", "RawInspection", "inspect_dataset", "inspect_raw", "is_dataset"]
+__all__ = [
+    "DatasetInspection",
+    "RawColumn",
+    "RawInspection",
+    "inspect_columns",
+    "inspect_dataset",
+    "inspect_raw",
+    "is_dataset",
+]
 
 _N_FILES = 8
 _FILE_BYTES = 4 << 20
@@ -74,6 +86,51 @@ class DatasetInspection:
     top_actions: list[tuple[str, int]]
     visits_per_customer: dict[str, int]
     actions_per_visit: dict[str, int]
+
+
+@dataclass(frozen=True)
+class RawColumn:
+    """A column of raw files in a sample: how many values are empty or differ, and the most frequent ones."""
+
+    name: str
+    share_empty: float
+    n_different: int
+    examples: list[str]
+
+
+def inspect_columns(
+    raw: str | Path | list[str | Path],
+    *,
+    delimiter: str | None = None,
+    quote: str | None = None,
+    encoding: str | None = None,
+    columns: str | list[str] | None = None,
+) -> list[RawColumn]:
+    """Say what the columns of raw files hold, for choosing roles where they cannot be told.
+
+    Args:
+        raw: files, folders or globs.
+        delimiter, quote, encoding, columns: as for `luckyfast.ingest`.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp()) / "log.csv"
+        >>> _ = path.write_text("a,b\\n1,x\\n1,\\n2,x\\n")
+        >>> inspect_columns(path)[1]
+        RawColumn(name='b', share_empty=0.3333, n_different=1, examples=['x'])
+    """
+    tables = read_tables(
+        find_sources([raw] if isinstance(raw, str | Path) else raw),
+        delimiter=None if delimiter is None else parse_delimiter(delimiter),
+        quote="detect" if quote is None else parse_quote(quote),
+        encoding=None if encoding is None else parse_encoding(encoding),
+        columns=columns.split(",") if isinstance(columns, str) else columns,
+    )
+    found = []
+    for column in pool_columns(main_tables(tables)):
+        filled = Counter(value for value in column.values if value)
+        empty = 1 - filled.total() / max(len(column.values), 1)
+        found.append(RawColumn(column.name, round(empty, 4), len(filled), [text for text, _ in filled.most_common(4)]))
+    return found
 
 
 def is_dataset(path: str | Path) -> bool:

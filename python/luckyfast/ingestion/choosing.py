@@ -304,7 +304,7 @@ def _joined(log: _Log, names: Sequence[str]) -> list[str]:
     if len(parts) == 1:
         return [value for value in parts[0] if value and value not in literals]
     rows = zip(*parts, strict=True)
-    return [" ".join(row) for row in rows if all(part and part not in literals for part in row)]
+    return [" ".join(row) for row in rows if all(part.strip() and part not in literals for part in row)]
 
 
 def _split_names(given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

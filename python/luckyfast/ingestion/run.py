@@ -389,7 +389,7 @@ class _Run:
         """Before the first spill: as the bytes read so far have filled the stores, the others will."""
         read = max(self.log.n_bytes, 1)
         total = sum(
-            file.source.size_bytes if file.source.is_plain else _USUAL_RATIO * file.source.size_bytes
+            file.source.size_bytes * (1 if file.source.is_plain or file.source.is_columnar else _USUAL_RATIO)
             for file in self.plan.files
         )
         scale = self.n_workers * max(1.0, total / read)
@@ -616,5 +616,9 @@ def _rss_bytes() -> int:
 
 
 def _peak_rss_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # ru_maxrss begins with what the parent held when it started this process
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) << 10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -75,7 +75,9 @@ def find_time_format(values: Sequence[str]) -> TimeFormat | None:
         if found := _decide_order(matches, cut, enough):
             return found
     if len(named := _named(values)) >= enough:
-        return TimeFormat("named", has_clock=sum(bool(re.search(r"\d[:h]\d\d", text)) for text in named) > 0)
+        return TimeFormat(
+            "named", has_clock=sum(bool(re.search(r"\d[:h]\d\d|\d\.\d\d\.\d\d", text)) for text in named) > 0
+        )
     return _find_epoch(values, enough)
 
 

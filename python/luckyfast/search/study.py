@@ -75,6 +75,7 @@ class Status:
         ends_in_s: seconds until the search gives way to the refit and the measuring.
         start: the default configuration.
         habit_hit1: hit@1 of decayed personal frequency on validation, once it is known.
+        single: whether one configuration is trained and nothing is searched.
         ended: whether the search is over.
         message: what is worth a line in a log; empty where nothing is.
     """
@@ -91,6 +92,7 @@ class Status:
     ends_in_s: float
     start: dict[str, Any]
     habit_hit1: float | None
+    single: bool = False
     ended: bool = False
     message: str = ""
 
@@ -342,6 +344,7 @@ class Study:
             ends_in_s=self._search_left_s(),
             start=dict(self.scheduler.proposer.space.start),
             habit_hit1=self.habit_hit1(),
+            single=self.scheduler.n_proposals == 1,
             ended=ended,
             message=message,
         )
