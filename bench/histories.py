@@ -1,17 +1,20 @@
 """Histories from a CSV log, by luckyfast and by each peer, and how to read back what each of them wrote.
 
-Every writer is told the columns; see `tasks/ingest.py` for why each peer is used the way it is. A writer imports its
-system inside, so that a system is needed only where it runs.
+Every writer is told the columns, and may tell the seconds of its stages; see `tasks/ingest.py` for why each peer is
+used the way it is. A writer imports its system inside, so that a system is needed only where it runs.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from luckyfast.progress import NullProgress
 
 from .checksum import hash_names
 from .receipts import COLUMNS
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 
     from luckyfast.ingestion.plan import IngestPlan
 
-__all__ = ["READERS", "WRITERS", "Block", "plan_log"]
+__all__ = ["JSON_PRODUCT", "READERS", "WRITERS", "Block", "plan_log"]
+
+JSON_PRODUCT = "product"
+"""The object of a JSON line that holds the columns of its product."""
 
 _CUSTOMER, _TIME, _VISIT, _ACTION = (COLUMNS[role] for role in ("customer", "time", "visit", "action"))
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.f"
@@ -50,20 +56,46 @@ def plan_log(values: Mapping[str, Any], out: Path) -> IngestPlan:
 # ---- luckyfast ------------------------------------------------------------------------------------------------------
 
 
-def _write_with_luckyfast(values: Mapping[str, Any], out: Path) -> None:
+class _Stages(NullProgress):
+    """Notes when each stage of an ingest begins and ends."""
+
+    def __init__(self) -> None:
+        self.marks = [("plan", time.perf_counter())]
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        del total, unit
+        self.marks.append((stage.lower(), time.perf_counter()))
+
+    def finish(self) -> None:
+        self.marks.append(("rest", time.perf_counter()))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage: planning, reading (scan and parse), merging (with writing), and all the rest."""
+        found: dict[str, float] = {}
+        ends = [at for _, at in self.marks[1:]] + [time.perf_counter()]
+        for (stage, start), end in zip(self.marks, ends, strict=True):
+            found[f"{stage}_s"] = found.get(f"{stage}_s", 0.0) + end - start
+        return found
+
+
+def _write_with_luckyfast(values: Mapping[str, Any], out: Path) -> dict[str, float]:
     """Ingest as a user would: the roles are named, all else is found out."""
     from luckyfast.ingestion import ingest
 
+    stages = _Stages()
+    as_json = "jsonl" in values
     ingest(
-        [values["csv"]],
+        [values["jsonl" if as_json else "csv"]],
         out / "dataset",
         customer=_CUSTOMER,
         time=_TIME,
-        action=_ACTION,
+        action=f"{JSON_PRODUCT}.{_ACTION}" if as_json else _ACTION,
         visit=_VISIT,
         memory=values["memory_bytes"],
         workers=values["n_threads"],
+        progress=stages,
     )
+    return stages.seconds()
 
 
 def _read_luckyfast(out: Path) -> Iterator[Block]:
@@ -96,9 +128,16 @@ def _write_with_polars(values: Mapping[str, Any], out: Path) -> None:
     import polars as pl
 
     types = {_CUSTOMER: pl.Int64, _VISIT: pl.Int64, _TIME: pl.String, _ACTION: pl.Categorical}
+    if "jsonl" in values:
+        product = pl.Struct({_ACTION: pl.String})
+        del types[_ACTION]
+        lines = pl.scan_ndjson(values["jsonl"], schema_overrides={**types, JSON_PRODUCT: product})
+        action = pl.col(JSON_PRODUCT).struct.field(_ACTION).cast(pl.Categorical)
+        lines = lines.select(_CUSTOMER, _TIME, _VISIT, action)
+    else:
+        lines = pl.scan_csv(values["csv"], schema_overrides=types)
     (
-        pl.scan_csv(values["csv"], schema_overrides=types)
-        .select(_CUSTOMER, _TIME, _VISIT, _ACTION)
+        lines.select(_CUSTOMER, _TIME, _VISIT, _ACTION)
         .filter(pl.col(_ACTION).is_not_null())
         .with_columns(pl.col(_TIME).str.to_datetime(_TIME_FORMAT, time_unit="us"))
         .group_by(_CUSTOMER, _TIME, _VISIT, _ACTION)
@@ -120,20 +159,28 @@ def _write_with_duckdb(values: Mapping[str, Any], out: Path) -> None:
     settings = {"threads": values["n_threads"], "temp_directory": str(out / "spill"), "preserve_insertion_order": False}
     if values["memory_bytes"] is not None:
         settings["memory_limit"] = f"{values['memory_bytes']}B"
-    with Path(values["csv"]).open(encoding="utf-8") as file:
-        header = file.readline().strip().split(",")
     types = {_CUSTOMER: "BIGINT", _VISIT: "BIGINT", _TIME: "TIMESTAMP"}
-    columns = ", ".join(f"'{name}': '{types.get(name, 'VARCHAR')}'" for name in header)
+    if "jsonl" in values:
+        types[JSON_PRODUCT] = f"STRUCT({_ACTION} VARCHAR)"
+        columns = ", ".join(f"'{name}': '{kind}'" for name, kind in types.items())
+        source = f"read_json('{values['jsonl']}', format = 'newline_delimited', columns = {{{columns}}})"
+        action = f"{JSON_PRODUCT}.{_ACTION}"
+    else:
+        with Path(values["csv"]).open(encoding="utf-8") as file:
+            header = file.readline().strip().split(",")
+        columns = ", ".join(f"'{name}': '{types.get(name, 'VARCHAR')}'" for name in header)
+        source = f"""read_csv('{values["csv"]}', header = true, delim = ',', quote = '', escape = '',
+                                  columns = {{{columns}}})"""
+        action = _ACTION
     query = f"""
         COPY (
             SELECT {_CUSTOMER}, list_sort(list(struct_pack(t := {_TIME}, v := {_VISIT}, a := a, n := n))) AS visits
             FROM (
                 SELECT {_CUSTOMER}, {_TIME}, {_VISIT}, list({_ACTION}) AS a, list(n) AS n
                 FROM (
-                    SELECT {_CUSTOMER}, {_TIME}, {_VISIT}, {_ACTION}, count(*)::INTEGER AS n
-                    FROM read_csv('{values["csv"]}', header = true, delim = ',', quote = '', escape = '',
-                                  columns = {{{columns}}})
-                    WHERE {_ACTION} IS NOT NULL
+                    SELECT {_CUSTOMER}, {_TIME}, {_VISIT}, {action} AS {_ACTION}, count(*)::INTEGER AS n
+                    FROM {source}
+                    WHERE {action} IS NOT NULL
                     GROUP BY ALL)
                 GROUP BY ALL)
             GROUP BY {_CUSTOMER})
@@ -258,7 +305,7 @@ def _microseconds(times: pa.Array) -> npt.NDArray[np.int64]:
     return values
 
 
-WRITERS: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
+WRITERS: dict[str, Callable[[Mapping[str, Any], Path], dict[str, float] | None]] = {
     "luckyfast": _write_with_luckyfast,
     "polars": _write_with_polars,
     "duckdb": _write_with_duckdb,

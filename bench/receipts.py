@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "CUSTOMER_SHIFT", "read_receipts", "write_receipts"]
+__all__ = ["COLUMNS", "CUSTOMER_SHIFT", "read_receipts", "write_json_receipts", "write_receipts"]
 
 COLUMNS = {
     "customer": "household_id",
@@ -94,6 +95,33 @@ def write_receipts(path: Path, *, scale: int = 1, advance: Callable[[int], None]
                 if advance is not None:
                     advance(block.num_rows)
         writer.close()
+    partial.rename(path)
+    return path.stat().st_size
+
+
+def write_json_receipts(path: Path, *, nested: str) -> int:
+    """Write the receipts as JSON lines, once, the columns of the product in an object of the name `nested`.
+
+    Args:
+        path: the file to write; it appears under this name only when it is whole.
+        nested: the key of the product's object.
+
+    Returns:
+        Bytes written.
+    """
+    lines = read_receipts()
+    text = _as_text(lines)
+    at = text.column_names.index(COLUMNS["time"])
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    products = text.column_names.index("manufacturer_id")
+    own, theirs = text.column_names[:products], text.column_names[products:]
+    lines = lines.set_column(at, COLUMNS["time"], text[COLUMNS["time"]])
+    with partial.open("w", encoding="utf-8") as file:
+        for start in range(0, lines.num_rows, _ROWS_PER_BLOCK):
+            for row in lines.slice(start, _ROWS_PER_BLOCK).to_pylist():
+                found = {name: row[name] for name in own} | {nested: {name: row[name] for name in theirs}}
+                file.write(json.dumps(found) + "\n")
     partial.rename(path)
     return path.stat().st_size
 

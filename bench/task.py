@@ -19,6 +19,8 @@ TASKS: dict[str, str] = {
     "ingest": "luckyfast.bench.tasks.ingest",
     "scan": "luckyfast.bench.tasks.scan",
     "parse": "luckyfast.bench.tasks.parse",
+    "jsonlines": "luckyfast.bench.tasks.jsonlines",
+    "training": "luckyfast.bench.tasks.training",
     "quality": "luckyfast.bench.tasks.quality",
     "search": "luckyfast.bench.tasks.search",
 }

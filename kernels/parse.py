@@ -735,6 +735,22 @@ def parse_date(data, at, stop, form):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def parse_dotted_clock(data, at, stop):  # type: ignore[no-untyped-def]
+    """HH.MM.SS[.f] from `at`: where it ends (-1: it is none) and the microseconds."""
+    if at + 8 > stop or byte_at(data, at + 2) != 46 or byte_at(data, at + 5) != 46:
+        return -1, 0
+    hour, minute, second = two_digits(data, at), two_digits(data, at + 3), two_digits(data, at + 6)
+    if hour > 23 or minute > 59 or second > 59:
+        return -1, 0
+    fraction = 0
+    at += 8
+    if at < stop and byte_at(data, at) == 46:
+        end, fraction = read_fraction(data, at + 1, stop)
+        at = max(at, end)
+    return at, (hour * 3600 + minute * 60 + second) * US + fraction
+
+
+@njit(cache=True, nogil=True)
 def parse_named(data, at, stop):  # type: ignore[no-untyped-def]
     """A date with its month in letters, English or French, in any usual order, and perhaps a time of day.
 
@@ -770,6 +786,17 @@ def parse_named(data, at, stop):  # type: ignore[no-untyped-def]
                     if not good:
                         return False, 0
                     at = stop
+                continue
+            if n == 2 and after == 46 and year >= 0 and not has_clock:
+                # Oracle writes 08.26.00.000000 AM
+                at, clock = parse_dotted_clock(data, at, stop)
+                if at < 0:
+                    return False, 0
+                has_clock = True
+                good, clock = parse_tail(data, at, stop, clock)
+                if not good:
+                    return False, 0
+                at = stop
                 continue
             value = read_number(data, at, n)
             at += n

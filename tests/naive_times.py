@@ -187,6 +187,20 @@ def naive_named(text: str) -> int | None:
                     return None
                 shift, rest = tail, ""
             text = rest
+        elif year is not None and clock is None and re.match(r"\d\d\.", text):
+            match = re.match(r"(\d\d)\.(\d\d)\.(\d\d)(?:\.(\d+))?", text)
+            if match is None:
+                return None
+            part = dict(zip(("hour", "minute", "second", "fraction"), (g or "0" for g in match.groups()), strict=True))
+            half = re.match(r" ?([AaPp][Mm])", text[match.end() :])
+            clock = clock_of(part)
+            if clock is None:
+                return None
+            clock = clock_of(part | {"half": half[1] if half else "0"})
+            tail = zone_of(text[match.end() + (half.end() if half else 0) :])
+            if clock is None or tail is None:
+                return None
+            shift, text = tail, ""
         elif match := re.match(r"\d+", text):
             number, text = match[0], text[match.end() :]
             if len(number) == 4 and year is None:

@@ -112,6 +112,7 @@ FRENCH = MONTHS.split()
         (["2024/05/01 10:00", "2024/5/1 9:05"], ["10:00:00", "09:05:00"]),
         (["5/1/2024 10:00 AM", "5/1/2024 1:00 PM"], ["10:00:00", "13:00:00"]),
         (["01MAY2024", "01MAY2024"], ["00:00:00", "00:00:00"]),
+        (["01-MAY-24 08.26.00.250000 AM", "01-MAY-24 01.00.05 PM"], ["08:26:00.250000", "13:00:05"]),
         ([" 2024-05-01 ", "2024-05-01"], ["00:00:00", "00:00:00"]),
     ],
 )
@@ -342,6 +343,34 @@ def test_any_delimiter(tmp_path: Path, delimiter: str) -> None:
     options = {"delimiter": delimiter} if delimiter == " " else {}
     events, rejects, _ = run(tmp_path, {"log.csv": data}, **options)
     assert (len(events), rejects) == (9, {})
+
+
+@pytest.mark.parametrize(
+    "before", ["", "sep=;\n", "sep=;\r\n", "# exported by till 4\n# 2024; all\n", "#1\n\n", "\n\n"]
+)
+def test_what_stands_before_the_header_is_passed_over(tmp_path: Path, before: str) -> None:
+    events, rejects, _ = run(tmp_path, {"log.csv": (before + TEXT).encode()})
+    assert (events, rejects) == (EXPECTED, {})
+
+
+def test_single_quotes_are_found(tmp_path: Path) -> None:
+    rows = "".join(f"'{i}','2024-05-01','it''s, {i}'\n" for i in range(20))
+    events, rejects, _ = run(tmp_path, {"log.csv": f"client,date,rayon\n{rows}".encode()})
+    assert rejects == {}
+    assert ("7", "2024-05-01 00:00:00", "it's, 7") in events
+    apostrophes = "".join(f"{i},2024-05-01,l'eau\n" for i in range(20))
+    events, _, _ = run(tmp_path / "b", {"log.csv": f"client,date,rayon\n{apostrophes}".encode()})
+    assert {action for _, _, action in events} == {"l'eau"}
+
+
+def test_names_of_columns_in_one_word(tmp_path: Path) -> None:
+    rows = "".join(f"{1714557600000 + i},{i % 9},{'view' if i % 3 else 'buy'},{i % 77}\n" for i in range(90))
+    _, _, summary = run(tmp_path, {"log.csv": f"timestamp,visitorid,event,itemid\n{rows}".encode()})
+    assert [summary.roles[role][0] for role in ("customer", "time", "action")] == [
+        ("visitorid",),
+        ("timestamp",),
+        ("event",),
+    ]
 
 
 def test_headers_that_differ_are_matched_by_name(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ ROWS = "id;rayon\n" + "1;crémerie\n2;épicerie\n3;bœuf à l’étouffée\n4;pa
         (ROWS.encode() + b"5;\xe9t\xe9\n", "utf-8"),
         (b"id;rayon\n" + b"1;pain\n" * 50 + b"2;\xff\xfe\n", "utf-8"),
         (b"id,name\n" + b"1,x\n" * 9, "utf-8"),
+        ("id;libellé\n".encode("cp1252") + "1;T-LIGHT 7 £\n2;5 °\n".encode("cp1252") * 9, "cp1252"),
         ("客户,日期\n1,中文\n".encode(), "utf-8"),
         (b"id;r\n1;caf\xe9\n2;\x81t\xe9\n3;\xe0\n", "iso8859-1"),
     ],

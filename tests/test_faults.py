@@ -103,12 +103,14 @@ def test_spilled_runs_on_a_disk_that_is_full(tmp_path: Path, small_disk: Path) -
     arguments = ["ingest", "log.csv", "out", *ROLES, "--quiet", "--memory", "330MB", "--workers", "1"]
     code, _, said = run(work, *arguments, "--temp", str(small_disk))
     assert code == 2
-    assert f"the disk is full (writing to . or {small_disk})" in said
+    # the smaller disk has no room for what is estimated, the larger one for that but not for all the names
+    too_small = shutil.disk_usage(small_disk).total < 30_000_000
+    assert ("will be written to" if too_small else f"the disk is full (writing to . or {small_disk})") in said
     assert not (work / "out").exists()
     is_kept = (work / "out.partial").exists()
     assert is_kept == ("--resume" in said)
     assert is_kept == (len(list(small_disk.glob("luckyfast-*"))) > 0)
-    assert is_kept == (shutil.disk_usage(small_disk).total > 30_000_000)
+    assert is_kept == (not too_small)
     if is_kept:
         shutil.rmtree(work / "out.partial")
     assert run(work, *arguments)[0] == 0

@@ -90,7 +90,7 @@ ZONES = st.sampled_from(
 SOME_WORDS = (
     "Tue, /Tuesday /mardi /Mar /mar. /March /mars /juin /juillet /JUIL. /févr. /Février /FÉVRIER /août /Dec /décembre /"
     "septembre/wednesday/Sept /5/05/5th, /1er /05-/24/2024/-24/ 2024/10:00:00/ 9:05/14h30/14h/ PM/ +0100/ GMT/ EST/:/ /"
-    "/, /h/T/à /at /le /-/13:00 pm/marmalade/Z/(x)/12/99"
+    "/, /h/T/à /at /le /-/ 08.26.00.25 AM/ 14.30.59/ 10.30/13:00 pm/marmalade/Z/(x)/12/99"
 )
 WORDS = SOME_WORDS.split("/")
 NAMED = st.one_of(

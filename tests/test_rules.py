@@ -272,7 +272,7 @@ def test_rules_match_naive_twin(name: str, budget: str, tmp_path: Path) -> None:
 def test_a_run_can_be_repeated_from_its_schema(tmp_path: Path) -> None:
     log = write_log(draw_rows(2, 3000), tmp_path / "log.csv")
     first = run(log, tmp_path / "a", RULES["all"], BUDGETS["one"])
-    again = ingest(log, tmp_path / "b", schema=tmp_path / "a" / "schema.toml", max_reject=1.0, memory="1GB")
+    again = ingest(log, tmp_path / "b", schema=tmp_path / "a" / "schema.toml", max_reject=1.0, memory="8GB")
     assert again.filtered_by_rule == first.filtered_by_rule
     assert (tmp_path / "a" / "manifest.json").read_text() == (tmp_path / "b" / "manifest.json").read_text()
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,6 +27,7 @@ from naive_times import naive_time
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
 from luckyfast.ingestion import ingest, run, shards
+from luckyfast.ingestion.disk import check_disk
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Source, TimeFormat
 from luckyfast.ingestion.run import Budget, run_plan
 from luckyfast.progress import NullProgress
@@ -196,10 +198,11 @@ def test_cuts_depend_on_content_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(read_folder(naive / "shards")) > 3
 
 
-@pytest.mark.parametrize("spills", [False, True])
-@pytest.mark.parametrize("n_workers", [1, 4])
+@pytest.mark.parametrize(
+    ("n_workers", "spills", "has_small"), [(1, False, True), (4, False, False), (1, True, False), (4, True, True)]
+)
 def test_giant_customers_are_sorted_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_workers: int, spills: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_workers: int, spills: bool, has_small: bool
 ) -> None:
     """Customers too large for the merge's memory, among small ones, give the bytes that the naive twin writes."""
     monkeypatch.setattr(shards, "BATCH_PAIRS", 50)
@@ -213,7 +216,8 @@ def test_giant_customers_are_sorted_on_disk(
             day = b"2017-01-%02d" % draw.randrange(1, 4 if customer == b"giant" else 29)
             lines.append(b"s,%s,%s,10:00,a%d,%s-%d\n" % (customer, day, draw.randrange(40), customer, visit))
     lines += [
-        b"s,%d,2017-01-01,10:00,a%d,%d\n" % (draw.randrange(500), draw.randrange(40), i // 3) for i in range(3000)
+        b"s,%d,2017-01-01,10:00,a%d,%d\n" % (draw.randrange(500), draw.randrange(40), i // 3)
+        for i in range(3000 if has_small else 0)
     ]
     draw.shuffle(lines)
     log = tmp_path / "log.csv"
@@ -284,7 +288,7 @@ def test_progress_tells_bytes_on_disk(logs: list[Path], tmp_path: Path) -> None:
         action="action",
         visit="visit",
         max_reject=1.0,
-        memory="1GB",
+        memory="8GB",
         progress=heard,
     )
     total, done = heard.stages["Reading"]
@@ -318,6 +322,48 @@ def test_nothing_is_left_behind(logs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputExistsError):
         run_plan(gone, budget=ONE)
+
+
+def test_too_little_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    check_disk({tmp_path: free // 4})
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(InputError, match=r"GB will be written to .*other, where .* are free") as caught:
+        check_disk({tmp_path: 3 * free // 4, other: free})
+    assert "--temp" in (caught.value.hint or "")
+
+
+def test_spills_that_will_not_fit_stop_the_run(tmp_path: Path) -> None:
+    """On a disk of 1 MB the run stops at its first spill, with nothing written."""
+    temp, log = tmp_path / "temp", tmp_path / "log.csv"
+    temp.mkdir()
+    log.write_bytes(dirty_log(2, 80_000))
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from luckyfast.errors import InputError
+from luckyfast.ingestion.run import Budget, run_plan
+from test_run import make_plan
+plan = make_plan([Path({str(log)!r})], Path({str(tmp_path / "out")!r}), temp=Path({str(temp)!r}))
+try:
+    run_plan(plan, budget=Budget(2, 1 << 14, 240_000, 1 << 26))
+except InputError as error:
+    print(error.message, list(Path({str(temp)!r}).iterdir()))
+"""
+    mounted = f"mount -t tmpfs -o size=1m none {temp} && exec {sys.executable} -c '{code.replace(chr(39), chr(34))}'"
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    if "unshare:" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("a small disk cannot be mounted here")
+    assert " will be written to " in done.stdout, done.stderr
+    assert done.stdout.endswith(" []\n")
+    assert sorted(tmp_path.iterdir()) == [log, temp]
 
 
 def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:

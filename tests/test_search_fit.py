@@ -102,7 +102,7 @@ def test_a_budget_too_small_is_said(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_an_unfinished_search_is_kept_until_something_is_said(dataset: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(dataset, tmp_path / "model", "--trials", "400"), stderr=subprocess.PIPE)
+    process = subprocess.Popen(command(dataset, tmp_path / "model", "--trials", "400"), stderr=subprocess.DEVNULL)
     study = tmp_path / "model.search"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not ((study / "trials.jsonl").is_file() and len(ends(study)) >= 2):
@@ -124,7 +124,7 @@ def run_with_kills(dataset: Path, out: Path, n_kills: int, seed: int) -> None:
     arguments = command(dataset, out, "--trials", "12", "--seed", "5", "--resume", "--quiet")
     finished: list[tuple[int, int, str]] = []
     for _ in range(n_kills):
-        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             process.wait(timeout=chance.uniform(3.0, 14.0))
         except subprocess.TimeoutExpired:

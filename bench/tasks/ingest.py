@@ -81,8 +81,7 @@ class IngestTask:
 
     def run(self, system: str, values: Mapping[str, Any], out: Path) -> Mapping[str, float]:
         """Write the histories of the log into `out`."""
-        WRITERS[system](values, out)
-        return {}
+        return WRITERS[system](values, out) or {}
 
     def check(self, system: str, values: Mapping[str, Any], out: Path) -> str:
         """Add up the histories in `out`."""

@@ -10,7 +10,7 @@ namespace {
 constexpr size_t max_paths = 32;
 constexpr int max_depth = 200;
 constexpr int32_t max_escaped_key = 256;
-constexpr int32_t max_known_key = 16;  // a known key and its closing quote are compared in one step
+constexpr int32_t max_known_key = 32;  // a known key and its closing quote are compared in two steps
 constexpr int max_members = 64;
 constexpr int none = -2;
 
@@ -29,7 +29,7 @@ struct Matches {
 struct Member {
     uint8_t key[max_known_key] = {};
     int32_t key_size = 0;
-    int32_t mask = 0;
+    uint32_t mask = 0;
     int parent = none;
     uint32_t leaves = 0;
     bool has_below = false;
@@ -137,7 +137,34 @@ class LineReader {
 
   private:
     void skip_blanks() noexcept {
+        // PERF: one blank or none is the rule; what is behind the line is readable.
+        if (*at_ > ' ') return;
         while (at_ < end_ && is_blank(*at_)) ++at_;
+    }
+
+    // A number or word that nobody needs: up to what cannot be part of one, so that no structure is passed over.
+    bool skip_unneeded() noexcept {
+        const uint8_t* const from = at_;
+#ifdef __SSE2__
+        while (at_ < end_) {
+            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
+            const __m128i low = _mm_cmpeq_epi8(_mm_subs_epu8(bytes, _mm_set1_epi8(',')), _mm_setzero_si128());
+            const __m128i small = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
+            const __m128i brackets = _mm_or_si128(_mm_cmpeq_epi8(small, _mm_set1_epi8('{')), _mm_cmpeq_epi8(small, _mm_set1_epi8('}')));
+            const __m128i others = _mm_or_si128(brackets, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(':')));
+            const __m128i plus = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('+'));
+            const int stops = _mm_movemask_epi8(_mm_or_si128(_mm_andnot_si128(plus, low), others));
+            if (stops) {
+                at_ += __builtin_ctz(static_cast<unsigned>(stops));
+                break;
+            }
+            at_ += 16;
+        }
+        if (at_ > end_) at_ = end_;
+#else
+        while (at_ < end_ && (*at_ > ',' || *at_ == '+') && (*at_ | 0x20) != '{' && (*at_ | 0x20) != '}' && *at_ != ':') ++at_;
+#endif
+        return at_ > from;
     }
 
     // From behind an opening quote to the closing one; whether there is one on this line.
@@ -198,10 +225,12 @@ class LineReader {
 
     bool is_key(const Member& member) const noexcept {
 #ifdef __SSE2__
-        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
-        const __m128i key = _mm_loadu_si128(reinterpret_cast<const __m128i*>(member.key));
-        const int equal = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, key));
-        return (equal & member.mask) == member.mask && end_ - at_ > member.key_size;
+        const auto equal = [&](int i) {
+            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_ + i));
+            const __m128i key = _mm_loadu_si128(reinterpret_cast<const __m128i*>(member.key + i));
+            return static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, key)));
+        };
+        return ((equal(0) | equal(16) << 16) & member.mask) == member.mask && end_ - at_ > member.key_size;
 #else
         return end_ - at_ > member.key_size && std::memcmp(at_, member.key, static_cast<size_t>(member.key_size + 1)) == 0;
 #endif
@@ -217,7 +246,7 @@ class LineReader {
         member.parent = size < max_known_key ? parent : none;
         if (member.parent != none) {
             member.key_size = size;
-            member.mask = (2 << size) - 1;
+            member.mask = static_cast<uint32_t>((uint64_t{2} << size) - 1);
             std::memcpy(member.key, key, static_cast<size_t>(size) + 1);
         }
         uint8_t plain_key[max_escaped_key];
@@ -256,6 +285,8 @@ class LineReader {
             const uint32_t leaves = member.leaves;
             if (!read_object(below, number, depth + 1)) return false;
             keep(leaves, from, false);
+        } else if (member.leaves == 0 && *from != '"' && *from != '{' && *from != '[') {
+            return skip_unneeded();
         } else {
             if (!skip_value(depth + 1, is_escaped)) return false;
             keep(member.leaves, from, is_escaped);

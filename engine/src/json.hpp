@@ -1,7 +1,7 @@
 // Lines of JSON objects to rows of the few values that are needed, in the form that the parse kernels read.
 //
-// A line is one object (RFC 8259). Its structure is checked whole: brackets, commas, colons, strings, numbers, literals;
-// what is inside strings that are not needed is not looked at, so that a wrong escape there does no harm. A needed
+// A line is one object (RFC 8259). Its structure is checked whole: brackets, commas, colons, strings. What is inside
+// strings, numbers and words that are not needed is not looked at, so that a wrong escape there does no harm. A needed
 // string is unescaped to UTF-8 (half a surrogate pair to its three bytes, which are no UTF-8, so that the kernel rejects
 // it); numbers, true, false, objects and arrays keep their text; null and what is not there are empty. Of a key that
 // comes twice the last counts, as in most readers.

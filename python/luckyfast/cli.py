@@ -43,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     with _signals():
-        return _run(_parser().parse_args(arguments))
+        code = _run(_parser().parse_args(arguments))
+    if arguments is None and threading.current_thread() is threading.main_thread():
+        # All is said and done: a signal while the interpreter ends changes nothing about it.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -91,13 +96,27 @@ def _signals() -> Iterator[None]:
         seen = True
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
+    def hear(unraisable: sys.UnraisableHookArgs) -> None:
+        nonlocal seen
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(unraisable)
+            return
+        # It came up in a callback of the compiler, which cannot pass it on: the signal is sent again a little later.
+        seen = False
+        number = signal.SIGTERM if issubclass(unraisable.exc_type, _Terminated) else signal.SIGINT
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    hook, sys.unraisablehook = sys.unraisablehook, hear
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -540,7 +559,9 @@ def _add_bench(commands: Any) -> None:
         "Measure luckyfast beside its peers: time, CPU, peak memory of the process tree, checksum.",
         "examples:\n  luckyfast bench --quick\n  luckyfast bench ingest --runs 5 --systems luckyfast,polars",
     )
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="ingest, scan, parse, quality (default: all)")
+    parser.add_argument(
+        "tasks", nargs="*", metavar="TASK", help="ingest, scan, parse, jsonlines, quality (default: all)"
+    )
     parser.add_argument("--quick", action="store_true", help="small inputs: under 3 minutes")
     parser.add_argument("--systems", type=_columns, metavar="NAMES", help="only these systems")
     parser.add_argument("--runs", type=int, metavar="N", help="runs of each system (default: 3, quick: 1)")

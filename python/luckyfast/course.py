@@ -21,7 +21,7 @@ from luckyfast.models.ops import Ops
 from luckyfast.optimiser import Optimiser
 from luckyfast.progress import Progress
 
-__all__ = ["Course", "visit_loss"]
+__all__ = ["Course", "block_moments", "visit_loss"]
 
 WARM_UP = 0.05
 SHARED_RATE = 3.0
@@ -169,7 +169,7 @@ class Course:
         self.network.train()
         memory, held[0] = self.network.remember(segment, held[0])
         # Logits of all moments at once would be O(vocabulary) in memory: blocks of them go forward and back alone.
-        n, block = len(segment.visits), max(_BLOCK_LOGITS // self.constants.n_actions, 16)
+        n, block = len(segment.visits), block_moments(self.constants.n_actions)
         total = float(weights @ np.diff(segment.label_start))
         leaf, loss = memory.detach().requires_grad_(), 0.0
         for start in range(0, n, block):
@@ -184,6 +184,11 @@ class Course:
         if not (math.isfinite(loss) and self.optimiser.step(rate)):
             raise FloatingPointError(f"the loss is no longer a number after {self.optimiser.n_steps} steps")
         return loss
+
+
+def block_moments(n_actions: int) -> int:
+    """How many moments have their logits at once: what the last-level cache holds, whatever the vocabulary."""
+    return max(_BLOCK_LOGITS // n_actions, 16)
 
 
 def visit_loss(

@@ -36,7 +36,9 @@ class LinePrinter:
         self._printed_s = -math.inf
 
     def __call__(self, status: Status) -> None:
-        """Print what there is to tell."""
+        """Print what there is to tell of a search."""
+        if status.single:
+            return  # its progress is told as any other
         if status.message:
             print(f"[{format_duration(status.elapsed_s)}] {status.message}", file=sys.stderr, flush=True)
         elif status.elapsed_s - self._printed_s < self.interval_s:
@@ -58,6 +60,8 @@ class LivePanel:
         """Draw; the panel is left as it stands when the search ends."""
         from rich.live import Live
 
+        if status.single:
+            return
         if self._live is None:
             self._live = Live(console=console(), auto_refresh=False, transient=False)
             self._live.start()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from luckyfast.config import available_cores, available_memory, parse_duration, parse_size
-from luckyfast.errors import DatasetError, ModelError, OutputExistsError
+from luckyfast.errors import BudgetError, DatasetError, ModelError, OutputExistsError
 from luckyfast.fitting.folders import publish, study_folder
 from luckyfast.fitting.run import FitRun, SearchKind
 from luckyfast.progress import NullProgress, Progress
@@ -116,13 +116,15 @@ def fit(
     made = default_space(config, fixed) if space is None else read_space(space, config, fixed)
     if search is None and budget_s is None:
         search = "none" if trials is None else "hyperband"
+    if search in ("hyperband", "bayes") and budget_s is None and trials is None and patience is None and not resume:
+        raise BudgetError("a search needs an end", hint="give --budget, --trials or --patience")
     plan = {
         "dataset": str(data.path.resolve()),
         "counts": data.counts,
+        "seed": seed,
         "search": search,
         "space": made.to_dict(),
         "optimizer": optimizer or (GP_OPTIMIZER if search == "bayes" else DEFAULT_OPTIMIZER),
-        "seed": seed,
         "trials": trials,
     }
     with study_folder(folder, plan, resume=resume, overwrite=overwrite) as study:

@@ -19,12 +19,12 @@ from luckyfast.search import jobs
 from luckyfast.search.clock import FIXED_S, Clock, CostModel
 from luckyfast.search.journal import Journal, read_events
 from luckyfast.search.memory import BASE_BYTES, MemoryModel
-from luckyfast.search.process import JobProcesses, OutOfMemoryError
+from luckyfast.search.process import JobDiedError, JobProcesses, OutOfMemoryError
 from luckyfast.search.proposer import Proposer
 from luckyfast.search.results import read_results, write_results
 from luckyfast.search.scheduler import RUNGS, Job, Rung, Scheduler
 from luckyfast.search.space import Space
-from luckyfast.search.study import Best, Status, Study
+from luckyfast.search.study import Best, Status, Study, last_line
 
 if TYPE_CHECKING:
     from luckyfast.dataset import Dataset
@@ -35,6 +35,8 @@ SearchKind = Literal["none", "hyperband", "bayes"]
 
 WARM_BYTES = 1_300_000_000
 """With less memory no process is kept from which trials could be forked."""
+SIDE_BY_SIDE_BYTES = 1_800_000_000
+"""With less, the baselines are measured while nothing else runs."""
 NEVERGRAD_BYTES = 150_000_000
 MARGIN = 0.96
 WORTHWHILE = 2.0
@@ -92,28 +94,31 @@ class FitRun:
         path = str(self.data.path)
         self.listener.start("Probing", None, "")
         probing = self._submit(jobs.PROBE, path, start, 1)
-        if self.n_cores > 1:
+        side_by_side = self.n_cores > 1 and self.memory_bytes >= SIDE_BY_SIDE_BYTES
+        if side_by_side:
             self._measure_baselines()
-        probed = probing.result()
+        try:
+            probed = probing.result()
+        except JobDiedError as error:
+            raise ModelError(
+                f"these settings cannot be trained: {last_line(error)}", hint="see the settings' ranges"
+            ) from error
         self.listener.finish()
+        self._measure_baselines()
+        if self._baselines is not None and (not side_by_side or self.plan["trials"] is not None):
+            # With so little memory they come one after the other; and what is to repeat itself has the workers alone.
+            wait([self._baselines])
         memory = MemoryModel(probed["n_actions"], probed["rest_bytes"] or BASE_BYTES)
         memory.learn(start, probed["peak_bytes"])
-        if self.n_cores == 1:
-            self._measure_baselines()
-            wait([self._baselines] if self._baselines else [])
-
-        searching = self.plan["search"] != "none"
-        costs = CostModel(RUNGS if searching else RUNGS[2:3], journal.trials, probed, start)
-        n_workers, worker_bytes = self._workers(memory, start) if searching else (1, self._room())
-        searching = searching and self._is_worthwhile(costs, n_workers)
+        costs = CostModel(RUNGS, journal.trials, probed, start)
+        n_workers, worker_bytes = self._workers(memory, start)
+        searching = self._is_worthwhile(costs, n_workers)
         if not searching:
-            costs = CostModel(RUNGS[2:3], journal.trials, probed, start)
             n_workers, worker_bytes = 1, self._room()
-        rungs = costs.rungs
         self._say_what_to_expect(costs, start, searching)
         scheduler = Scheduler(
             Proposer(self.space, self.plan["optimizer"], self.plan["seed"]),
-            rungs,
+            RUNGS,
             journal.trials,
             self.plan["trials"] if searching else 1,
             _best_of(self.warm_start, self.space) if self.warm_start and searching else (),
@@ -136,6 +141,7 @@ class FitRun:
             patience=self.patience,
             callbacks=self.callbacks if searching and self.callbacks else (self._show(searching), *self.callbacks),
             habit_hit1=self._habit_hit1,
+            n_busy=lambda: int(self._baselines is not None and not self._baselines.done()),
         )
         best = study.run()
         if best is None:
@@ -148,7 +154,7 @@ class FitRun:
 
     def _measure_baselines(self) -> None:
         """Begin to measure the baselines, unless an earlier run has."""
-        if not (self.study_folder / "baselines.json").is_file():
+        if self._baselines is None and not (self.study_folder / "baselines.json").is_file():
             self._baselines = self._submit(jobs.BASELINES, str(self.data.path))
 
     def _habit_hit1(self) -> float | None:
@@ -170,8 +176,8 @@ class FitRun:
 
     def _is_worthwhile(self, costs: CostModel, n_workers: int) -> bool:
         """Whether a search has the time for more than one training."""
-        if self.plan["search"] is not None or costs.trials:
-            return True
+        if self.plan["search"] is not None or len(costs.trials) > 1:
+            return bool(self.plan["search"] != "none")
         start = dict(self.space.start)
         left_s = self.clock.left_s - costs.finish_s(start)
         return n_workers * left_s >= WORTHWHILE * _full_s(costs, start)
@@ -237,7 +243,7 @@ class FitRun:
         about = {
             "interrupted": study.stopped.startswith("stopped"),
             "search": {
-                "kind": self.plan["search"] if len(study.scheduler.rungs) > 1 else "none",
+                "kind": "none" if study.scheduler.n_proposals == 1 else self.plan["search"] or "hyperband",
                 "optimizer": self.plan["optimizer"],
                 "trials": len(study.journal.trials),
                 "best_trial": best.number,
@@ -276,15 +282,22 @@ class FitRun:
     def _baselines_result(self, study: Study) -> list[dict[str, Any]]:
         """Wait for the baselines as long as the clock allows; the table goes without them if it does not."""
         file = self.study_folder / "baselines.json"
-        if self._baselines is not None:
+        for is_last in (False, True):
+            if self._baselines is None:
+                break
             needed_s = study.costs.finish_s(dict(self.space.start) | {"refit_epochs": 0})
-            wait_s = None if math.isinf(self.clock.left_s) else max(self.clock.left_s - needed_s, 0.0)
-            wait([self._baselines], timeout=wait_s)
+            wait([self._baselines], timeout=None if math.isinf(self.clock.left_s) else self.clock.left_s - needed_s)
             if not self._baselines.done():
                 self.processes.kill(self._baselines)
                 self.listener.note("no time was left to measure all baselines")
                 return []
-            file.write_text(json.dumps(self._baselines.result()), encoding="utf-8")
+            if self._baselines.exception() is None:
+                file.write_text(json.dumps(self._baselines.result()), encoding="utf-8")
+                break
+            if is_last:
+                self._baselines.result()
+            # Something else may have needed the memory; now nothing runs.
+            self._baselines = self._submit(jobs.BASELINES, str(self.data.path))
         systems: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["systems"]
         return systems
 

@@ -301,8 +301,10 @@ def _joined(log: _Log, names: Sequence[str]) -> list[str]:
     """The values of the time, several columns joined by a space, of the rows where all have one."""
     parts = [log.find(name).values for name in names]
     literals = _NO_VALUE.union(*(log.nulls.get(name, ()) for name in (*names, "time")))
+    if len(parts) == 1:
+        return [value for value in parts[0] if value and value not in literals]
     rows = zip(*parts, strict=True)
-    return [" ".join(row) for row in rows if all(part and part not in literals for part in row)]
+    return [" ".join(row) for row in rows if all(part.strip() and part not in literals for part in row)]
 
 
 def _split_names(given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

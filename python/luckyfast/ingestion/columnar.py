@@ -35,12 +35,13 @@ _SEPARATOR, _LINE_END = b"\x1f", b"\n"
 class ColumnarReader:
     """One open Parquet or Arrow file, read in order; for its methods see `SourceReader`.
 
-    The offsets of its blocks count rows, and a rejected row is shown as the JSON of the columns that are read.
+    Each row counts as an equal share of the file's bytes, so that what is read compares with its size. The offset
+    of a rejected row is its number, and the row is shown as the JSON of the columns that are read.
 
     Args:
         source: index of the source.
         plan: what to read.
-        start: the number of rows to leave out, if not none.
+        start: where to go on, if not at the beginning: the end of a block.
     """
 
     header_lines = 0
@@ -52,6 +53,7 @@ class ColumnarReader:
         self._stack = ExitStack()
         self._batches: Iterator[list[Any]] | None = None
         self._offset = start or 0
+        self._row_bytes = 1
         self._is_over = False
 
     @property
@@ -68,16 +70,19 @@ class ColumnarReader:
         """The next rows, not yet as text."""
         with _named_errors(self._file):
             if self._batches is None:
-                self._batches = _skip_rows(_read_batches(self._file, self._names, self._stack), self._offset)
+                self._row_bytes = max(1, self._file.size_bytes // max(1, _count_rows(self._file)))
+                n_done = self._offset // self._row_bytes
+                self._batches = _skip_rows(_read_batches(self._file, self._names, self._stack), n_done)
             columns = next(self._batches, None)
         if columns is None:
             self._is_over = True
             self.close()
             return None
         n_rows = len(columns[0])
-        rows = _Rows(self._names, columns, self._offset)
-        block = Block(self.source, self._offset, n_rows, workspace, n_lines=n_rows, origin=self._offset, original=rows)
-        self._offset += n_rows
+        rows = _Rows(self._names, columns, self._offset // self._row_bytes)
+        n_bytes = n_rows * self._row_bytes
+        block = Block(self.source, self._offset, n_bytes, workspace, n_lines=n_rows, original=rows)
+        self._offset += n_bytes
         return block, n_rows, False
 
     def index(self, block: Block, n_rows: int, _: bool) -> Block:
@@ -102,10 +107,10 @@ class ColumnarReader:
 class _Rows:
     """The rows of a batch."""
 
-    def __init__(self, names: Sequence[str], columns: list[Any], offset: int) -> None:
+    def __init__(self, names: Sequence[str], columns: list[Any], first: int) -> None:
         self.columns = columns
         self._names = names
-        self._offset = offset
+        self._first = first
 
     def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[bytes]]:
         """See `Original`; the bytes are JSON, so that they can be mended and read again."""
@@ -117,7 +122,7 @@ class _Rows:
             json.dumps(dict(zip(self._names, row, strict=True)), default=_show, ensure_ascii=False)
             for row in zip(*values, strict=True)
         ]
-        return self._offset + rows, [raw.encode("utf-8", "surrogateescape") for raw in raws]
+        return self._first + rows, [raw.encode("utf-8", "surrogateescape") for raw in raws]
 
 
 def copy_beginning(source: Source, path: Path) -> int:
@@ -201,6 +206,13 @@ def _open_batches(source: Source, stack: ExitStack, names: Sequence[str] | None 
     else:
         file = _open_arrow(source, stack)
         yield from (file.get_batch(i) for i in range(file.num_record_batches))
+
+
+def _count_rows(source: Source) -> int:
+    with ExitStack() as stack:
+        if source.form == "parquet":
+            return int(_open_parquet(source, stack).metadata.num_rows)
+        return int(_open_arrow(source, stack).count_rows())
 
 
 def _schema(source: Source) -> Any:

@@ -29,6 +29,8 @@ _NAMED_DELIMITERS = {
     "colon": ":",
     "\\x01": "\x01",
 }
+_EXCEL_SEPARATOR = re.compile(rb"sep=([^\r\n])\r?\n")
+_REMARKS = re.compile(rb"(?:#[^\n]*\n(?:\r?\n)*)+")
 _DATA_FIELD = re.compile(rb"\s*(?:[-+]?\d[\d.,:/ TZ+-]*|\d{4}-\d{2}-\d{2}.*)\s*")
 
 
@@ -65,9 +67,14 @@ def detect_dialect(
     text = sample.head[start:]
     if not text.strip():
         raise InputError(f"{path} holds only empty lines", hint="give files that hold rows")
+    if (excel := _EXCEL_SEPARATOR.match(text)) and delimiter in (None, excel[1][0]):
+        delimiter, start, text = excel[1][0], start + excel.end(), text[excel.end() :]
     probe, whole = text[:_PROBE_BYTES], sample.complete and len(text) <= _PROBE_BYTES
     if delimiter is None:
         delimiter = _choose_delimiter(path, probe, whole, quote)
+    if (remarks := _REMARKS.match(text)) and not _is_row(remarks[0], text[remarks.end() :], delimiter):
+        start, text = start + remarks.end(), text[remarks.end() :]
+        probe = text[:_PROBE_BYTES]
     if isinstance(quote, str):
         quote = _choose_quote(probe, whole, delimiter)
     records = read_records(text, delimiter, quote, complete=sample.complete, n_rows=_PROBE_ROWS)
@@ -136,7 +143,19 @@ def show_byte(byte: int | None) -> str:
     return {9: "tab", 32: "space"}.get(byte, chr(byte) if 32 < byte < 127 else f"\\x{byte:02x}")
 
 
+def _is_row(remarks: bytes, rest: bytes, delimiter: int) -> bool:
+    """Whether a line that begins like a remark has as many fields as the first line that does not."""
+    counts = [text.split(b"\n", 1)[0].count(bytes([delimiter])) for text in (remarks, rest)]
+    return counts[0] == counts[1]
+
+
 def _choose_delimiter(path: Path, probe: bytes, whole: bool, quote: int | str | None) -> int:
+    if remarks := _REMARKS.match(probe):
+        rest = probe[remarks.end() :]
+        try:
+            return _choose_delimiter(path, rest, whole, quote)
+        except InputError:
+            pass  # the remarks may be the log
     for candidates in (COMMON_DELIMITERS, RARE_DELIMITERS):
         scores: dict[int, float] = {}
         for candidate in candidates:
@@ -188,7 +207,10 @@ def _choose_quote(probe: bytes, whole: bool, delimiter: int) -> int | None:
     """`"` unless the sample shows that it is data: many fields with stray quotes, and rows that fit without quoting."""
     mark = ord('"')
     if mark not in probe:
-        return mark
+        other = read_records(probe, delimiter, ord("'"), complete=whole) if b"'" in probe else None
+        n_fields = sum(map(len, other.rows)) if other else 0
+        is_other = other and other.n_quoted > max(10 * other.n_misquoted, 0.2 * n_fields)
+        return ord("'") if is_other else mark
     quoted = read_records(probe, delimiter, mark, complete=whole)
     if quoted.n_misquoted > quoted.n_quoted:
         return None

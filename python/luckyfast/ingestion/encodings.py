@@ -40,6 +40,7 @@ _UTF8_NAMES = frozenset(("utf-8", "ascii"))
 _USUAL_CP1252 = frozenset(b"\x80\x85\x8c\x91\x92\x93\x94\x95\x96\x97\x99\x9c")
 _INSIDE_WORDS = re.compile(rb"(?<=[A-Za-z])[\x80-\x9f](?=[A-Za-z])")
 _IN_WORDS = re.compile(rb"(?:(?<=[A-Za-z])[\x80-\xff]{1,2}|[\x80-\xff](?=[A-Za-z]))")
+_SIGNS = re.compile(rb"(?<![\x80-\xff])[\xa0-\xbf](?![\x80-\xff])")
 _UNDEFINED_CP1252 = b"\x81\x8d\x8f\x90\x9d"
 
 
@@ -251,10 +252,10 @@ def _utf16_by_nuls(head: bytes) -> str | None:
 
 
 def _is_plausible(text: bytes) -> bool:
-    """Whether most bytes beyond ASCII stand alone in or beside words, as accented letters do and noise does not."""
+    """Whether most bytes beyond ASCII are signs, or letters in or beside words, as text has them and noise has not."""
     n_high = sum(byte >= 0x80 for byte in text)
     n_usual = sum(byte in _USUAL_CP1252 for byte in text)
-    return len(_IN_WORDS.findall(text)) + n_usual > 0.5 * n_high
+    return len(_IN_WORDS.findall(text)) + len(_SIGNS.findall(text)) + n_usual > 0.5 * n_high
 
 
 def _excerpt(line: bytes, encoding: str) -> str:

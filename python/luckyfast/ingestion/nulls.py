@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from luckyfast.errors import SchemaError
@@ -103,14 +104,14 @@ def find_nulls(
 
 
 def _prove(role: str, name: str, values: Sequence[str]) -> tuple[list[str], str]:
-    filled = [value for value in values if value.strip()]
+    filled = {value: n for value, n in Counter(values).items() if value.strip()}
     seen = sorted(NULL_WORDS.intersection(filled))
     shown = ", ".join(seen)
-    others = [value for value in filled if value not in NULL_WORDS]
-    n_numbers = sum(_NUMBER.fullmatch(value) is not None for value in others)
+    others = {value: n for value, n in filled.items() if value not in NULL_WORDS}
+    n_numbers = sum(n for value, n in others.items() if _NUMBER.fullmatch(value))
     if role == "time":
         return sorted(NULL_WORDS), f"{shown} means no value" if seen else ""
-    if others and n_numbers >= 0.95 * len(others):
+    if others and n_numbers >= 0.95 * sum(others.values()):
         return sorted(NULL_WORDS), f"{shown} means no value, since the others are numbers" if seen else ""
     kept = [word for word in seen if word not in _UNMISTAKABLE]
     note = f"{', '.join(kept)} is kept as a value; --null {name}={kept[0]} if it means none" if kept else ""

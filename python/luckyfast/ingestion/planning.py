@@ -226,6 +226,8 @@ def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, product_hint: str | None) -> FilePlan:
+    header = list(table.dialect.header)
+
     def places(names: Sequence[str]) -> tuple[int, ...]:
         found = []
         for name in names:
@@ -233,6 +235,10 @@ def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, 
                 found.append(-1)
                 continue
             index = column_index(table, name)
+            if index is None and table.source.form == "json":
+                # no sample shows all the keys of a file: a path that others have may come later
+                index = len(header)
+                header.append(name)
             if index is None:
                 hint = product_hint
                 if hint is None and set(table.dialect.header).isdisjoint(main.dialect.header):
@@ -242,7 +248,7 @@ def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, 
         return tuple(found)
 
     roles = choices.roles
-    return FilePlan(
+    file = FilePlan(
         source=table.source,
         dialect=table.dialect,
         customer=places(roles.customer),
@@ -254,6 +260,7 @@ def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, 
         whole=rules.drop_duplicates and table.source.is_columnar,
         where=places([condition.column for _, conditions in rules.where for condition in conditions]),
     )
+    return replace(file, dialect=replace(table.dialect, header=tuple(header)))
 
 
 def _add_filenames(tables: list[RawTable], given: Mapping[str, Any]) -> list[RawTable]:

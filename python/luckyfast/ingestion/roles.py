@@ -68,6 +68,7 @@ _WORDS: Mapping[str, Mapping[str, float]] = {
         **dict.fromkeys(("heure", "montant", "value", "price", "day", "jour"), -8.0),
     },
 }
+_KNOWN_WORDS = frozenset(word for words in _WORDS.values() for word in words)
 _ID_WORDS = frozenset(("id", "no", "num", "number", "numero", "key", "code", "nr"))
 _ORDER_WORDS = frozenset(("order", "sequence", "seq", "step", "rank", "visit", "session", "rang", "ordre"))
 _ORDER_MARKS = frozenset(("number", "num", "no", "index", "idx", "rank", "numero", "seq", "sequence", "step", "ordre"))
@@ -175,12 +176,16 @@ def split_words(name: str) -> list[str]:
     """The words of a column name in lower case without accents.
 
     Example:
-        >>> split_words("InvoiceDate"), split_words("CATÉGORIE_produit2")
-        (['invoice', 'date'], ['categorie', 'produit'])
+        >>> split_words("InvoiceDate"), split_words("CATÉGORIE_produit2"), split_words("visitorid")
+        (['invoice', 'date'], ['categorie', 'produit'], ['visitor', 'id'])
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
-    return [word.lower() for word in re.findall(r"[A-Za-z]+", spaced)]
+    words = []
+    for word in re.findall(r"[A-Za-z]+", spaced.replace("_", " ")):
+        known = word.lower().removesuffix("id")
+        words += [known, "id"] if known != word.lower() and known in _KNOWN_WORDS else [word.lower()]
+    return words
 
 
 def show_samples(column: ColumnSample, n_values: int = 3) -> str:

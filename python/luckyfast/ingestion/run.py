@@ -22,6 +22,7 @@ from luckyfast import _engine
 from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, ShardRun, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
+from luckyfast.ingestion.disk import check_disk
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.giants import Giant, merge_all
@@ -57,6 +58,7 @@ _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buf
 _MIN_STORE_BYTES = 12 << 20
 _MERGE_TARGET_BYTES = 8 << 20
 _ROWS_BEFORE_JUDGING = 20_000
+_USUAL_RATIO = 4  # of the sizes of a text and of the compressed text
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class _Run:
         self.lookup = LookupTable(plan.lookup)
         self.runs: list[Run] = []
         self.n_spilled = 0
+        self.n_workers = 1
         self.lock = threading.Lock()
         # of rows that an interrupted run has read: events, smallest and largest time
         self.before = np.array([0, np.iinfo(np.int64).max, np.iinfo(np.int64).min])
@@ -173,6 +176,7 @@ class _Run:
             self._open_base()
             self._restore()
             budget = budget or self._divide_memory()
+            self.n_workers = budget.n_workers
             with ThreadPoolExecutor(budget.n_workers) as pool:
                 try:
                     summary = self._carry_out(budget, pool)
@@ -373,11 +377,26 @@ class _Run:
             self.sample.add(*parser.take_sample())
             if parser.n_fragments == 0:
                 return
+            if self.n_spilled == 0:
+                self._check_disk(parser)
             path = self.temp / f"run-{self.n_spilled:06d}"
             self.n_spilled += 1
         run = cut_store(parser, self.vocabulary.publish(parser), path)
         with self.lock:
             self.runs.append(run)
+
+    def _check_disk(self, parser: Parser) -> None:
+        """Before the first spill: as the bytes read so far have filled the stores, the others will."""
+        read = max(self.log.n_bytes, 1)
+        total = sum(
+            file.source.size_bytes * (1 if file.source.is_plain or file.source.is_columnar else _USUAL_RATIO)
+            for file in self.plan.files
+        )
+        scale = self.n_workers * max(1.0, total / read)
+        n_fragments, n_actions = parser.n_fragments, int(parser.store.state[parse_kernel.N_ACTIONS])
+        row_bytes = 8 * n_actions if self.plan.rules.drop_duplicates else 0
+        spilled = int(scale * (24 * n_fragments + 4 * n_actions + row_bytes))
+        check_disk({self.temp: spilled, self.partial: int(scale * (24 * n_fragments + 8 * n_actions))})
 
     def _gather_runs(self, parsers: list[Parser], pool: ThreadPoolExecutor) -> None:
         """What is left in the stores becomes runs: on disk if others went there, or else in memory."""
@@ -599,5 +618,9 @@ def _rss_bytes() -> int:
 
 
 def _peak_rss_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # ru_maxrss begins with what the parent held when it started this process
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) << 10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -24,6 +24,7 @@ BATCH_PAIRS = 1 << 18
 """A record batch ends at the first customer at or after so many distinct (visit, action) pairs."""
 
 SHARD_BATCHES = 16
+_MAGIC_BYTES = 8
 
 
 @dataclass
@@ -222,8 +223,10 @@ def _column_places(path: Path, start: int, schema: pa.Schema) -> list[int]:
 
     with pa.memory_map(str(path)) as file:
         base = file.read_buffer(1).address
-        file.seek(start)
-        batch = pa.ipc.read_record_batch(pa.ipc.read_message(file), schema)
+        file.seek(start or _MAGIC_BYTES)
+        message = pa.ipc.read_message(file)
+        # the schema is written together with the first batch
+        batch = pa.ipc.read_record_batch(message if start else pa.ipc.read_message(file), schema)
         time, key, actions, counts = (batch.column(i).values for i in range(1, 5))
         buffers = [
             *(column.buffers()[1] for column in (time, key, actions, counts)),

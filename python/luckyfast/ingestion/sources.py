@@ -14,7 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+
+from isal import igzip, isal_zlib
 
 from luckyfast.errors import InputError
 from luckyfast.ingestion.encodings import TextStream
@@ -37,7 +39,15 @@ _BZ2_BLOCK = b"1AY&SY"
 _ZIP = b"PK\x03\x04"
 _TEST_TOOLS = {"gzip": "gzip -t", "bz2": "bzip2 -t", "zstd": "zstd -t", "zip": "unzip -t"}
 _TABLES: tuple[tuple[bytes, Form], ...] = ((b"PAR1", "parquet"), (b"ARROW1\x00\x00", "arrow"))
-_DECOMPRESS_ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError)
+_DECOMPRESS_ERRORS: tuple[Any, ...] = (
+    EOFError,
+    zlib.error,
+    isal_zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    NotImplementedError,
+)
 
 
 @dataclass(frozen=True)
@@ -253,7 +263,7 @@ def _open_stream(source: Source, file: BinaryIO) -> Iterator[BinaryIO]:
 @contextmanager
 def _open_bytes(source: Source, file: BinaryIO) -> Iterator[BinaryIO]:
     if source.compression == "gzip":
-        with gzip.open(file, "rb") as unzipped:
+        with igzip.open(file, "rb") as unzipped:  # type: ignore[no-untyped-call]
             yield cast(BinaryIO, unzipped)
     elif source.compression == "bz2":
         with bz2.open(file, "rb") as unzipped_bz2:

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
+from functools import lru_cache
 from typing import Literal
 
 from luckyfast.errors import SchemaError
@@ -74,7 +75,9 @@ def find_time_format(values: Sequence[str]) -> TimeFormat | None:
         if found := _decide_order(matches, cut, enough):
             return found
     if len(named := _named(values)) >= enough:
-        return TimeFormat("named", has_clock=sum(bool(re.search(r"\d[:h]\d\d", text)) for text in named) > 0)
+        return TimeFormat(
+            "named", has_clock=sum(bool(re.search(r"\d[:h]\d\d|\d\.\d\d\.\d\d", text)) for text in named) > 0
+        )
     return _find_epoch(values, enough)
 
 
@@ -304,6 +307,7 @@ def _find_epoch(values: Sequence[str], enough: float) -> TimeFormat | None:
     return None
 
 
+@lru_cache(4096)
 def _is_date(year: str, month: str, day: str) -> bool:
     number = int(year)
     if len(year) == 2:

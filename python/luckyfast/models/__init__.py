@@ -61,7 +61,7 @@ class ModelConfig:
     weight_decay: float = 0.02
     size_power: float = 0.25
     recency: float = 2.0
-    batch_visits: int = 1024
+    batch_visits: int = 256
     segment_visits: int = 64
     epochs: int = 5
     refit_epochs: int = 1

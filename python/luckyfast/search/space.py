@@ -126,7 +126,7 @@ def default_space(config: ModelConfig, fixed: Sequence[str] = ()) -> Space:
         "weight_decay": Dimension("weight_decay", "log", (1e-3, 0.3)),
         "size_power": Dimension("size_power", "linear", (0.0, 1.0)),
         "recency": Dimension("recency", "linear", (0.0, 5.0)),
-        "batch_visits": Dimension("batch_visits", "ordered", (256, 512, 1024, 2048)),
+        "batch_visits": Dimension("batch_visits", "ordered", (128, 256, 512, 1024)),
         "ema_decay": Dimension("ema_decay", "ordered", (0.9, 0.97, 0.99, 0.995, 0.998)),
     }
     if config.arch == "mlp":

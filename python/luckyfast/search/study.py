@@ -19,7 +19,7 @@ from luckyfast.search.memory import MemoryModel
 from luckyfast.search.process import JobDiedError, JobInterruptedError, JobProcesses, OutOfMemoryError
 from luckyfast.search.scheduler import Job, Scheduler
 
-__all__ = ["Best", "Running", "Status", "Study"]
+__all__ = ["Best", "Running", "Status", "Study", "last_line"]
 
 GRACE_S = 2.0
 """Seconds for an interrupted trial to hand over what it has."""
@@ -75,6 +75,7 @@ class Status:
         ends_in_s: seconds until the search gives way to the refit and the measuring.
         start: the default configuration.
         habit_hit1: hit@1 of decayed personal frequency on validation, once it is known.
+        single: whether one configuration is trained and nothing is searched.
         ended: whether the search is over.
         message: what is worth a line in a log; empty where nothing is.
     """
@@ -91,6 +92,7 @@ class Status:
     ends_in_s: float
     start: dict[str, Any]
     habit_hit1: float | None
+    single: bool = False
     ended: bool = False
     message: str = ""
 
@@ -115,6 +117,7 @@ class Study:
         patience: end after so many configurations in a row without a better model; None for never.
         callbacks: receive a :class:`Status`.
         habit_hit1: tells hit@1 of decayed personal frequency on validation, once it is known.
+        n_busy: tells how many workers do something else at the moment.
     """
 
     dataset_path: str
@@ -134,6 +137,7 @@ class Study:
     patience: int | None = None
     callbacks: Sequence[Callable[[Status], None]] = ()
     habit_hit1: Callable[[], float | None] = lambda: None
+    n_busy: Callable[[], int] = lambda: 0
     best: Best | None = None
     stopped: str = ""
     _running: dict[Future[dict[str, Any]], Running] = field(default_factory=dict)
@@ -200,7 +204,7 @@ class Study:
         return self.worker_bytes is None or self.memory.estimate(settings) <= self.worker_bytes
 
     def _fill(self) -> None:
-        while len(self._running) < self.n_workers:
+        while len(self._running) < max(self.n_workers - self.n_busy(), 1):
             job = self._again.pop(0) if self._again else self.scheduler.next_job(self._affordable, self._allowed)
             if job is None or (self.journal.trials and not self._affordable(job)):
                 return
@@ -250,7 +254,7 @@ class Study:
         try:
             outcome = future.result()
         except (OutOfMemoryError, MemoryError) as error:
-            self._fail(job, Record("memory", None, seconds, {"why": _last_line(error)}, now_s))
+            self._fail(job, Record("memory", None, seconds, {"why": last_line(error)}, now_s))
             self.memory.learn(job.settings, self.worker_bytes or 0, over=True)
         except JobInterruptedError:
             pass  # it stays open in the journal
@@ -262,7 +266,7 @@ class Study:
             if self._tries[key] < N_TRIES:
                 self._again.append(job)
             else:
-                self._fail(job, Record("failed", None, seconds, {"why": _last_line(error)}, now_s))
+                self._fail(job, Record("failed", None, seconds, {"why": last_line(error)}, now_s))
         else:
             loss, seconds = outcome.pop("valid_loss"), outcome.pop("seconds")
             figures = outcome | {"cut_short": running.cut_short}
@@ -340,6 +344,7 @@ class Study:
             ends_in_s=self._search_left_s(),
             start=dict(self.scheduler.proposer.space.start),
             habit_hit1=self.habit_hit1(),
+            single=self.scheduler.n_proposals == 1,
             ended=ended,
             message=message,
         )
@@ -351,6 +356,7 @@ def _finished(trial: Trial, rung: int) -> bool:
     return rung in trial.records and trial.records[rung].loss is not None
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
+    """The last line of what an error says: of a traceback, the error itself."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
