@@ -104,8 +104,8 @@ class Layout(NamedTuple):
     `columns[starts[r]:starts[r + 1]]` are the columns of role `r` (customer, time, action, visit); null literal `i` is
     `null_bytes[null_stops[i]:null_stops[i + 1]]`, those of role `r` are `null_starts[r]:null_starts[r + 1]`. Column
     `-1 - k` has the same value in all rows, `constants[constant_stops[k]:constant_stops[k + 1]]`.
-    `conditions` is int64[n, N_CONDITION]: a row that does not meet one is filtered under its RULE. A number is
-    VALUE x 10 ** SIZE; a text is SIZE bytes of `condition_bytes` from VALUE on.
+    `conditions` is int64[n, N_CONDITION], or None without any rule: a row that does not meet one is filtered under its
+    RULE. A number is VALUE x 10 ** SIZE; a text is SIZE bytes of `condition_bytes` from VALUE on.
     """
 
     numbers: Any
@@ -1164,6 +1164,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     lookup_actions,
     store,
     rejects,
+    conditions,
 ):
     """Parse rows[0]:rows[1] of an indexed block; returns the row where it stopped (and Store.state[STATUS] why).
 
@@ -1182,6 +1183,8 @@ def parse_rows(  # type: ignore[no-untyped-def]
         lookup_actions: int64 per key: the local action id, or -1 where the table has none.
         store: a `Store`, extended.
         rejects: `Rejects`, extended.
+        conditions: int64[n, N_CONDITION]; None where the run has no rules at all. PERF: for None another kernel is
+            compiled, whose loop holds nothing of them.
     """
     numbers, columns, starts = layout.numbers, layout.columns, layout.starts
     n_fields, quote = numbers[N_FIELDS], numbers[QUOTE]
@@ -1204,13 +1207,8 @@ def parse_rows(  # type: ignore[no-untyped-def]
     known_customers, known_actions, known_keys = open_names(customers), open_names(actions), open_names(lookup)
     reject_row, reject_start, reject_stop, reject_reason, reject_state, filtered = rejects
     owner, size_of, time_of, key_of, action_of, rows_of, action_counts, hashes, sample_keys, sample_rows, state = store
-    n_conditions, conditions, texts = (
-        len(layout.conditions),
-        address(layout.conditions),
-        address(layout.condition_bytes),
-    )
+    texts = address(layout.condition_bytes)
     since, until, n_where = numbers[SINCE], numbers[UNTIL], numbers[N_WHERE]
-    keeps_rows = len(rows_of) > 0
     has_lookup = numbers[HAS_LOOKUP] != 0
     customer_column, time_column, action_column = columns[starts[0]], columns[starts[1]], columns[starts[2]]
     joins_customer, joins_time, joins_action = (
@@ -1222,7 +1220,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     visit_column = columns[starts[3]] if n_visit_columns > 0 else 0
     n_fragments, n_actions = state[N_FRAGMENTS], state[N_ACTIONS]
     n_rejects = reject_state[0]
-    n_sampled, sample_shift = state[N_SAMPLED], np.uint64(64 - state[SAMPLE_BITS])
+    last_sampled = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(state[SAMPLE_BITS])
     min_time, max_time = state[MIN_TIME], state[MAX_TIME]
     n_events = state[N_EVENTS]
     row = np.int64(rows[0])
@@ -1235,7 +1233,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     last_time_at, last_time_size, last_time = 0, -1, 0
     last_visit_at, last_visit_size = 0, -1
     last_key = np.uint64(0)
-    has_fragment = is_sampled = False
+    has_fragment = False
 
     while row < rows[1]:
         row_start = next_start
@@ -1264,8 +1262,10 @@ def parse_rows(  # type: ignore[no-untyped-def]
                 status = SCRATCH_FULL
                 break
 
-            if n_conditions > 0:
-                rule = unmet_rule(bytes_, index, first, row_start, conditions, n_conditions, texts, where, top)
+            if conditions is not None:
+                rule = unmet_rule(
+                    bytes_, index, first, row_start, address(conditions), len(conditions), texts, where, top
+                )
                 if rule >= 0:
                     filtered[rule] += 1
                     first = stop
@@ -1331,11 +1331,12 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         good, time = parse_time(bytes_, at, size, form)
                         if not good:
                             reason = BAD_TIME
-                        elif time < since or time > until:
-                            filtered[n_where + (time > until)] += 1
-                            first = stop
-                            row += 1
-                            continue
+                        elif conditions is not None:
+                            if time < since or time > until:
+                                filtered[n_where + (time > until)] += 1
+                                first = stop
+                                row += 1
+                                continue
 
             # action
             action = np.int64(-1)
@@ -1389,9 +1390,6 @@ def parse_rows(  # type: ignore[no-untyped-def]
             row += 1
             continue
 
-        if n_sampled == len(sample_keys):
-            status = SAMPLE_FULL
-            break
         # nothing of a rejected row is kept, so names are added only now
         if customer < 0:
             if not has_room(known_customers, customer_size) or customers.state[0] >= len(hashes):
@@ -1431,15 +1429,16 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     # a joined value lies in the scratch bytes, which the next row writes over
                     last_visit_at, last_visit_size = raw_visit, raw_visit_size if n_visit_columns == 1 else -1
 
-        if key != last_key or not has_fragment:
-            is_sampled = sample_shift == np.uint64(64) or key >> sample_shift == np.uint64(0)
-        if is_sampled or keeps_rows:
-            hash_ = row_hash(bytes_, row_start, line_end)
-            if keeps_rows:
-                rows_of[n_actions] = hash_
-            if is_sampled:
-                sample_keys[n_sampled], sample_rows[n_sampled] = key, hash_
-                n_sampled += 1
+        if key <= last_sampled:
+            at = state[N_SAMPLED]
+            if at == len(sample_keys):
+                status = SAMPLE_FULL
+                break
+            sample_keys[at], sample_rows[at] = key, row_hash(bytes_, row_start, line_end)
+            state[N_SAMPLED] = at + 1
+        if conditions is not None:
+            if len(rows_of) > 0:
+                rows_of[n_actions] = row_hash(bytes_, row_start, line_end)
         if has_fragment and customer == last_customer and key == last_key:
             size_of[n_fragments - 1] += np.uint32(1)
             if time < time_of[n_fragments - 1]:
@@ -1466,6 +1465,6 @@ def parse_rows(  # type: ignore[no-untyped-def]
         row += 1
 
     state[N_FRAGMENTS], state[N_ACTIONS], state[N_EVENTS] = n_fragments, n_actions, n_events
-    state[MIN_TIME], state[MAX_TIME], state[STATUS], state[N_SAMPLED] = min_time, max_time, status, n_sampled
+    state[MIN_TIME], state[MAX_TIME], state[STATUS] = min_time, max_time, status
     reject_state[0] = n_rejects
     return row

@@ -217,6 +217,7 @@ class Parser:
                 self.lookup.actions,
                 self.store,
                 self._rejects,
+                layout.conditions,
             )
             if row == stop:
                 break

@@ -161,7 +161,10 @@ def describe_filters(rules: Rules, time_kind: str) -> list[str]:
 
 
 def kernel_conditions(rules: Rules, columns: Sequence[int]) -> tuple[Any, Any]:
-    """The conditions as the parser's kernel takes them; `columns` has the place of each condition's column."""
+    """The conditions as the parser's kernel takes them; `columns` has the place of each one's column.
+
+    None stands for a run in which no rule looks at single rows.
+    """
     rows: list[list[int]] = []
     texts = b""
     for i, (_, conditions) in enumerate(rules.where):
@@ -171,5 +174,6 @@ def kernel_conditions(rules: Rules, columns: Sequence[int]) -> tuple[Any, Any]:
             if isinstance(condition.value, bytes):
                 texts += condition.value
             rows.append([i, columns[len(rows)], _ORDER.index(condition.operator), int(number), *place])  # type: ignore[list-item]
-    table = np.array(rows, np.int64).reshape(len(rows), 6)
+    looks_at_rows = bool(rows) or rules.since is not None or rules.until is not None or rules.drop_duplicates
+    table = np.array(rows, np.int64).reshape(len(rows), 6) if looks_at_rows else None
     return table, np.frombuffer(texts + bytes(8), np.uint8).copy()

@@ -172,7 +172,7 @@ class _Run:
         is_over = False
         try:
             # before memory is divided: a compiler takes memory too
-            _load_kernels()
+            _load_kernels(self.plan.rules)
             self._open_base()
             self._restore()
             budget = budget or self._divide_memory()
@@ -584,15 +584,17 @@ def no_events(filtered: dict[str, int]) -> InputError:
     return InputError("no row could be read as an event", hint="see luckyfast ingest --help for the role flags")
 
 
-def _load_kernels() -> None:
-    """Run every kernel once, so that all are loaded (or compiled, the first time) on one thread."""
+def _load_kernels(rules: Rules) -> None:
+    """Run every kernel of a run once, so that all are loaded (or compiled, the first time) on one thread."""
     rows = np.frombuffer(b"a,1,x,v\nb,2,x,w\na,?,x,v\n", np.uint8)
     dialect = Dialect(ord(","), None, False, ("customer", "time", "action", "visit"), 0)
     source = Source(Path(), "none", len(rows))
     file = FilePlan(source, dialect, (0,), (1,), (2,), (3,))
     roles = Roles(("customer",), ("time",), ("action",), ("visit",))
-    plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {})
-    parser = Parser(LookupTable(None), 1 << 20, Rules(drop_duplicates=True))
+    looks_at_rows = bool(rules.where) or rules.since is not None or rules.until is not None
+    rules = Rules(since=-(1 << 62) if looks_at_rows else None, drop_duplicates=rules.drop_duplicates)
+    plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {}, rules=rules)
+    parser = Parser(LookupTable(None), 1 << 20, rules)
     workspace = Workspace(len(rows))
     workspace.buffer[: len(rows)] = rows
     block = Block(0, 0, len(rows), workspace, len(rows) + _engine.SLACK)
