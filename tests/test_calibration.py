@@ -7,16 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from luckyfast.calibration import (
-    FREQUENT,
-    RARE,
-    Calibration,
-    _company,
-    _fit_chance,
-    _ranks,
-    log_softmax,
-    mean_by_visit,
-)
+from luckyfast.calibration import KNOT, Calibration, _fit_chance, _ranks, log_softmax, mean_by_visit
 from luckyfast.windows import Labels
 
 
@@ -37,49 +28,16 @@ def test_the_curve_is_recovered(dispersion: float, tail: float) -> None:
     log_p = -np.sort(rng.exponential(size=(60_000, 10)) * 3, axis=1)
     mean_size = rng.integers(1, 12, (60_000, 1)).astype(np.float64)
     log_size = np.broadcast_to(np.log1p(mean_size), log_p.shape)
-    company = rng.normal(size=log_p.shape).astype(np.float32)
-    frequent = company * np.maximum(log_p - FREQUENT, 0.0)
-    features = np.stack((log_p, np.ones_like(log_p), log_size, np.minimum(log_p - RARE, 0.0), frequent), axis=2)
+    features = np.stack((log_p, np.ones_like(log_p), log_size, np.minimum(log_p - KNOT, 0.0)), axis=2)
     truth = Calibration(1.0, 1.3, -0.4, 0.6, dispersion, tail)
-    chances = truth.chance(log_p.astype(np.float32), mean_size, np.float32(0.4) * company)
+    chances = truth.chance(log_p.astype(np.float32), mean_size)
     outcomes = (rng.random(chances.shape) < chances).astype(np.float64)
     fitted = Calibration(1.0, *_fit_chance(features, outcomes, 1.0 / np.arange(1, 11)))
-    pull = np.float32(fitted.company_weight) * company
-    errors = np.abs(fitted.chance(log_p.astype(np.float32), mean_size, pull) - chances)
+    errors = np.abs(fitted.chance(log_p.astype(np.float32), mean_size) - chances)
     assert errors.max() < 0.02
     assert errors.mean() < 0.004
     assert fitted.dispersion == pytest.approx(dispersion, abs=0.1 * (1 + dispersion))
     assert fitted.tail == pytest.approx(tail, abs=0.15)
-    assert fitted.company_weight == pytest.approx(0.4, abs=0.1)
-
-
-def test_company_is_the_size_of_the_visits_an_action_comes_in() -> None:
-    visits = [[1]] * 400 + [[2, 3, 4, 5]] * 400 + [[6, 2]]
-    start = np.cumsum([0, *map(len, visits)])
-    labels = Labels(start, np.array([action for visit in visits for action in visit], np.int32), np.ones(len(visits)))
-    company = _company([(np.zeros((len(visits), 7), np.float32), labels)])
-    mean = len(labels.actions) / len(visits)
-    np.testing.assert_allclose(company[[1, 3]], np.log([1 / mean, 4 / mean]), atol=0.15)
-    assert company[1] < company[6] < 0.02 < company[3]
-    assert abs(company[6]) < 0.05  # one visit tells little
-    assert company[0] == 0.0
-
-
-def test_an_action_that_comes_alone_gets_the_chance_it_has() -> None:
-    # Half of the visits hold action 1 alone; the others hold six of the rest. Scores know which visit is which.
-    rng = np.random.default_rng(0)
-    n, V = 6000, 40
-    alone = rng.random(n) < 0.5
-    visits = [[1] if one else sorted(rng.choice(np.arange(2, V), 6, replace=False).tolist()) for one in alone]
-    scores = np.zeros((n, V), np.float32)
-    scores[:, 0] = -np.inf
-    knows = rng.random(n) < 0.8
-    scores[:, 1] = np.where(alone == knows, 5.0, -1.0)
-    start = np.cumsum([0, *map(len, visits)])
-    labels = Labels(start, np.array([action for visit in visits for action in visit], np.int32), np.full(n, 3.5))
-    fitted = Calibration.fit([(scores, labels)])
-    likely = scores[:, 1] > 0
-    assert fitted.in_visit(scores, labels.mean_size)[likely, 1].mean() == pytest.approx(alone[likely].mean(), abs=0.03)
 
 
 @pytest.mark.parametrize("n_actions", [1, 5, 10, 11, 30, 302, 50_000])
@@ -166,13 +124,13 @@ def test_probabilities_are_probabilities() -> None:
 
 
 def test_json_round_trip() -> None:
-    calibration = Calibration(0.9, 1.3, -0.2, 0.8, 0.1, -0.4, 0.3, (0.0, 0.5, -0.25))
+    calibration = Calibration(0.9, 1.3, -0.2, 0.8, 0.1, -0.4)
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
 
 
 def test_a_calibration_without_a_tail_is_read() -> None:
     values = Calibration(0.9, 1.3, -0.2, 0.8, 0.1).to_dict()
-    assert (values.pop("tail"), values.pop("company_weight"), values.pop("company")) == (0.0, 0.0, [])
+    assert values.pop("tail") == 0.0
     assert Calibration.from_dict(values) == Calibration(0.9, 1.3, -0.2, 0.8, 0.1)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,12 @@ from numpy.typing import NDArray
 from luckyfast.dataset import Dataset
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
-__all__ = ["FREQUENT", "LOWEST", "RARE", "Calibration", "calibrate", "log_softmax", "mean_by_visit"]
+__all__ = ["KNOT", "LOWEST", "Calibration", "calibrate", "log_softmax", "mean_by_visit"]
 
 SAMPLE_VALUES = 2**24
 N_CANDIDATES = 10
 N_TAIL = 12
-RARE = float(np.log(0.02))
-FREQUENT = float(np.log(0.1))
-COMPANY_PRIOR = 20.0
+KNOT = float(np.log(0.02))
 LOWEST = -80.0
 FLOOR = 30.0
 DISPERSIONS = (1e-3, 10.0)
@@ -31,15 +28,10 @@ class Calibration:
     """The map from scores to two probabilities: of the next single action, and of an action being in the next visit.
 
     With ``p = softmax(scores / temperature)`` for the next action, the chance that an action is in the next visit is
-    ``1 - (1 + dispersion * rate) ** (-1 / dispersion)``, where ``log rate`` is the sum of
-
-    - ``slope * log p + intercept``,
-    - ``size_weight * log(1 + mean_size)``, with the mean number of distinct actions in the customer's earlier visits,
-    - ``tail * min(log p - log 0.02, 0)``: what is rare for a customer comes by another law than what is frequent,
-    - ``company_weight * company * max(log p - log 0.1, 0)``, where ``company`` tells in how large visits the action
-      comes, as the log of their harmonic mean size over that of all actions: who is about to take an action that tends
-      to come alone is about to make a small visit, whatever their visits are otherwise.
-
+    ``1 - (1 + dispersion * rate) ** (-1 / dispersion)`` with ``log rate = slope * log p + tail * min(log p - KNOT, 0) +
+    intercept + size_weight * log(1 + mean_size)``, where ``mean_size`` is the mean number of distinct actions in the
+    customer's earlier visits. Below the knot, a probability of 0.02, the slope is ``slope + tail``: what is rare for a
+    customer comes by another law than what is frequent.
     The first is temperature scaling (Guo et al., 2017). The second is the chance of at least one event where their
     number is negative binomial with that mean, a Poisson process whose intensity varies from visit to visit; as a link
     function, that of Aranda-Ordaz (1981). Dispersion 1 is the logistic curve, dispersion near 0 a Poisson process.
@@ -57,8 +49,6 @@ class Calibration:
     size_weight: float = 1.0
     dispersion: float = 1.0
     tail: float = 0.0
-    company_weight: float = 0.0
-    company: tuple[float, ...] = field(default=(), repr=False)
 
     @classmethod
     def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Calibration:
@@ -85,9 +75,7 @@ class Calibration:
         if not any(len(labels.actions) for _, labels in sample):
             return cls()
         temperature = _fit_temperature(sample)
-        company = _company(sample)
-        fitted = _fit_chance(*_candidates(sample, temperature, company))
-        return cls(temperature, *fitted, company=tuple(company.round(4).tolist()))
+        return cls(temperature, *_fit_chance(*_candidates(sample, temperature)))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -114,45 +102,28 @@ class Calibration:
         Returns:
             float32 [n, n_actions], each in (0, 1).
         """
-        return self.chance(self.log_next_action(scores), mean_size[:, None], self.pull)
+        return self.chance(self.log_next_action(scores), mean_size[:, None])
 
-    @cached_property
-    def pull(self) -> NDArray[np.float32]:
-        """What company adds to the slope of each action where it is frequent, float32 [n_actions] or [1]."""
-        # For one action a larger probability never gives a smaller chance.
-        pull = self.company_weight * np.array(self.company or (0.0,))
-        return np.maximum(pull, 0.05 - self.slope).astype(np.float32)
-
-    def chance(
-        self,
-        log_next: NDArray[np.float32],
-        mean_size: NDArray[np.float64],
-        pull: NDArray[np.float32] | float = 0.0,
-    ) -> NDArray[np.float32]:
+    def chance(self, log_next: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
         """Chance of being in the next visit, from the log probability of being the next action (shapes broadcast)."""
         size = (self.size_weight * np.log1p(mean_size) + self.intercept).astype(np.float32)
-        # An action without any probability, as id 0 may be, is as good as one of a very small one.
-        log_p = np.maximum(log_next, np.float32(LOWEST))
-        log_rate = np.float32(self.slope) * log_p + size
-        log_rate += np.float32(self.tail) * np.minimum(log_p - np.float32(RARE), np.float32(0.0))
-        log_rate += pull * np.maximum(log_p - np.float32(FREQUENT), np.float32(0.0))
         # A bound keeps extreme fits of tiny samples from overflowing; chances there are 1 to every digit shown.
-        rate = np.exp(np.minimum(log_rate, np.float32(60.0)))
+        # An action without any probability, as id 0 may be, is as good as one of a very small one.
+        log_next = np.maximum(log_next, np.float32(LOWEST))
+        rare = np.float32(self.tail) * np.minimum(log_next - np.float32(KNOT), np.float32(0.0))
+        rate = np.exp(np.minimum(np.float32(self.slope) * log_next + rare + size, np.float32(60.0)))
         dispersion = np.float32(self.dispersion)
         chances: NDArray[np.float32] = -np.expm1(-np.log1p(dispersion * rate) / dispersion)
         return chances
 
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers by name, and ``company`` as a list, for JSON."""
-        return {**asdict(self), "company": list(self.company)}
+    def to_dict(self) -> dict[str, float]:
+        """The six numbers by name, for JSON."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Read what :meth:`to_dict` gave."""
-        numbers = {
-            one.name: float(values[one.name]) for one in fields(cls) if one.name in values and one.name != "company"
-        }
-        return cls(**numbers, company=tuple(values.get("company", ())))
+        return cls(**{field.name: float(values.get(field.name, field.default)) for field in fields(cls)})
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
@@ -226,30 +197,14 @@ def _fit_temperature(sample: list[tuple[NDArray[np.float32], Labels]]) -> float:
     return 1.0 / inverse
 
 
-def _company(sample: list[tuple[NDArray[np.float32], Labels]]) -> NDArray[np.float64]:
-    """Log of the harmonic mean size of the visits with each action over that of all, float64 [n_actions].
-
-    An action that is in few visits of the sample stays near 0.
-    """
-    n_actions = sample[0][0].shape[1]
-    counts, inverse = np.zeros(n_actions), np.zeros(n_actions)
-    for _, labels in sample:
-        sizes = np.diff(labels.start)
-        counts += np.bincount(labels.actions, minlength=n_actions)
-        inverse += np.bincount(labels.actions, np.repeat(1.0 / np.maximum(sizes, 1), sizes), minlength=n_actions)
-    mean = counts.sum() / inverse.sum()
-    company: NDArray[np.float64] = np.log((counts + COMPANY_PRIOR) / (inverse * mean + COMPANY_PRIOR))
-    return company
-
-
 def _candidates(
-    sample: list[tuple[NDArray[np.float32], Labels]], temperature: float, company: NDArray[np.float64]
+    sample: list[tuple[NDArray[np.float32], Labels]], temperature: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Features of each visit's actions of some ranks, whether they came, and the weight of each rank.
 
     Returns:
-        float64 [n_visits, n_ranks, 5]: log p, 1, log of size, log p where rare, and company times log p where frequent;
-        float64 [n_visits, n_ranks], 0 or 1; and float64 [n_ranks].
+        float64 [n_visits, n_ranks, 4]: log p, 1, log of size, and log p below the knot; float64 [n_visits, n_ranks], 0
+        or 1; and float64 [n_ranks].
     """
     ranks, weights = _ranks(sample[0][0].shape[1] - 1)
     features, outcomes = [], []
@@ -261,9 +216,7 @@ def _candidates(
         came[np.repeat(np.arange(n_rows), np.diff(labels.start)), labels.actions] = True
         log_p = np.maximum(np.take_along_axis(log_next, chosen, axis=1).astype(np.float64), -FLOOR)
         log_size = np.broadcast_to(np.log1p(labels.mean_size)[:, None], log_p.shape)
-        rare = np.minimum(log_p - RARE, 0.0)
-        frequent = company[chosen] * np.maximum(log_p - FREQUENT, 0.0)
-        features.append(np.stack((log_p, np.ones_like(log_p), log_size, rare, frequent), axis=2))
+        features.append(np.stack((log_p, np.ones_like(log_p), log_size, np.minimum(log_p - KNOT, 0.0)), axis=2))
         outcomes.append(np.take_along_axis(came, chosen, axis=1).astype(np.float64))
     return np.concatenate(features), np.concatenate(outcomes), weights
 
@@ -280,20 +233,21 @@ def _ranks(n_actions: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 
 def _fit_chance(
     features: NDArray[np.float64], outcomes: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[float, float, float, float, float, float]:
+) -> tuple[float, float, float, float, float]:
     """Fisher scoring for the chance of at least one negative binomial event, with a normal prior around the defaults.
 
     Args:
-        features: float64 [n_visits, n_ranks, 5], see :func:`_candidates`; the log rate is linear in them.
+        features: float64 [n_visits, n_ranks, 4]: log p, 1, log of size, log p below the knot; the log rate is linear in
+            them.
         outcomes: float64 [n_visits, n_ranks], 0 or 1.
         weights: float64 [n_ranks].
 
     Returns:
-        Slope, intercept, size weight, dispersion, tail and company weight.
+        Slope, intercept, size weight, dispersion and tail.
     """
     importance = np.tile(weights, len(outcomes))
     features, outcomes = features.reshape(-1, features.shape[-1]), outcomes.ravel()
-    prior = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+    prior = np.array([1.0, 0.0, 1.0, 0.0, 1.0])
     values = prior.copy()
     for _ in range(50):
         dispersion = values[-1]
@@ -314,7 +268,7 @@ def _fit_chance(
         values = values - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
         if float(np.abs(step).max()) < 1e-7:
             break
-    slope, intercept, size_weight, tail, company_weight, dispersion = (float(value) for value in values)
+    slope, intercept, size_weight, tail, dispersion = (float(value) for value in values)
     # A more probable action never gets the smaller chance.
     slope = max(slope, 0.05)
-    return slope, intercept, size_weight, dispersion, max(tail, 0.05 - slope), company_weight
+    return slope, intercept, size_weight, dispersion, max(tail, 0.05 - slope)

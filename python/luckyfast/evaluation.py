@@ -168,7 +168,6 @@ class Ruler:
         """The figures of everything that was added, under a name."""
         tally = self._tally
         overall, before = tally.figures("all"), tally.figures("before")
-        calibration = self._calibrations["all"].to_dict()
         return Result(
             name=name,
             part=self._part,
@@ -182,7 +181,7 @@ class Ruler:
             reliability=tally.reliability(),
             reliability_before=tally.reliability("before"),
             reliability_pairs=tally.pair_reliability(),
-            calibration={name: value for name, value in calibration.items() if isinstance(value, float)},
+            calibration=self._calibrations["all"].to_dict(),
             resampled=tally.resampled(),
         )
 

@@ -167,9 +167,7 @@ def _making(config: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
         "settings": [
             (name.replace("_", " "), _plain(value)) for name, value in settings.items() if value not in (None, "")
         ],
-        "calibration": [
-            (name.replace("_", " "), _plain(value)) for name, value in calibration.items() if isinstance(value, float)
-        ],
+        "calibration": [(name.replace("_", " "), _plain(value)) for name, value in calibration.items()],
     }
 
 

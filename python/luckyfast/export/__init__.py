@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luckyfast.calibration import FREQUENT, LOWEST, RARE
+from luckyfast.calibration import KNOT, LOWEST
 from luckyfast.export.graph import Graph, Value
 from luckyfast.export.habits import habit_features
 from luckyfast.export.history import Calendar, History
@@ -79,10 +79,8 @@ def export_onnx(
     log_next = graph.op("LogSoftmax", _logits(graph, history, trained) / calibration.temperature, axis=-1)
     size = history.mean_size().log1p() * calibration.size_weight + calibration.intercept
     log_p = log_next.at_least(LOWEST)
-    rare, frequent = (RARE - log_p).at_least(0.0), (log_p - FREQUENT).at_least(0.0)
-    log_rate = log_p * calibration.slope - rare * calibration.tail + size.insert_axis(1)
-    if calibration.company:
-        log_rate = log_rate + frequent * graph.constant(calibration.pull)
+    below_knot = (log_p * -1.0 + KNOT).at_least(0.0)
+    log_rate = log_p * calibration.slope - below_knot * calibration.tail + size.insert_axis(1)
     rate = graph.op("Exp", log_rate)
     # In double precision, since one minus a number near one loses the digits of small chances.
     hazard = (rate.cast(np.float64) * calibration.dispersion).log1p() / calibration.dispersion
