@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print hit@1 by CPU seconds."""
     parser = argparse.ArgumentParser(prog="python -m luckyfast.bench.original", description=__doc__)
     parser.add_argument("--times", type=float, nargs="+", default=[1, 5, 20], help="of luckyfast's CPU seconds")
-    parser.add_argument("--epochs", type=int, default=1, help="of luckyfast (default: 1)")
+    parser.add_argument("--epochs", type=int, default=5, help="of luckyfast (default: 5)")
     parser.add_argument("--cache", type=Path, default=Path(".bench/cache"), help="folder for logs and datasets")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
