@@ -119,8 +119,7 @@ class Model:
             at: as in :meth:`predict_proba`.
 
         Returns:
-            Up to ``k`` pairs of action and chance, the most probable next action first. A chance further down can be
-            the greater one where an action comes along with many others.
+            Up to ``k`` pairs of action and chance, most probable first.
 
         Raises:
             InputError: a time cannot be read.
