@@ -141,7 +141,7 @@ class _Peer:
             "Optuna TPE + Hyperband": optuna.pruners.HyperbandPruner(1, n_passes, 3),
             "Optuna TPE + median": optuna.pruners.MedianPruner(),
         }.get(self.system, optuna.pruners.NopPruner())
-        study = optuna.create_study(sampler=sampler(seed=self.seed), pruner=pruner)
+        study = optuna.create_study(study_name="contest", sampler=sampler(seed=self.seed), pruner=pruner)
         study.enqueue_trial({name: self.space.start[name] for name in self._names()})
         self.began, running = time.monotonic(), dict[Future[Any], Any]()
         while (left_s := self.budget_s - (time.monotonic() - self.began)) > 0:

@@ -228,7 +228,12 @@ class Optuna(Stepwise):
             "MedianPruner": optuna.pruners.MedianPruner,
             "HyperbandPruner": lambda: optuna.pruners.HyperbandPruner(1, MAX_EPOCHS, 3),
         }
-        self.study = optuna.create_study(sampler=getattr(optuna.samplers, sampler)(seed=seed), pruner=pruners[pruner]())
+        self.study = optuna.create_study(
+            # the Hyperband pruner draws brackets from the name
+            study_name="simulation",
+            sampler=getattr(optuna.samplers, sampler)(seed=seed),
+            pruner=pruners[pruner](),
+        )
         self.study.enqueue_trial(DEFAULT)
         self.passes = 1 if pruner != "NopPruner" else MAX_EPOCHS
 

@@ -16,7 +16,7 @@ from luckyfast.ingestion import ingest
 from luckyfast.ingestion.append import content_id
 
 COLUMNS = "card;when;shelf;product;ticket;quantity"
-ROLES = {"customer": "card", "time": "when", "action": "shelf", "visit": "ticket", "memory": "1GB", "max_reject": 0.5}
+ROLES = {"customer": "card", "time": "when", "action": "shelf", "visit": "ticket", "memory": "8GB", "max_reject": 0.5}
 
 
 def draw_rows(seed: int, n_rows: int, n_customers: int = 300) -> list[str]:

@@ -250,7 +250,7 @@ def test_every_system_writes_the_histories_of_plain_dictionaries(system, tmp_pat
         pytest.skip(f"{system} is not installed")
     lines = make_log(seed=1)
     write_log(tmp_path / "log.csv", lines)
-    values = {"csv": str(tmp_path / "log.csv"), "memory_bytes": 1_000_000_000, "n_threads": 1}
+    values = {"csv": str(tmp_path / "log.csv"), "memory_bytes": 8_000_000_000, "n_threads": 1}
     WRITERS[system](values, tmp_path)
     total = HistoryChecksum()
     for block in READERS[system](tmp_path):

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from luckyfast.errors import SchemaError
@@ -55,6 +55,7 @@ def test_wide_bytes_that_are_no_text_are_no_utf8_either(data: bytes) -> None:
 
 
 @given(st.text("abcé日本", max_size=30), st.binary(max_size=3))
+@example("", b"\xeb\x80\x80")
 def test_encodings_of_one_to_four_bytes_work(text: str, noise: bytes) -> None:
     data = text.replace("é", "").encode("shift_jis")
     assert decoded(data, "shift_jis") == data.decode("shift_jis").encode()

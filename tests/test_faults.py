@@ -100,6 +100,9 @@ def test_spilled_runs_on_a_disk_that_is_full(tmp_path: Path, small_disk: Path) -
     work.mkdir()
     log = work / "log.csv"
     log.write_text(HEADER + "".join(f"k{i},2024-01-02 10:00,a{i % 5},{i}\n" for i in range(900_000)))
+    # kernels that are not compiled yet take memory that is wanted here
+    (work / "small.csv").write_text(HEADER + rows(100))
+    assert run(work, "ingest", "small.csv", "small", *ROLES, "--quiet")[0] == 0
     arguments = ["ingest", "log.csv", "out", *ROLES, "--quiet", "--memory", "330MB", "--workers", "1"]
     code, _, said = run(work, *arguments, "--temp", str(small_disk))
     assert code == 2

@@ -44,7 +44,7 @@ def plan_of(log: FuzzLog, path: Path, out: Path) -> IngestPlan:
         nulls={"time": (b"NULL",)},
         lookup=None,
         max_reject=1.0,
-        memory_bytes=1 << 30,
+        memory_bytes=8 << 30,
         n_workers=2,
         temp=None,
         out=out,

@@ -76,7 +76,7 @@ def make_plan(paths: list[Path], out: Path, *, visit: bool = True, **changes: An
         "nulls": {"action": (b"NA",)},
         "lookup": None,
         "max_reject": 1.0,
-        "memory_bytes": 1 << 30,
+        "memory_bytes": 8 << 30,
         "n_workers": 2,
         "temp": None,
         "out": out,

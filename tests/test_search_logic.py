@@ -143,7 +143,7 @@ def test_costs_follow_what_was_measured() -> None:
     assert large > 2 * small
     trials[0] = Trial(0, START, {2: record(1.0, seconds=5 * START["epochs"] + 3.0, valid_seconds=3.0, n_validations=1)})
     assert costs.estimate(Job(1, 2, START)) == pytest.approx(3 + 5 * START["epochs"])
-    assert costs.finish_s(START) < costs.finish_s(START | {"refit_epochs": 3})
+    assert costs.finish_s(START) < costs.finish_s(START | {"refit_epochs": 2 * START["refit_epochs"]})
     assert costs.finish_s(START, left_s=20.0) < costs.finish_s(START)
     # A trial's own lower rung says more than others.
     slow = START | {"seed": 1}

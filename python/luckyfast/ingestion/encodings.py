@@ -100,6 +100,8 @@ def detect_encoding(label: str, pieces: tuple[bytes, ...]) -> tuple[str, str]:
     broken: list[bytes] = []
     n_valid = 0
     for piece in pieces:
+        if piece.isascii():
+            continue
         # the first and the last line of a piece may be cut
         for line in re.split(rb"[\r\n]+", piece)[0 if piece is head else 1 : -1] or [piece]:
             if line.isascii():
@@ -189,7 +191,8 @@ class TextStream:
         if self._decoder is None:
             return raw
         try:
-            return self._decoder.decode(raw, not raw).encode("utf-8", self._errors)
+            # an escaped byte becomes a lone surrogate, which is no UTF-8; several bytes themselves might be
+            return self._decoder.decode(raw, not raw).encode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             # half a character at the end of the file
             return b"\xff"
@@ -211,7 +214,7 @@ def encode_text(text: bytes, encoding: str, line_end: str = "lf") -> bytes:
         if table:
             return codecs.charmap_encode(text.decode(), "strict", codecs.charmap_build(table))[0]
         errors = "surrogatepass" if encoding.startswith("utf") else "surrogateescape"
-        return text.decode("utf-8", errors).encode(encoding, errors)
+        return text.decode("utf-8", "surrogatepass").encode(encoding, errors)
     except UnicodeError:
         return text
 

@@ -98,7 +98,7 @@ def read_tables(
             continue
         rows = sample_rows(sample, dialect, n_head=n_rows // 2, n_block=n_rows // (2 * N_BLOCKS))
         # a header that comes again says nothing of the values
-        texts = [text for row in rows if (text := _as_text(row)) != dialect.header]
+        texts = [text for text in _as_texts(rows) if text != dialect.header]
         tables.append(RawTable(source, dialect, texts, filled, decoded))
     if columns is None:
         tables = _name_continuations(tables)
@@ -123,8 +123,10 @@ def pool_columns(tables: Sequence[RawTable]) -> list[ColumnSample]:
     places = [[column_index(table, name) for name in names] for table in tables]
     values: list[list[str]] = [[] for _ in names]
     for table, indices in zip(tables, places, strict=True):
+        # rows of another width are not in the sample
+        columns_of_table = list(zip(*table.rows, strict=True))
         for i, index in enumerate(indices):
-            values[i] += [row[index] for row in table.rows] if index is not None else [""] * len(table.rows)
+            values[i] += columns_of_table[index] if index is not None and table.rows else [""] * len(table.rows)
     columns = [ColumnSample(name, tuple(column)) for name, column in zip(names, values, strict=True)]
     if tables[0].filename is not None:
         from_names = [table.filename or "" for table in tables for _ in table.rows]
@@ -222,7 +224,7 @@ def _first_row(head: bytes, dialect: Dialect) -> tuple[str, ...]:
     from luckyfast.ingestion.records import read_records
 
     rows = read_records(head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=True).rows
-    return _as_text(rows[0])
+    return _as_texts(rows[:1])[0]
 
 
 def _count(tables: Sequence[RawTable]) -> str:
@@ -242,8 +244,10 @@ def _column_set(table: RawTable) -> frozenset[str]:
     return frozenset(name.casefold() for name in table.dialect.header)
 
 
-def _as_text(row: Sequence[bytes]) -> tuple[str, ...]:
-    # PERF: decoded in one piece; a record separator inside a field is all but unheard of
-    joined = b"\x1e".join(row).decode(errors="replace")
-    fields = tuple(joined.split("\x1e"))
-    return fields if len(fields) == len(row) else tuple(field.decode(errors="replace") for field in row)
+def _as_texts(rows: Sequence[Sequence[bytes]]) -> list[tuple[str, ...]]:
+    # PERF: decoded in one piece; separators of records and groups inside fields are all but unheard of
+    joined = b"\x1d".join([b"\x1e".join(row) for row in rows]).decode(errors="replace")
+    texts = [tuple(text.split("\x1e")) for text in joined.split("\x1d")]
+    if [*map(len, texts)] == [*map(len, rows)]:
+        return texts
+    return [tuple(field.decode(errors="replace") for field in row) for row in rows]
