@@ -598,7 +598,7 @@ def _add_demo(commands: Any) -> None:
         commands,
         "demo",
         _run_demo,
-        "Real receipts from dirty raw logs to predictions and a report, in about five minutes.",
+        "Real receipts from dirty raw logs to predictions and a report, in about three minutes.",
         "example:\n  luckyfast demo --out demo/",
     )
     parser.add_argument("--out", metavar="DIR", default="demo", help="folder to write; its demo files are replaced")
