@@ -338,7 +338,8 @@ def test_spills_that_will_not_fit_stop_the_run(tmp_path: Path) -> None:
     """On a disk of 1 MB the run stops at its first spill, with nothing written."""
     temp, log = tmp_path / "temp", tmp_path / "log.csv"
     temp.mkdir()
-    log.write_bytes(dirty_log(2, 80_000))
+    # far more than fits, since what one worker holds is only a rough sample of what was read
+    log.write_bytes(dirty_log(2, 240_000))
     code = f"""
 import sys
 from pathlib import Path

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from luckyfast.errors import BudgetError
 
-__all__ = ["available_cores", "available_memory", "format_duration", "format_size", "parse_duration", "parse_size"]
+__all__ = [
+    "available_cores",
+    "available_memory",
+    "format_duration",
+    "format_size",
+    "parse_duration",
+    "parse_size",
+    "peak_memory",
+    "resident_memory",
+]
 
 _SIZE_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _SIZE_UNITS |= {f"{unit}I": 1024**power for power, unit in enumerate("KMGT", start=1)}
@@ -116,6 +126,42 @@ def available_memory() -> int:
         if match:
             free = int(match[1]) * 1024
     return min([free, *_cgroup_room()])
+
+
+def resident_memory() -> int:
+    """The resident size of this process now, or its peak where the system does not say.
+
+    Returns:
+        Bytes.
+
+    Example:
+        >>> 0 < resident_memory() <= peak_memory()
+        True
+    """
+    size = _status_bytes("VmRSS")
+    return peak_memory() if size is None else size
+
+
+def peak_memory() -> int:
+    """The largest resident size that this process has had.
+
+    Returns:
+        Bytes.
+    """
+    # ru_maxrss begins with what the parent held when it started this process
+    size = _status_bytes("VmHWM")
+    if size is not None:
+        return size
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_bytes(name: str) -> int | None:
+    """A size that Linux tells of this process; None elsewhere."""
+    status = Path("/proc/self/status")
+    return int(status.read_text().split(f"{name}:")[1].split()[0]) * 1024 if status.exists() else None
 
 
 def available_cores() -> int:

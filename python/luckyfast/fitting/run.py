@@ -18,7 +18,7 @@ from luckyfast.progress import Progress
 from luckyfast.search import jobs
 from luckyfast.search.clock import FIXED_S, Clock, CostModel
 from luckyfast.search.journal import Journal, read_events
-from luckyfast.search.memory import BASE_BYTES, MemoryModel
+from luckyfast.search.memory import MemoryModel
 from luckyfast.search.process import JobDiedError, JobProcesses, OutOfMemoryError
 from luckyfast.search.proposer import Proposer
 from luckyfast.search.results import read_results, write_results
@@ -108,7 +108,7 @@ class FitRun:
         if self._baselines is not None and (not side_by_side or self.plan["trials"] is not None):
             # With so little memory they come one after the other; and what is to repeat itself has the workers alone.
             wait([self._baselines])
-        memory = MemoryModel(probed["n_actions"], probed["rest_bytes"] or BASE_BYTES)
+        memory = MemoryModel(probed["n_actions"], probed["rest_bytes"])
         memory.learn(start, probed["peak_bytes"])
         costs = CostModel(RUNGS, journal.trials, probed, start)
         n_workers, worker_bytes = self._workers(memory, start)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luckyfast import _engine
+from luckyfast.config import peak_memory, resident_memory
 from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, ShardRun, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
@@ -304,7 +302,7 @@ class _Run:
     def _divide_memory(self) -> Budget:
         """Give each worker its blocks and its store, from what the process does not hold already."""
         plan = self.plan
-        used = max(_rss_bytes(), 0)
+        used = resident_memory()
         left = plan.memory_bytes - used - _RESERVE_BYTES
         for n_workers in range(max(1, plan.n_workers), 0, -1):
             share = left // n_workers - _WORKER_BYTES
@@ -568,7 +566,7 @@ class _Run:
             },
             elapsed_s=time.monotonic() - self.started,
             bytes_read=self.log.n_bytes,
-            peak_rss_bytes=_peak_rss_bytes(),
+            peak_rss_bytes=peak_memory(),
             n_spilled_runs=self.n_spilled,
         )
 
@@ -606,21 +604,3 @@ def _load_kernels(rules: Rules) -> None:
     vocabulary = Vocabulary()
     run = cut_store(parser, vocabulary.publish(parser))
     merge_buckets([run], vocabulary.rank().ranks, 0, N_BUCKETS)
-
-
-def _rss_bytes() -> int:
-    """Memory of this process now (its peak where the system does not say)."""
-    try:
-        fields = Path("/proc/self/statm").read_text().split()
-    except OSError:
-        return _peak_rss_bytes()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _peak_rss_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        # ru_maxrss begins with what the parent held when it started this process
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) << 10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

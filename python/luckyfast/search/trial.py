@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from luckyfast.config import peak_memory, resident_memory
 from luckyfast.dataset import Dataset
 from luckyfast.models import ModelConfig
 from luckyfast.models.trained import TrainedModel
@@ -30,7 +31,7 @@ def probe(dataset_path: str, settings: dict[str, Any], threads: int) -> dict[str
         ``split`` (its three numbers), ``n_actions``, ``train_s`` of one pass over everything, ``valid_seconds`` of a
         validation, both extrapolated, ``rest_bytes`` and ``peak_bytes``.
     """
-    rest_bytes = _status("VmRSS")
+    rest_bytes = resident_memory()
     dataset = Dataset.open(dataset_path)
     split = split_by_time(dataset)
     share = min(PROBE_VISITS / max(dataset.n_visits, 1), 1.0)
@@ -49,7 +50,7 @@ def probe(dataset_path: str, settings: dict[str, Any], threads: int) -> dict[str
         "train_s": train_s * n_all / max(n_sample, 1),
         "valid_seconds": lines[-1]["valid_seconds"] * n_all / max(n_sample, 1),
         "rest_bytes": rest_bytes,
-        "peak_bytes": _status("VmHWM"),
+        "peak_bytes": peak_memory(),
     }
 
 
@@ -97,7 +98,7 @@ def run_trial(
         **figures,
         "valid_seconds": sum(line["valid_seconds"] for line in curve),
         "seconds": time.monotonic() - began,
-        "peak_bytes": _status("VmHWM"),
+        "peak_bytes": peak_memory(),
         "n_validations": len(curve),
         "interrupted": model.interrupted,
     }
@@ -124,9 +125,3 @@ def _training_visits(dataset: Dataset, split: Split) -> int:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _status(name: str) -> int:
-    """A size of this process in bytes; 0 where there is no ``/proc``."""
-    file = Path("/proc/self/status")
-    return int(file.read_text().split(f"{name}:")[1].split()[0]) * 1024 if file.exists() else 0
