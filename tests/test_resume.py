@@ -207,6 +207,11 @@ def kill_at_random_moments(folder: Path, n_kills: int, seed: int) -> dict[str, i
         spilled = time.monotonic()
     process.communicate()
     stopped = time.monotonic()
+
+    def has_checkpoint() -> bool:
+        journal = partial / "journal"
+        return journal.is_file() and journal.read_bytes().count(b"\n") > 1
+
     seen = {"killed": 0, "with a checkpoint": 0, "finished": 0}
     while seen["killed"] < n_kills:
         for path in sorted(out.rglob("*"), reverse=True):
@@ -216,12 +221,10 @@ def kill_at_random_moments(folder: Path, n_kills: int, seed: int) -> dict[str, i
         resume = False
         while True:
             process = launch(paths[:3], out, resume=resume)
-            from_spill = draw.random() < 0.6
-            while (
-                process.poll() is None and not (partial / "spills" / "run-000000" if from_spill else partial).exists()
-            ):
+            begun = draw.choice([partial.exists, (partial / "spills" / "run-000000").exists, has_checkpoint])
+            while process.poll() is None and not begun():
                 time.sleep(0.0005)
-            time.sleep(draw.uniform(0, stopped - (spilled if from_spill else started)))
+            time.sleep(draw.uniform(0, stopped - (started if begun == partial.exists else spilled)))
             process.send_signal(signal.SIGKILL)
             _, said = process.communicate()
             assert process.returncode in (0, -signal.SIGKILL), said
@@ -231,8 +234,7 @@ def kill_at_random_moments(folder: Path, n_kills: int, seed: int) -> dict[str, i
             seen["killed"] += 1
             if not out.exists():
                 assert partial.is_dir() or not resume
-                journal = partial / "journal"
-                seen["with a checkpoint"] += journal.is_file() and journal.read_bytes().count(b"\n") > 1
+                seen["with a checkpoint"] += has_checkpoint()
             else:
                 json.loads((out / "manifest.json").read_text())  # it is there only when it is whole
                 assert read_folder(out) == whole
