@@ -149,13 +149,16 @@ def test_habits(hidden: int, n_actions: int, n_threads: int) -> None:
             )
 
 
-def test_the_step_is_that_of_torch() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_step_is_that_of_torch(fused: bool) -> None:
     torch.manual_seed(0)
     layers = [nn.Linear(7, 5) for _ in range(3)]
     for layer in layers[1:]:
         layer.load_state_dict(layers[0].state_dict())
     network, average, peer = layers
-    optimiser = Optimiser(network, average, quick=[network.bias], quick_scale=3.0, decay=0.1, ema_decay=0.9)
+    optimiser = Optimiser(
+        network, average, quick=[network.bias], quick_scale=3.0, decay=0.1, ema_decay=0.9, fused=fused
+    )
     slow = torch.optim.AdamW(
         [{"params": [peer.weight], "weight_decay": 0.1}, {"params": [peer.bias], "weight_decay": 0.0}], lr=0.0
     )
@@ -201,7 +204,9 @@ def train_steps(dataset: Dataset, constants: Constants, config: ModelConfig, ops
     torch.manual_seed(config.seed)
     network, average = (build(config, constants, ops=ops) for _ in range(2))
     quick = [] if network.residual is None else [network.residual.shared]
-    optimiser = Optimiser(network, average, quick=quick, quick_scale=3.0, decay=0.01, ema_decay=0.9)
+    optimiser = Optimiser(
+        network, average, quick=quick, quick_scale=3.0, decay=0.01, ema_decay=0.9, fused=isinstance(ops, FusedOps)
+    )
     rng, losses = np.random.default_rng(0), []
     torch.manual_seed(5)  # for dropout
     while True:

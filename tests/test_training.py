@@ -6,6 +6,7 @@ import gc
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,18 @@ import torch
 from log_rows import DAY, habit_log, opened
 from torch.nn import functional as F
 
+from luckyfast import checkpoint as checkpoint_module
 from luckyfast import course as course_module
 from luckyfast.batches import Segment
 from luckyfast.course import Course
 from luckyfast.errors import DatasetError, ModelError
 from luckyfast.models import ModelConfig
+from luckyfast.models import ops as ops_module
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.ops import Ops
 from luckyfast.models.plain import PlainOps
 from luckyfast.progress import NullProgress
-from luckyfast.training import train, validate, visit_loss
+from luckyfast.training import choose_device, train, validate, visit_loss
 from luckyfast.windows import Split, split_by_time
 
 SMALL = ModelConfig(
@@ -207,6 +210,43 @@ def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         blocks = train(dataset, split, config)
     for name, array in whole.state.items():
         np.testing.assert_allclose(blocks.state[name], array, atol=2e-4)
+
+
+@pytest.mark.parametrize("arch", ["mlp", "lstm-embed"])
+def test_what_a_gpu_is_given_trains_alike(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training and its refit with the plain operations and the plain optimiser step, here on the CPU."""
+    config = replace(SMALL, arch=arch, dropout=0.0, learning_rate=1e-3)  # type: ignore[arg-type]
+    with opened(habit_log(n_customers=20)) as dataset:
+        split = split_by_time(dataset)
+        fused = train(dataset, split, config)
+        monkeypatch.setattr(ops_module, "ops_for", lambda device: PlainOps())
+        plain = train(dataset, split, config)
+    assert any((fused.state[name] != plain.state[name]).any() for name in fused.state)
+    for one, other in ((fused.blind_state, plain.blind_state), (fused.state, plain.state)):
+        for name, array in one.items():
+            np.testing.assert_allclose(other[name], array, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_trains_alike_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_module, "INTERVAL_S", 0.0)
+    config = replace(SMALL, dropout=0.0, learning_rate=1e-3)
+    with opened(habit_log(n_customers=20)) as dataset:
+        split = split_by_time(dataset)
+        here, there = (train(dataset, split, config, device=device) for device in ("cpu", "cuda"))
+        kept = train(dataset, split, config, device="auto", checkpoint=tmp_path / "kept")
+        again = train(dataset, split, config, device="cuda", checkpoint=tmp_path / "kept")
+    for name, array in here.state.items():
+        np.testing.assert_allclose(there.state[name], array, atol=5e-3, err_msg=name)
+        np.testing.assert_array_equal(again.state[name], kept.state[name])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said() -> None:
+    assert choose_device("auto") == "cpu"
+    with opened(habit_log(n_customers=10)) as dataset, pytest.raises(ModelError, match="no CUDA here") as caught:
+        train(dataset, split_by_time(dataset), SMALL, device="cuda")
+    assert caught.value.hint
 
 
 def test_nothing_to_train_on_is_an_error() -> None:

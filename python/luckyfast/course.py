@@ -16,6 +16,7 @@ from luckyfast.batches import Batch, Constants, Segment, cut_segment, training_b
 from luckyfast.checkpoint import Progressed
 from luckyfast.dataset import Dataset
 from luckyfast.models import ModelConfig, build
+from luckyfast.models.fused import FusedOps
 from luckyfast.models.network import Network, State
 from luckyfast.models.ops import Ops
 from luckyfast.optimiser import Optimiser
@@ -50,7 +51,7 @@ class Course:
         *,
         device: str = "cpu",
     ) -> None:
-        self.dataset, self.config, self.constants = dataset, config, constants
+        self.dataset, self.config, self.constants, self.device = dataset, config, constants, device
         self.network = build(config, constants, device=device)
         if start is not None:
             self.network.load_state_dict(start.state_dict())
@@ -62,6 +63,7 @@ class Course:
             quick_scale=SHARED_RATE,
             decay=config.weight_decay,
             ema_decay=config.ema_decay,
+            fused=isinstance(self.network.ops, FusedOps),
         )
         self.rng = np.random.default_rng(config.seed)
         self.share, self.n_rounds, self.n_done, self.losses = 0.0, 0, 0, list[float]()
@@ -126,7 +128,10 @@ class Course:
         values = {name: getattr(self, name) for name in ("share", "n_rounds", "n_done", "losses", "_n_batches")}
         values |= {"n_steps": self.optimiser.n_steps, "_pass_began": self._pass_began}
         arrays = {name: getattr(self.optimiser, name).cpu().numpy() for name in _ARRAYS}
-        return Progressed(values, arrays | {"random": torch.get_rng_state().numpy()})
+        arrays["random"] = torch.get_rng_state().numpy()
+        if self.device != "cpu":
+            arrays["random_there"] = torch.cuda.get_rng_state().numpy()
+        return Progressed(values, arrays)
 
     def go_on_from(self, state: Progressed) -> None:
         """Return to where :meth:`progressed` was."""
@@ -137,6 +142,8 @@ class Course:
         for name in _ARRAYS:
             getattr(self.optimiser, name).copy_(torch.from_numpy(state.arrays[name]))
         torch.set_rng_state(torch.from_numpy(state.arrays["random"]))
+        if self.device != "cpu" and "random_there" in state.arrays:
+            torch.cuda.set_rng_state(torch.from_numpy(state.arrays["random_there"]))
 
     def _batches(self, stop_time: int) -> Iterator[Batch]:
         """The batches of a pass; those that were done before are left out."""

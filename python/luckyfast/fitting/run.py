@@ -24,7 +24,7 @@ from luckyfast.search.proposer import Proposer
 from luckyfast.search.results import read_results, write_results
 from luckyfast.search.scheduler import RUNGS, Job, Rung, Scheduler
 from luckyfast.search.space import Space
-from luckyfast.search.study import Best, Status, Study, last_line
+from luckyfast.search.study import CLOCK_S, Best, Status, Study, last_line
 
 if TYPE_CHECKING:
     from luckyfast.dataset import Dataset
@@ -59,6 +59,7 @@ class FitRun:
     budget_s: float | None
     memory_bytes: int
     n_cores: int
+    device: str
     patience: int | None
     warm_start: Path | None
     executor: Executor | None
@@ -93,7 +94,7 @@ class FitRun:
         start = dict(self.space.start)
         path = str(self.data.path)
         self.listener.start("Probing", None, "")
-        probing = self._submit(jobs.PROBE, path, start, 1)
+        probing = self._submit(jobs.PROBE, path, start, 1, self.device)
         side_by_side = self.n_cores > 1 and self.memory_bytes >= SIDE_BY_SIDE_BYTES
         if side_by_side:
             self._measure_baselines()
@@ -111,7 +112,7 @@ class FitRun:
         memory = MemoryModel(probed["n_actions"], probed["rest_bytes"])
         memory.learn(start, probed["peak_bytes"])
         costs = CostModel(RUNGS, journal.trials, probed, start)
-        n_workers, worker_bytes = self._workers(memory, start)
+        n_workers, worker_bytes = self._workers(memory, start, probed["device"])
         searching = self._is_worthwhile(costs, n_workers)
         if not searching:
             n_workers, worker_bytes = 1, self._room()
@@ -134,7 +135,8 @@ class FitRun:
             memory=memory,
             folder=self.study_folder,
             n_workers=n_workers,
-            threads=1 if searching else self.n_cores,
+            threads=max(self.n_cores // n_workers, 1) if probed["device"] != "cpu" or not searching else 1,
+            device=probed["device"],
             worker_bytes=worker_bytes,
             in_order=self.plan["trials"] is not None,
             every_epoch=not searching,
@@ -168,10 +170,10 @@ class FitRun:
         """Memory that trials may take, all together."""
         return int(MARGIN * self.memory_bytes) - self.processes.own_bytes
 
-    def _workers(self, memory: MemoryModel, start: dict[str, Any]) -> tuple[int, int]:
-        """Trials at a time, from memory and cores, and what each may take."""
+    def _workers(self, memory: MemoryModel, start: dict[str, Any], device: str) -> tuple[int, int]:
+        """Trials at a time, from memory and cores, and what each may take; a GPU has one at a time."""
         room = self._room() - NEVERGRAD_BYTES
-        n_workers = max(min(self.n_cores, room // memory.estimate(start)), 1)
+        n_workers = max(min(self.n_cores, room // memory.estimate(start)), 1) if device == "cpu" else 1
         return n_workers, room // n_workers
 
     def _is_worthwhile(self, costs: CostModel, n_workers: int) -> bool:
@@ -242,6 +244,7 @@ class FitRun:
         deadline_s = self.clock.left_s - SLACK_S
         about = {
             "interrupted": study.stopped.startswith("stopped"),
+            "device": study.device,
             "search": {
                 "kind": "none" if study.scheduler.n_proposals == 1 else self.plan["search"] or "hyperband",
                 "optimizer": self.plan["optimizer"],
@@ -262,9 +265,13 @@ class FitRun:
             about,
             deadline_s if math.isfinite(deadline_s) else None,
             self.n_cores,
+            study.device,
+            str(jobs.checkpoint_of(self.study_folder / f"refit-{best.number}-{best.rung}")),
         )
         finishing = self.processes.start(jobs.call, jobs.FINISH, *arguments, on_event=self._relay)
         try:
+            while not wait([finishing], timeout=CLOCK_S).done:
+                study.journal.note("clock", self.clock.now_s)
             finishing.result()
         except KeyboardInterrupt:
             # Once: the refit ends where it is. Twice: all ends.

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from luckyfast.models.network import Network
     from luckyfast.models.ops import Ops
 
-__all__ = ["Arch", "ModelConfig", "build"]
+__all__ = ["Arch", "Device", "ModelConfig", "build"]
 
 Arch = Literal["mlp", "lstm", "lstm-embed"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)

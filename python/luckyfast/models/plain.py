@@ -62,6 +62,5 @@ class PlainOps:
         if len(label_actions) == 0:
             return logits.sum() * 0.0
         rows = np.repeat(np.arange(len(weights)), np.diff(label_start))
-        own = torch.from_numpy(weights[rows]).to(logits.device)
-        log_p = F.log_softmax(logits, 1)[torch.from_numpy(rows), torch.from_numpy(label_actions)]
-        return -(log_p * own).sum() / total
+        own, at, labels = (torch.from_numpy(array).to(logits.device) for array in (weights[rows], rows, label_actions))
+        return -(F.log_softmax(logits, 1)[at, labels] * own).sum() / total
