@@ -150,12 +150,13 @@ def test_costs_follow_what_was_measured() -> None:
     trials[1] = Trial(1, slow, {0: record(1.0, seconds=3.0 + 20 * START["epochs"] / 9, valid_seconds=3.0)})
     assert costs.estimate(Job(1, 1, slow)) == pytest.approx(3 + 20 * START["epochs"] / 3)
     assert visit_cost(START | {"batch_visits": 64}) > visit_cost(START)
+    assert visit_cost(START | {"layers": 2}) > visit_cost(START)
 
 
 def test_memory_is_learnt_from_trials_and_never_forgotten_at_once() -> None:
     memory = MemoryModel(300, base_bytes=300 << 20)
     large = START | {"hidden": 4096, "batch_visits": 8192}
-    assert memory.estimate(START) < memory.estimate(large)
+    assert memory.estimate(START) < memory.estimate(large) < memory.estimate(large | {"layers": 2})
     memory.learn(START, 500 << 20)
     before = memory.estimate(large)
     assert 500 << 20 < memory.estimate(START) < 560 << 20

@@ -117,6 +117,38 @@ def test_the_blind_model_never_saw_validation() -> None:
     assert any((array != second.state[name]).any() for name, array in first.state.items())
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_the_learning_rate_follows_its_schedule(schedule: str) -> None:
+    lines: list[dict[str, Any]] = []
+    with opened(habit_log(n_customers=40)) as dataset:
+        config = replace(SMALL, epochs=4, schedule=schedule, refit_epochs=0)  # type: ignore[arg-type]
+        train(dataset, split_by_time(dataset), config, on_epoch=lines.append)
+    falls = {
+        "cosine": [(1 + math.cos(math.pi * share)) / 2 for share in (0.25, 0.5, 0.75, 1.0)],
+        "linear": [0.75, 0.5, 0.25, 0.0],
+        "constant": [1.0] * 4,
+    }
+    rates = [line["learning_rate"] / config.learning_rate for line in lines]
+    assert rates == pytest.approx(falls[schedule], abs=0.1)
+
+
+def test_label_smoothing_lifts_what_is_improbable_and_never_the_unknown() -> None:
+    rows = habit_log(n_customers=20)
+    with opened(rows) as dataset:
+        split = split_by_time(dataset)
+        probabilities = []
+        for smoothing in (0.0, 0.3):
+            config = replace(SMALL, epochs=6, learning_rate=0.02, label_smoothing=smoothing, refit_epochs=0)
+            model = train(dataset, split, config)
+            histories = next(dataset.batches())
+            scores = np.concatenate([block for _, block in model.score(histories, np.arange(histories.n_visits))])
+            probabilities.append(F.softmax(torch.from_numpy(scores), 1).numpy())
+        known = model.constants.known
+    sharp, smooth = (one[:, known].min(axis=1).mean() for one in probabilities)
+    assert smooth > 1.4 * sharp
+    assert probabilities[1][:, ~known].max() < 1e-8
+
+
 def test_a_budget_ends_the_training_with_a_model() -> None:
     lines: list[dict[str, Any]] = []
     with opened(habit_log(n_customers=40)) as dataset:

@@ -15,7 +15,7 @@ from torch import Tensor
 from luckyfast.batches import Batch, Constants, Segment, cut_segment, training_batches
 from luckyfast.checkpoint import Progressed
 from luckyfast.dataset import Dataset
-from luckyfast.models import ModelConfig, build
+from luckyfast.models import ModelConfig, Schedule, build
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.network import Network, State
 from luckyfast.models.ops import Ops
@@ -65,6 +65,9 @@ class Course:
             ema_decay=config.ema_decay,
             fused=isinstance(self.network.ops, FusedOps),
         )
+        known = torch.from_numpy(constants.known)
+        smoothing = config.label_smoothing * known.float() / known.sum()
+        self.smoothing = smoothing.to(device) if config.label_smoothing else None
         self.rng = np.random.default_rng(config.seed)
         self.share, self.n_rounds, self.n_done, self.losses = 0.0, 0, 0, list[float]()
         self._pass_began, self._n_batches = self.rng.bit_generator.state, 0
@@ -104,7 +107,7 @@ class Course:
         while not self.finished:
             for batch in self._batches(stop_time):
                 for segment, state in self._segments(batch):
-                    rate = peak_rate * _schedule(self.share)
+                    rate = peak_rate * _relative_rate(self.config.schedule, self.share)
                     self.losses.append(self._step(segment, batch, state, stop_time, rate))
                     self.n_done += len(segment.visits)
                     spent = (time.monotonic() - began) / max(limit_s, 1e-9)
@@ -183,7 +186,9 @@ class Course:
             part = segment.part(start, start + block)
             logits = self.network.predict(leaf[start : start + block], part)
             part_weights = weights[start : start + block]
-            part_loss = self.network.ops.set_loss(logits, part.label_start, part.label_actions, part_weights, total)
+            part_loss = self.network.ops.set_loss(
+                logits, part.label_start, part.label_actions, part_weights, total, self.smoothing
+            )
             part_loss.backward()  # type: ignore[no-untyped-call]
             loss += float(part_loss.detach())
         if leaf.grad is not None:
@@ -218,6 +223,7 @@ def _label_weights(
     return (weights if visit_weights is None else weights * visit_weights).astype(np.float32)
 
 
-def _schedule(share: float) -> float:
-    """Learning rate relative to its peak: a short rise, then half a cosine down to zero."""
-    return min(1.0, (share + 1e-3) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
+def _relative_rate(schedule: Schedule, share: float) -> float:
+    """Learning rate relative to its peak: a short rise, then what the schedule says."""
+    fall = {"cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share, "constant": 1.0}[schedule]
+    return min(1.0, (share + 1e-3) / WARM_UP) * fall

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from luckyfast.config import available_cores, available_memory, parse_duration, parse_size
 from luckyfast.errors import BudgetError, DatasetError, ModelError, OutputExistsError
-from luckyfast.fitting.folders import publish, study_folder
+from luckyfast.fitting.folders import JOURNAL, publish, study_folder
 from luckyfast.fitting.run import FitRun, SearchKind
 from luckyfast.models import Device
 from luckyfast.progress import NullProgress, Progress
@@ -73,7 +73,8 @@ def fit(
         device: where networks are trained: ``cpu``, ``cuda``, or ``auto``, which is CUDA where there is a GPU. A GPU
             trains one network at a time; measuring and predicting are done on the CPU.
         trials: try so many configurations, instead of or beside a budget.
-        patience: end the search after so many configurations in a row without a better model.
+        patience: end the search after so many configurations in a row without a better model; what is left of the
+            budget is given back.
         space: TOML file with the settings to search, see :func:`luckyfast.search.space.read_space`.
         optimizer: who proposes: any name in Nevergrad's registry.
         warm_start: a model folder whose search has tried configurations: its best ones are tried first.
@@ -103,6 +104,11 @@ def fit(
         raise ModelError(f"unknown search: {search!r}", hint=f"choose one of {', '.join(get_args(SearchKind))}")
     if device not in get_args(Device):
         raise ModelError(f"unknown device: {device!r}", hint=f"choose one of {', '.join(get_args(Device))}")
+    for name, number in (("threads", threads), ("trials", trials), ("patience", patience)):
+        if number is not None and number < 1:
+            raise ModelError(f"{name} is {number}", hint=f"give --{name} a whole number of at least 1, or leave it out")
+    if warm_start is not None and not (Path(warm_start) / JOURNAL).is_file():
+        raise ModelError(f"{warm_start} has no {JOURNAL}", hint="name a model that a search made, for --warm-start")
     budget_s = None if budget is None else parse_duration(budget)
     memory_bytes = int(0.9 * available_memory()) if memory is None else parse_size(memory)
     folder = Path(f"model-{arch}" if out is None else out)

@@ -315,15 +315,17 @@ def _full_s(costs: CostModel, settings: dict[str, Any]) -> float:
 
 
 def _best_of(model: Path, space: Space) -> list[dict[str, Any]]:
-    """The best configurations of an earlier search, as far as they lie in this space."""
+    """The best configurations of an earlier search, as far as they lie in this space or near it."""
     file = model / JOURNAL
     found = []
     for event in read_events(file):
         if event["event"] == "end" and event["valid_loss"] is not None:
-            names = [dimension.name for dimension in space.dimensions]
-            if all(name in event["settings"] for name in names):
-                point = space.encode(event["settings"])
-                found.append((-event["rung"], event["valid_loss"], space.decode(point)))
+            # A setting that there was not yet had the value that is the default now.
+            try:
+                point = space.encode(dict(space.start) | event["settings"])
+            except ModelError:
+                continue  # it had what this space leaves out
+            found.append((-event["rung"], event["valid_loss"], space.decode(point)))
     found.sort(key=lambda one: one[:2])
     first: list[dict[str, Any]] = []
     for _, _, settings in found:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from luckyfast.checkpoint import read_share
+from luckyfast.config import format_duration
 from luckyfast.errors import UserError
 from luckyfast.search import jobs
 from luckyfast.search.clock import START_FACTOR, Clock, CostModel
@@ -148,7 +149,6 @@ class Study:
     _running: dict[Future[dict[str, Any]], Running] = field(default_factory=dict)
     _again: list[Job] = field(default_factory=list)
     _tries: dict[tuple[int, int], int] = field(default_factory=dict)
-    _improved_at: int = 0
 
     def __post_init__(self) -> None:
         self._recall()
@@ -190,12 +190,26 @@ class Study:
             if self._search_left_s() <= 0:
                 self.stopped = "the time is up"
                 return
-            if self.patience is not None and len(self.journal.trials) - self._improved_at > self.patience:
+            if self.patience is not None and self._n_since_best() >= self.patience:
                 self.stopped = f"nothing better in {self.patience} configurations"
+                if math.isfinite(self.clock.left_s):
+                    self.stopped += f", {format_duration(max(self._search_left_s(), 0.0))} before the time was up"
                 return
             if self.clock.now_s - self.journal.spent_s >= CLOCK_S:
                 self.journal.note("clock", self.clock.now_s)
             self._tell()
+
+    def _n_since_best(self) -> int:
+        """How many configurations had their first result after the best had its own."""
+        if self.best is None:
+            return 0
+        at_s = self.journal.trials[self.best.number].records[self.best.rung].at_s
+        firsts = (
+            min(record.at_s for record in trial.records.values())
+            for trial in self.journal.trials.values()
+            if trial.records
+        )
+        return sum(first > at_s for first in firsts)
 
     def _search_left_s(self) -> float:
         """Seconds until the end of the command needs the machine."""
@@ -309,7 +323,7 @@ class Study:
 
     def _keep(self, best: Best) -> None:
         """Make a model the best one: its weights stay, those of the one before go."""
-        before, self.best, self._improved_at = self.best, best, len(self.journal.trials)
+        before, self.best = self.best, best
         if before is not None:
             shutil.rmtree(before.folder, ignore_errors=True)
         self._tell(f"trial {best.number}: validation loss {best.loss:.4f}, the best so far")
