@@ -54,6 +54,21 @@ def test_the_default_comes_first_and_nothing_comes_twice() -> None:
     assert len(seen) == len({(one["habit_hidden"], one["epochs"]) for one in seen}) == 6
 
 
+@pytest.mark.parametrize("optimizer", ["NGOpt", "PSO", "TwoPointsDE", "NGOptBase"])
+def test_optimizers_that_choose_others_propose(optimizer: str) -> None:
+    space = default_space(ModelConfig())
+    results = told(space, 4)
+    seen = [settings for settings, _ in results]
+    assert Proposer(space, optimizer).propose(5, results, seen) not in [None, *seen]
+
+
+@pytest.mark.parametrize("optimizer", ["NelderMead", "Cobyla", "Powell"])
+def test_optimizers_that_would_wait_for_ever_are_refused(optimizer: str) -> None:
+    with pytest.raises(ModelError, match=f"'{optimizer}' cannot be used") as caught:
+        Proposer(default_space(ModelConfig()), optimizer)
+    assert caught.value.hint
+
+
 def test_what_is_not_allowed_is_not_proposed() -> None:
     space = default_space(ModelConfig())
     results = told(space, 10)

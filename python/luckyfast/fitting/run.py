@@ -100,6 +100,8 @@ class FitRun:
             self._measure_baselines()
         try:
             probed = probing.result()
+        except OutOfMemoryError as error:
+            raise self._too_little_memory() from error
         except JobDiedError as error:
             raise ModelError(
                 f"these settings cannot be trained: {last_line(error)}", hint="see the settings' ranges"
@@ -228,12 +230,15 @@ class FitRun:
             raise KeyboardInterrupt
         records = [record for trial in study.journal.trials.values() for record in trial.records.values()]
         if records and records[-1].status == "memory":
-            raise BudgetError(
-                f"{format_size(self.memory_bytes)} of memory are not enough to train this configuration",
-                hint="give more --memory, or a smaller --hidden or batch",
-            )
+            raise self._too_little_memory()
         why = records[-1].figures.get("why", "its loss is no number") if records else "no trial ended in time"
         raise ModelError(f"no training succeeded: {why}", hint="lower --learning-rate, or give more --budget")
+
+    def _too_little_memory(self) -> BudgetError:
+        return BudgetError(
+            f"{format_size(self.memory_bytes)} of memory are not enough to train this configuration",
+            hint="give more --memory, or a smaller --hidden or batch",
+        )
 
     def _finish(self, study: Study, best: Best, split: list[int], work: Path) -> None:
         """Refit, measure, write: in a process of its own, which heeds the deadline."""
