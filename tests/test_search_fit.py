@@ -20,8 +20,11 @@ from naive_ingest import write_dataset
 
 import luckyfast
 from luckyfast.errors import BudgetError, ModelError, OutputExistsError
-from luckyfast.search.journal import Journal
+from luckyfast.fitting.run import _best_of
+from luckyfast.models import ModelConfig
+from luckyfast.search.journal import Journal, Record
 from luckyfast.search.results import read_results, write_results
+from luckyfast.search.space import Dimension, Space, default_space
 from luckyfast.search.study import Status
 
 SMALL: dict[str, Any] = {"hidden": 8, "embedding": 6, "habit_hidden": 4, "epochs": 1, "batch_visits": 256}
@@ -76,6 +79,23 @@ def test_a_warm_start_tries_the_best_of_an_earlier_search_first(dataset: Path, t
     )
     before, after = (read_results(model.path).rows for model in (first, second))
     assert {row["dropout"] for row in before} == {row["dropout"] for row in after}
+
+
+def test_a_warm_start_from_a_search_that_knew_fewer_settings(tmp_path: Path) -> None:
+    wide = default_space(ModelConfig(hidden=64))
+    narrow = Space((Dimension("schedule", "choice", ("cosine", "linear")), wide.dimensions[0]), wide.start)
+    journal = Journal(tmp_path / "trials.jsonl", {})
+    old = {name: value for name, value in wide.start.items() if name not in ("schedule", "layers", "label_smoothing")}
+    for number, (settings, loss) in enumerate([(old | {"hidden": 96}, 2.0), (old | {"schedule": "constant"}, 1.0)]):
+        journal.begin(number, 0, settings, 0.0)
+        journal.end(number, 0, Record("ok", loss, 1.0, {}, 1.0))
+    journal.close()
+    found = _best_of(tmp_path, wide)
+    assert [(one["schedule"], one["layers"], one["hidden"]) for one in found] == [
+        ("constant", 1, 64),
+        ("cosine", 1, 96),
+    ]
+    assert [(one["schedule"], one["hidden"]) for one in _best_of(tmp_path, narrow)] == [("cosine", 96)]
 
 
 def test_any_executor_runs_the_trials(dataset: Path, tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_optimizers_that_would_wait_for_ever_are_refused(optimizer: str) -> None
     assert caught.value.hint
 
 
+def test_where_all_is_fixed_there_is_the_default_alone() -> None:
+    space = Space((), START)
+    assert Proposer(space).propose(0, []) == START
+    assert Proposer(space).propose(1, [(START, 1.0)], [START]) is None
+
+
 def test_what_is_not_allowed_is_not_proposed() -> None:
     space = default_space(ModelConfig())
     results = told(space, 10)

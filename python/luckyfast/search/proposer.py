@@ -90,7 +90,7 @@ class Proposer:
 
     def _point(self, number: int, attempt: int, told: Told) -> NDArray[np.float64]:
         rng = np.random.default_rng((self.seed, number, attempt))
-        if number == 0 and attempt == 0:
+        if (number == 0 and attempt == 0) or not self.space.dimensions:
             return self.space.encode(self.space.start)
         # The last attempts look everywhere: around the best there may be nothing new, or nothing that fits.
         if number % EVERY_UNIFORM == EVERY_UNIFORM - 1 or attempt >= N_ATTEMPTS // 2:
