@@ -11,11 +11,12 @@ import gzip
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..task import Inputs, Settings, Task
-from .ingest import IngestTask
+from .ingest import QUICK_LINES, IngestTask, expected_checksum
 
 __all__ = ["TASK", "PackedTask"]
 
@@ -38,19 +39,25 @@ class PackedTask(IngestTask):
     default_runs = (5, 1)
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
-        """Pack the log of the ingest task."""
+        """Pack the log of the ingest task, or in the quick form its first lines."""
         inputs = super().prepare(cache, replace(settings, scale=1))
-        plain = {"log": Path(inputs.values["csv"]), "sample": cache / "receipts-sample.csv"}
-        packed = {name: path.with_suffix(".csv.gz") for name, path in plain.items()}
-        for name, path in packed.items():
+        log, expected = Path(inputs.values["csv"]), inputs.expected
+        if settings.quick:
+            with log.open("rb") as file:
+                head = b"".join(islice(file, QUICK_LINES + 1))
+            log, expected = cache / "receipts-quick.csv", expected_checksum(1, QUICK_LINES)
+            log.write_bytes(head)
+        packed = {path: path.with_suffix(".csv.gz") for path in (log, cache / "receipts-sample.csv")}
+        for plain, path in packed.items():
             if not path.exists():
                 partial = path.with_suffix(".partial")
-                with plain[name].open("rb") as source, gzip.open(partial, "wb", compresslevel=6) as target:
+                with plain.open("rb") as source, gzip.open(partial, "wb", compresslevel=6) as target:
                     shutil.copyfileobj(source, target, _PIECE)
                 partial.rename(path)
-        values = {**inputs.values, "csv": str(packed["log"]), "plain_bytes": plain["log"].stat().st_size}
-        warm_up = {**values, "csv": str(packed["sample"])}
-        return replace(inputs, values={**values, "expected": inputs.expected}, warm_up=warm_up)
+        n_bytes = log.stat().st_size
+        values = {**inputs.values, "csv": str(packed[log]), "plain_bytes": n_bytes, "expected": expected}
+        warm_up = {**values, "csv": str(packed[cache / "receipts-sample.csv"])}
+        return Inputs(values, expected, n_bytes, warm_up)
 
     def run(self, system: str, values: Mapping[str, Any], out: Path) -> Mapping[str, float]:
         """Write the histories, or only count the bytes of the text."""

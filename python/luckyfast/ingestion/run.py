@@ -161,7 +161,7 @@ class _Run:
         self.log = RejectLog(first_offsets, workplace.spills, len(self.filters))
         self.sample = DuplicateSample()
         self.watch = FileWatch(plan.files)
-        self.contents = content_ids([file.source for file in plan.files])
+        self.contents = content_ids(plan.files)
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
