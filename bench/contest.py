@@ -68,7 +68,7 @@ def run_system(
     start = dict(space.start)
     try:
         with JobProcesses(preload=jobs.FINISH.partition(":")[0]) as processes:
-            probed = processes.start(jobs.call, jobs.PROBE, str(dataset), start, 1).result()
+            probed = processes.start(jobs.call, jobs.PROBE, str(dataset), start, 1, "cpu").result()
             if system.startswith("luckyfast"):
                 optimizer = GP_OPTIMIZER if "bayes" in system else DEFAULT_OPTIMIZER
                 return _search(processes, dataset, space, probed, budget_s, optimizer, seed, n_workers, scratch)
@@ -187,7 +187,7 @@ class _Peer:
                     self.processes.kill(future)
 
         folder = str(self.scratch / f"trial-{trial.number}")
-        arguments = (str(self.dataset), self.split, settings, 1.0, RUNGS[-1].epochs, True, None, 1, folder)
+        arguments = (str(self.dataset), self.split, settings, 1.0, RUNGS[-1].epochs, True, None, 1, "cpu", folder)
         future = self.processes.start(jobs.call, jobs.TRIAL, *arguments, on_event=hear)
         return future
 

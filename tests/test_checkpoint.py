@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import signal
 import subprocess
@@ -16,11 +17,14 @@ from log_rows import habit_log
 from naive_ingest import write_dataset
 
 from luckyfast import checkpoint as module
-from luckyfast.checkpoint import Checkpoint, Progressed
+from luckyfast import training
+from luckyfast.checkpoint import Checkpoint, Progressed, read_share
 from luckyfast.dataset import Dataset
 from luckyfast.errors import ModelError
 from luckyfast.models import ModelConfig
-from luckyfast.training import train
+from luckyfast.progress import NullProgress
+from luckyfast.search import jobs
+from luckyfast.training import refit, train
 from luckyfast.windows import split_by_time
 
 CONFIG = ModelConfig(
@@ -64,11 +68,45 @@ def test_a_killed_training_goes_on(dataset: Dataset, tmp_path: Path) -> None:
         assert file.exists()
     lines: list[dict[str, Any]] = []
     model = train(dataset, split, CONFIG, checkpoint=file, on_epoch=lines.append)
-    assert not file.exists()
     for name, array in expected.state.items():
         np.testing.assert_array_equal(model.state[name], array)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["valid_loss"] for line in lines] == [line["valid_loss"] for line in whole]
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+
+
+class Watch(NullProgress):
+    """Counts the share of a refit that is told, and presses Ctrl-C at a share."""
+
+    def __init__(self, stop_at: float = 2.0) -> None:
+        self.stop_at, self.share, self.first = stop_at, 0.0, -1.0
+
+    def advance(self, amount: float) -> None:
+        self.share += amount
+        self.first = amount if self.first < 0 else self.first
+        if self.share >= self.stop_at:
+            raise KeyboardInterrupt
+
+
+def test_a_refit_goes_on(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split, file = split_by_time(dataset), tmp_path / "refit.checkpoint"
+    blind = train(dataset, split, CONFIG).blind
+    expected = refit(blind, dataset, split)
+    monkeypatch.setattr(module, "INTERVAL_S", 0.0)
+    assert refit(blind, dataset, split, checkpoint=file, progress=Watch(0.5)).interrupted
+    assert 0.3 < read_share(file) < 0.6
+    watch = Watch()
+    again = refit(blind, dataset, split, checkpoint=file, progress=watch)
+    assert 0.3 < watch.first < 0.6
+    assert read_share(file) == 1
+    for model in (again, refit(blind, dataset, split, checkpoint=file)):
+        for name, array in expected.state.items():
+            np.testing.assert_array_equal(model.state[name], array)
+    other = replace(blind, state={name: array + 1 for name, array in blind.state.items()})
+    with pytest.raises(ModelError, match="another dataset or other settings"):
+        refit(other, dataset, split, checkpoint=file)
+    with pytest.raises(ModelError, match="another dataset or other settings"):
+        train(dataset, split, CONFIG, checkpoint=file)
 
 
 def test_ctrl_c_leaves_the_checkpoint(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,9 +121,18 @@ def test_ctrl_c_leaves_the_checkpoint(dataset: Dataset, tmp_path: Path, monkeypa
     assert file.exists()
     with pytest.raises(ModelError, match="another dataset or other settings"):
         train(dataset, split, replace(CONFIG, seed=1), checkpoint=file)
+    with pytest.raises(ModelError, match="another dataset or other settings"):
+        train(dataset, split, CONFIG, customers=0.5, checkpoint=file)
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(ModelError, match="damaged"):
         train(dataset, split, CONFIG, checkpoint=file)
+
+
+def test_examples(dataset: Dataset, tmp_path: Path) -> None:
+    names = {"dataset": dataset, "split_by_time": split_by_time, "ModelConfig": ModelConfig, "tmp_path": tmp_path}
+    for documented in (module, training, jobs):
+        found = doctest.testmod(documented, extraglobs=names)
+        assert (found.failed, found.attempted > 0) == (0, True)
 
 
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path) -> None:

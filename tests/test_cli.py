@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from luckyfast.cli import main
 
@@ -143,6 +144,14 @@ def test_budgets_that_cannot_be_kept(budget: str, capsys: pytest.CaptureFixture[
     assert main(["ingest", "raw", "out", "--quiet"]) == 0
     capsys.readouterr()
     assert "budget" in fails(["fit", "out", "--budget", budget], capsys) or budget != "2s"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    capsys.readouterr()
+    assert "there is no CUDA here" in fails(["fit", "out", "--device", "cuda"], capsys)
 
 
 def test_from_raw_logs_to_offers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,9 +47,9 @@ def pack_targets(histories: Histories, targets: NDArray[np.int64]) -> Packed:
     )
 
 
-def both_ways(dataset: Dataset, folder: Path, arch: Arch, habit: bool) -> list[tuple[Pair, Pair]]:
+def both_ways(dataset: Dataset, folder: Path, arch: Arch, habit: bool, layers: int) -> list[tuple[Pair, Pair]]:
     """Chances of every visit of a dataset, first visits included: by PyTorch and by ONNX Runtime."""
-    trained, _ = make_trained(dataset, arch=arch, habit=habit)
+    trained, _ = make_trained(dataset, arch=arch, habit=habit, layers=layers)
     predictor = Predictor(export_onnx(trained, CALIBRATION, folder / "m.onnx", vocabulary=dataset.vocabulary))
     pairs = []
     for histories in dataset.batches():
@@ -62,12 +62,12 @@ def both_ways(dataset: Dataset, folder: Path, arch: Arch, habit: bool) -> list[t
 
 
 @pytest.mark.parametrize("kind", ["clock", "order"])
-@pytest.mark.parametrize("habit", [True, False])
+@pytest.mark.parametrize(("habit", "layers"), [(True, 1), (False, 1), (True, 2), (False, 3)])
 @pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
 def test_onnx_runtime_and_pytorch_agree(
-    tmp_path: Path, arch: Arch, habit: bool, kind: str, request: pytest.FixtureRequest
+    tmp_path: Path, arch: Arch, habit: bool, layers: int, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    for torch_way, onnx_way in both_ways(request.getfixturevalue(kind), tmp_path, arch, habit):
+    for torch_way, onnx_way in both_ways(request.getfixturevalue(kind), tmp_path, arch, habit, layers):
         for expected, found in zip(torch_way, onnx_way, strict=True):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
             # Agreement would mean little if all visits had the same chances.

@@ -41,30 +41,31 @@ def all_scores(network: Network, config: ModelConfig, constants: Constants, hist
     return np.concatenate([scores for _, scores in blocks])
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("habit", [True, False])
 @pytest.mark.parametrize("arch", ARCHS)
-def test_carried_state_equals_an_uncut_run(arch: str, habit: bool) -> None:
+def test_carried_state_equals_an_uncut_run(arch: str, habit: bool, layers: int) -> None:
     with opened(habit_log(n_customers=5, n_visits=17)) as dataset:
         constants = measure(dataset, 200 * DAY, n_half_lives=2, visit_spans=(3.0,), strength=2.0)
         histories = next(dataset.batches())
-        network = random_network(replace(SMALL, arch=arch, habit=habit), constants)  # type: ignore[arg-type]
-        runs = []
-        for steps in (1, 4, 100):
-            config = replace(SMALL, arch=arch, habit=habit, segment_visits=steps)  # type: ignore[arg-type]
-            runs.append(all_scores(network, config, constants, histories))
+        small = replace(SMALL, arch=arch, habit=habit, layers=layers)  # type: ignore[arg-type]
+        network = random_network(small, constants)
+        runs = [
+            all_scores(network, replace(small, segment_visits=steps), constants, histories) for steps in (1, 4, 100)
+        ]
     assert np.ptp(runs[0]) > 1
     np.testing.assert_allclose(runs[0], runs[2], atol=2e-5)
     np.testing.assert_allclose(runs[1], runs[2], atol=2e-5)
 
 
 @settings(max_examples=15, deadline=None)
-@given(logs(max_customers=5), st.sampled_from(ARCHS), st.data())
-def test_scores_depend_on_the_past_alone(rows: list, arch: str, data: st.DataObject) -> None:
+@given(logs(max_customers=5), st.sampled_from(ARCHS), st.sampled_from([1, 2]), st.data())
+def test_scores_depend_on_the_past_alone(rows: list, arch: str, layers: int, data: st.DataObject) -> None:
     """Hide the contents of some visits and all that follows: scores up to there stay as they were."""
     with opened(rows) as dataset:
         constants = measure(dataset, 20 * DAY, n_half_lives=2, visit_spans=(3.0,), strength=2.0)
         histories = next(dataset.batches())
-        config = replace(SMALL, arch=arch, segment_visits=3)  # type: ignore[arg-type]
+        config = replace(SMALL, arch=arch, layers=layers, segment_visits=3)  # type: ignore[arg-type]
         network = random_network(config, constants)
         scores = all_scores(network, config, constants, histories)
         customer = data.draw(st.integers(0, histories.n_customers - 1))
@@ -141,3 +142,36 @@ def test_unknown_architectures_and_settings_are_refused() -> None:
     with pytest.raises(ModelError, match="depth"):
         ModelConfig.from_dict({"depth": 3})
     assert ModelConfig.from_dict(SMALL.to_dict()) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden", 0),
+        ("hidden", 8.5),
+        ("hidden", True),
+        ("layers", 0),
+        ("dropout", 1.0),
+        ("dropout", "much"),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("label_smoothing", 1.0),
+        ("epochs", 0),
+        ("visit_spans", [2.0, -1.0]),
+        ("visit_spans", 3.0),
+        ("schedule", "cyclic"),
+        ("arch", "gru"),
+        ("habit", "no"),
+    ],
+)
+def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ModelError, match=name) as caught:
+        ModelConfig.from_dict({name: value})
+    assert caught.value.hint
+
+
+def test_settings_of_before_mean_what_they_meant() -> None:
+    settings_ = ModelConfig().to_dict()
+    for name in ("layers", "schedule", "label_smoothing"):
+        del settings_[name]
+    assert ModelConfig.from_dict(settings_) == ModelConfig()

@@ -74,6 +74,34 @@ def test_lstm(shape: tuple[int, int, int], n_threads: int) -> None:
     compare(lambda ops, *tensors: ops.lstm_sequence(*tensors), *inputs)
 
 
+@pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
+def test_layers_have_the_same_gradients(arch: str) -> None:
+    config = ModelConfig(arch=arch, layers=3, hidden=9, embedding=7, dropout=0.3, n_half_lives=2, visit_spans=(3.0,))  # type: ignore[arg-type]
+    grads: list[list[Tensor]] = []
+    with opened(habit_log(n_customers=8, n_visits=12)) as dataset:
+        constants = measure(dataset, 200 * DAY, n_half_lives=2, visit_spans=(3.0,), strength=2.0)
+        histories = next(dataset.batches())
+        start = histories.visit_start.astype(np.int64)
+        batch = Batch(histories, Moments.of(histories, constants), start[:-1], start[1:])
+        for ops in (PLAIN, FUSED):
+            torch.manual_seed(2)
+            network = build(config, constants, ops=ops)
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.normal_(std=0.3)
+            state = network.start(len(batch.first))
+            for offset in (0, 6):
+                segment = cut_segment(batch, constants, offset, 6, None, habit=True)
+                logits, state = network(segment, state)
+                visit_loss(logits, segment, 0.25, ops=ops).backward(retain_graph=False)  # type: ignore[no-untyped-call]
+                state = tuple(part.detach() for part in state)
+            grads.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+            assert len(grads[-1]) == len(list(network.parameters()))
+    for plain, fused in zip(*grads, strict=True):
+        assert plain.abs().max() > 1e-6
+        torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-3)
+
+
 def test_lstm_equals_torch() -> None:
     torch.manual_seed(1)
     T, B, H = 5, 3, 4
@@ -117,6 +145,22 @@ def test_loss(labels: list[list[int]], n_actions: int, far: bool) -> None:
     weights = np.random.default_rng(n_actions).uniform(0.5, 2.0, len(labels)).astype(np.float32)
     logits = torch.randn(len(labels), n_actions, generator=torch.Generator().manual_seed(0)) * (40 if far else 2)
     compare(lambda ops, values: ops.set_loss(values, start, actions, weights, 3.0), logits)
+    smoothing = torch.rand(n_actions, generator=torch.Generator().manual_seed(1))
+    smoothing[3] = 0.0
+    smoothing *= 0.2 / smoothing.sum()
+    compare(lambda ops, values: ops.set_loss(values, start, actions, weights, 3.0, smoothing), logits, atol=1e-4)
+
+
+def test_smoothed_labels_are_distributions() -> None:
+    """The loss is the cross-entropy of torch with the same distributions as targets."""
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    smoothing = torch.tensor([0.0, 0.03, 0.02, 0.0, 0.05, 0.0])
+    labels = np.array([1, 2, 5, 4])
+    targets = torch.eye(6)[torch.from_numpy(labels)] * (1 - smoothing.sum()) + smoothing
+    expected = nn.functional.cross_entropy(logits, targets, reduction="sum")
+    for ops in (PLAIN, FUSED):
+        found = ops.set_loss(logits, np.arange(5), labels, np.ones(4, np.float32), 1.0, smoothing)
+        torch.testing.assert_close(found, expected)
 
 
 def segment_habits(dataset: Dataset, constants: Constants, wanted: np.ndarray | None = None) -> tuple[int, Habits]:
@@ -149,13 +193,16 @@ def test_habits(hidden: int, n_actions: int, n_threads: int) -> None:
             )
 
 
-def test_the_step_is_that_of_torch() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_step_is_that_of_torch(fused: bool) -> None:
     torch.manual_seed(0)
     layers = [nn.Linear(7, 5) for _ in range(3)]
     for layer in layers[1:]:
         layer.load_state_dict(layers[0].state_dict())
     network, average, peer = layers
-    optimiser = Optimiser(network, average, quick=[network.bias], quick_scale=3.0, decay=0.1, ema_decay=0.9)
+    optimiser = Optimiser(
+        network, average, quick=[network.bias], quick_scale=3.0, decay=0.1, ema_decay=0.9, fused=fused
+    )
     slow = torch.optim.AdamW(
         [{"params": [peer.weight], "weight_decay": 0.1}, {"params": [peer.bias], "weight_decay": 0.0}], lr=0.0
     )
@@ -182,11 +229,12 @@ def test_the_step_is_that_of_torch() -> None:
     assert torch.equal(network.weight, before)
 
 
-@pytest.mark.parametrize("habit", [True, False])
+@pytest.mark.parametrize(("habit", "layers"), [(True, 1), (False, 1), (False, 2), (False, 3)])
 @pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
-def test_both_forms_train_alike(arch: str, habit: bool) -> None:
+def test_both_forms_train_alike(arch: str, habit: bool, layers: int) -> None:
     """Fifty steps from the same weights over the same batches give the same losses."""
-    config = ModelConfig(arch=arch, habit=habit, hidden=24, embedding=10, batch_visits=64, segment_visits=16)  # type: ignore[arg-type]
+    config = ModelConfig(arch=arch, habit=habit, layers=layers, hidden=24, embedding=10)  # type: ignore[arg-type]
+    config = replace(config, batch_visits=64, segment_visits=16)
     losses: dict[str, list[float]] = {}
     with opened(habit_log(n_customers=60, n_visits=25)) as dataset:
         constants = measure(dataset, 120 * DAY, n_half_lives=2, visit_spans=(3.0,), strength=2.0)
@@ -201,7 +249,9 @@ def train_steps(dataset: Dataset, constants: Constants, config: ModelConfig, ops
     torch.manual_seed(config.seed)
     network, average = (build(config, constants, ops=ops) for _ in range(2))
     quick = [] if network.residual is None else [network.residual.shared]
-    optimiser = Optimiser(network, average, quick=quick, quick_scale=3.0, decay=0.01, ema_decay=0.9)
+    optimiser = Optimiser(
+        network, average, quick=quick, quick_scale=3.0, decay=0.01, ema_decay=0.9, fused=isinstance(ops, FusedOps)
+    )
     rng, losses = np.random.default_rng(0), []
     torch.manual_seed(5)  # for dropout
     while True:

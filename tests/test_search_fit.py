@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -19,8 +20,11 @@ from naive_ingest import write_dataset
 
 import luckyfast
 from luckyfast.errors import BudgetError, ModelError, OutputExistsError
-from luckyfast.search.journal import Journal
+from luckyfast.fitting.run import _best_of
+from luckyfast.models import ModelConfig
+from luckyfast.search.journal import Journal, Record
 from luckyfast.search.results import read_results, write_results
+from luckyfast.search.space import Dimension, Space, default_space
 from luckyfast.search.study import Status
 
 SMALL: dict[str, Any] = {"hidden": 8, "embedding": 6, "habit_hidden": 4, "epochs": 1, "batch_visits": 256}
@@ -77,6 +81,23 @@ def test_a_warm_start_tries_the_best_of_an_earlier_search_first(dataset: Path, t
     assert {row["dropout"] for row in before} == {row["dropout"] for row in after}
 
 
+def test_a_warm_start_from_a_search_that_knew_fewer_settings(tmp_path: Path) -> None:
+    wide = default_space(ModelConfig(hidden=64))
+    narrow = Space((Dimension("schedule", "choice", ("cosine", "linear")), wide.dimensions[0]), wide.start)
+    journal = Journal(tmp_path / "trials.jsonl", {})
+    old = {name: value for name, value in wide.start.items() if name not in ("schedule", "layers", "label_smoothing")}
+    for number, (settings, loss) in enumerate([(old | {"hidden": 96}, 2.0), (old | {"schedule": "constant"}, 1.0)]):
+        journal.begin(number, 0, settings, 0.0)
+        journal.end(number, 0, Record("ok", loss, 1.0, {}, 1.0))
+    journal.close()
+    found = _best_of(tmp_path, wide)
+    assert [(one["schedule"], one["layers"], one["hidden"]) for one in found] == [
+        ("constant", 1, 64),
+        ("cosine", 1, 96),
+    ]
+    assert [(one["schedule"], one["hidden"]) for one in _best_of(tmp_path, narrow)] == [("cosine", 96)]
+
+
 def test_any_executor_runs_the_trials(dataset: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as executor:
         model = luckyfast.fit(dataset, out=tmp_path / "model", trials=2, executor=executor, threads=1, **SMALL)
@@ -93,6 +114,69 @@ def test_trials_that_take_too_much_memory_are_stopped_and_the_rest_goes_on(datas
     model = luckyfast.load(tmp_path / "model")
     assert model.config["search"]["peak_bytes"] < 1.6e9
     assert model.config["model"]["hidden"] == 8
+
+
+def hopeless(folder: Path) -> str:
+    """A space in which nothing but the default learns anything."""
+    file = folder / "hopeless.toml"
+    file.write_text(f"learning_rate = {{choice = [{', '.join(f'{n}e-9' for n in range(2, 14))}]}}\n")
+    return f"--space={file}"
+
+
+def configurations(rows: list[dict[str, Any]]) -> list[tuple[int, float, float]]:
+    return [(row["trial"], row["learning_rate"], row["valid_loss"]) for row in rows]
+
+
+def test_patience_ends_a_search_says_so_and_gives_the_time_back(dataset: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    more = ["--budget=10m", "--search=hyperband", "--patience=3", "--threads=1", hopeless(tmp_path)]
+    run = subprocess.run(command(dataset, tmp_path / "model", *more), check=True, capture_output=True, text=True)
+    took = time.monotonic() - began
+    assert took < 300
+    results = read_results(tmp_path / "model")
+    assert sorted({row["trial"] for row in results.rows}) == [0, 1, 2, 3]
+    assert results.stopped.startswith("nothing better in 3 configurations, ")
+    assert results.stopped.endswith("before the time was up")
+    assert results.stopped in run.stderr
+    config = luckyfast.load(tmp_path / "model").config
+    assert config["search"]["best_trial"] == 0
+    assert config["search"]["stopped"] == results.stopped
+    assert not config["interrupted"]
+
+
+def test_patience_starts_anew_with_each_better_model(dataset: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("recency = {linear = [0.0, 5.0]}\nlearning_rate = {log = [0.0001, 0.03]}\n")
+    model = luckyfast.fit(
+        dataset, out=tmp_path / "model", search="hyperband", patience=3, space=space, threads=1, trials=60, **SMALL
+    )
+    results = read_results(model.path)
+    best, since, firsts = math.inf, [0], set[int]()
+    for row in results.rows:
+        since.append(since[-1] + (row["trial"] not in firsts))
+        firsts.add(row["trial"])
+        if row["valid_loss"] < best:
+            best, since[-1] = row["valid_loss"], 0
+    assert results.stopped == "nothing better in 3 configurations"
+    assert max(since[:-1]) < 3 == since[-1]
+
+
+def test_a_resumed_search_has_the_patience_that_was_left(dataset: Path, tmp_path: Path) -> None:
+    more = ["--trials=400", "--patience=6", "--threads=1", "--quiet", hopeless(tmp_path)]
+    subprocess.run(command(dataset, tmp_path / "whole", *more), check=True, capture_output=True)
+    process = subprocess.Popen(command(dataset, tmp_path / "model", *more), stderr=subprocess.DEVNULL)
+    study = tmp_path / "model.search"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not ((study / "trials.jsonl").is_file() and len(ends(study)) >= 3):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert 3 <= len(ends(study)) < 7
+    subprocess.run(command(dataset, tmp_path / "model", "--resume", *more), check=True, capture_output=True)
+    whole, resumed = (read_results(tmp_path / name) for name in ("whole", "model"))
+    assert len(configurations(whole.rows)) >= 7
+    assert configurations(resumed.rows) == configurations(whole.rows)
+    assert resumed.stopped == whole.stopped == "nothing better in 6 configurations"
 
 
 def test_a_budget_too_small_is_said(dataset: Path, tmp_path: Path) -> None:
@@ -122,9 +206,12 @@ def run_with_kills(dataset: Path, out: Path, n_kills: int, seed: int) -> None:
     """Run a search to its end, killing the command or one of its processes at random moments on the way."""
     chance = random.Random(seed)
     arguments = command(dataset, out, "--trials", "12", "--seed", "5", "--resume", "--quiet")
+    # Trials keep their training all the time, so that kills fall between and into checkpoints.
+    (out.parent / "sitecustomize.py").write_text("from luckyfast import checkpoint\ncheckpoint.INTERVAL_S = 0.0\n")
+    environment = dict(os.environ) | {"PYTHONPATH": str(out.parent)}
     finished: list[tuple[int, int, str]] = []
     for _ in range(n_kills):
-        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
         try:
             process.wait(timeout=chance.uniform(3.0, 14.0))
         except subprocess.TimeoutExpired:
@@ -148,7 +235,7 @@ def run_with_kills(dataset: Path, out: Path, n_kills: int, seed: int) -> None:
             assert len(set(now)) == len(now), "no work is repeated"
             finished = now
             assert_best_is_whole(study)
-    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, timeout=600)
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, timeout=600, env=environment)
 
 
 def assert_best_is_whole(study: Path) -> None:

@@ -54,6 +54,27 @@ def test_the_default_comes_first_and_nothing_comes_twice() -> None:
     assert len(seen) == len({(one["habit_hidden"], one["epochs"]) for one in seen}) == 6
 
 
+@pytest.mark.parametrize("optimizer", ["NGOpt", "PSO", "TwoPointsDE", "NGOptBase"])
+def test_optimizers_that_choose_others_propose(optimizer: str) -> None:
+    space = default_space(ModelConfig())
+    results = told(space, 4)
+    seen = [settings for settings, _ in results]
+    assert Proposer(space, optimizer).propose(5, results, seen) not in [None, *seen]
+
+
+@pytest.mark.parametrize("optimizer", ["NelderMead", "Cobyla", "Powell"])
+def test_optimizers_that_would_wait_for_ever_are_refused(optimizer: str) -> None:
+    with pytest.raises(ModelError, match=f"'{optimizer}' cannot be used") as caught:
+        Proposer(default_space(ModelConfig()), optimizer)
+    assert caught.value.hint
+
+
+def test_where_all_is_fixed_there_is_the_default_alone() -> None:
+    space = Space((), START)
+    assert Proposer(space).propose(0, []) == START
+    assert Proposer(space).propose(1, [(START, 1.0)], [START]) is None
+
+
 def test_what_is_not_allowed_is_not_proposed() -> None:
     space = default_space(ModelConfig())
     results = told(space, 10)
@@ -150,12 +171,13 @@ def test_costs_follow_what_was_measured() -> None:
     trials[1] = Trial(1, slow, {0: record(1.0, seconds=3.0 + 20 * START["epochs"] / 9, valid_seconds=3.0)})
     assert costs.estimate(Job(1, 1, slow)) == pytest.approx(3 + 20 * START["epochs"] / 3)
     assert visit_cost(START | {"batch_visits": 64}) > visit_cost(START)
+    assert visit_cost(START | {"layers": 2}) > visit_cost(START)
 
 
 def test_memory_is_learnt_from_trials_and_never_forgotten_at_once() -> None:
     memory = MemoryModel(300, base_bytes=300 << 20)
     large = START | {"hidden": 4096, "batch_visits": 8192}
-    assert memory.estimate(START) < memory.estimate(large)
+    assert memory.estimate(START) < memory.estimate(large) < memory.estimate(large | {"layers": 2})
     memory.learn(START, 500 << 20)
     before = memory.estimate(large)
     assert 500 << 20 < memory.estimate(START) < 560 << 20

@@ -70,6 +70,7 @@ def test_the_default_space_holds_the_default_and_makes_good_settings(arch: str, 
     names = {dimension.name for dimension in space.dimensions}
     assert ("habit_strength" in names) == habit
     assert ("window" in names) == (arch == "mlp")
+    assert {"layers", "schedule", "label_smoothing"} <= names
 
 
 def test_a_default_outside_widens_the_bounds() -> None:
@@ -102,6 +103,12 @@ def test_a_space_from_a_file(tmp_path: Path) -> None:
         ("hidden = {log = [1, 2], linear = [1, 2]}", "hidden has no range"),
         ("hidden = {ordered = [1]}", "hidden has no range"),
         ("hidden = [", "no readable space"),
+        ("hidden = 0", "hidden is 0"),
+        ("hidden = {log = [0.5, 32]}", "hidden is 0"),
+        ("dropout = {ordered = [0.1, 1.5]}", "dropout is 1.5"),
+        ("schedule = {choice = ['cosine', 'cyclic']}", "schedule is 'cyclic'"),
+        ("visit_spans = {choice = [[2.0], [0.0]]}", "visit_spans is"),
+        ("label_smoothing = 'some'", "label_smoothing is 'some'"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, said: str) -> None:

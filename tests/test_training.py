@@ -6,6 +6,7 @@ import gc
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,18 @@ import torch
 from log_rows import DAY, habit_log, opened
 from torch.nn import functional as F
 
+from luckyfast import checkpoint as checkpoint_module
 from luckyfast import course as course_module
 from luckyfast.batches import Segment
 from luckyfast.course import Course
 from luckyfast.errors import DatasetError, ModelError
 from luckyfast.models import ModelConfig
+from luckyfast.models import ops as ops_module
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.ops import Ops
 from luckyfast.models.plain import PlainOps
 from luckyfast.progress import NullProgress
-from luckyfast.training import train, validate, visit_loss
+from luckyfast.training import choose_device, train, validate, visit_loss
 from luckyfast.windows import Split, split_by_time
 
 SMALL = ModelConfig(
@@ -112,6 +115,38 @@ def test_the_blind_model_never_saw_validation() -> None:
     for name, array in first.blind.state.items():
         np.testing.assert_array_equal(array, second.blind.state[name])
     assert any((array != second.state[name]).any() for name, array in first.state.items())
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_the_learning_rate_follows_its_schedule(schedule: str) -> None:
+    lines: list[dict[str, Any]] = []
+    with opened(habit_log(n_customers=40)) as dataset:
+        config = replace(SMALL, epochs=4, schedule=schedule, refit_epochs=0)  # type: ignore[arg-type]
+        train(dataset, split_by_time(dataset), config, on_epoch=lines.append)
+    falls = {
+        "cosine": [(1 + math.cos(math.pi * share)) / 2 for share in (0.25, 0.5, 0.75, 1.0)],
+        "linear": [0.75, 0.5, 0.25, 0.0],
+        "constant": [1.0] * 4,
+    }
+    rates = [line["learning_rate"] / config.learning_rate for line in lines]
+    assert rates == pytest.approx(falls[schedule], abs=0.1)
+
+
+def test_label_smoothing_lifts_what_is_improbable_and_never_the_unknown() -> None:
+    rows = habit_log(n_customers=20)
+    with opened(rows) as dataset:
+        split = split_by_time(dataset)
+        probabilities = []
+        for smoothing in (0.0, 0.3):
+            config = replace(SMALL, epochs=6, learning_rate=0.02, label_smoothing=smoothing, refit_epochs=0)
+            model = train(dataset, split, config)
+            histories = next(dataset.batches())
+            scores = np.concatenate([block for _, block in model.score(histories, np.arange(histories.n_visits))])
+            probabilities.append(F.softmax(torch.from_numpy(scores), 1).numpy())
+        known = model.constants.known
+    sharp, smooth = (one[:, known].min(axis=1).mean() for one in probabilities)
+    assert smooth > 1.4 * sharp
+    assert probabilities[1][:, ~known].max() < 1e-8
 
 
 def test_a_budget_ends_the_training_with_a_model() -> None:
@@ -207,6 +242,43 @@ def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         blocks = train(dataset, split, config)
     for name, array in whole.state.items():
         np.testing.assert_allclose(blocks.state[name], array, atol=2e-4)
+
+
+@pytest.mark.parametrize("arch", ["mlp", "lstm-embed"])
+def test_what_a_gpu_is_given_trains_alike(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training and its refit with the plain operations and the plain optimiser step, here on the CPU."""
+    config = replace(SMALL, arch=arch, dropout=0.0, learning_rate=1e-3)  # type: ignore[arg-type]
+    with opened(habit_log(n_customers=20)) as dataset:
+        split = split_by_time(dataset)
+        fused = train(dataset, split, config)
+        monkeypatch.setattr(ops_module, "ops_for", lambda device: PlainOps())
+        plain = train(dataset, split, config)
+    assert any((fused.state[name] != plain.state[name]).any() for name in fused.state)
+    for one, other in ((fused.blind_state, plain.blind_state), (fused.state, plain.state)):
+        for name, array in one.items():
+            np.testing.assert_allclose(other[name], array, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_trains_alike_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_module, "INTERVAL_S", 0.0)
+    config = replace(SMALL, dropout=0.0, learning_rate=1e-3)
+    with opened(habit_log(n_customers=20)) as dataset:
+        split = split_by_time(dataset)
+        here, there = (train(dataset, split, config, device=device) for device in ("cpu", "cuda"))
+        kept = train(dataset, split, config, device="auto", checkpoint=tmp_path / "kept")
+        again = train(dataset, split, config, device="cuda", checkpoint=tmp_path / "kept")
+    for name, array in here.state.items():
+        np.testing.assert_allclose(there.state[name], array, atol=5e-3, err_msg=name)
+        np.testing.assert_array_equal(again.state[name], kept.state[name])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said() -> None:
+    assert choose_device("auto") == "cpu"
+    with opened(habit_log(n_customers=10)) as dataset, pytest.raises(ModelError, match="no CUDA here") as caught:
+        train(dataset, split_by_time(dataset), SMALL, device="cuda")
+    assert caught.value.hint
 
 
 def test_nothing_to_train_on_is_an_error() -> None:

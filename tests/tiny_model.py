@@ -44,10 +44,15 @@ def make_dataset(folder: Path, *, clock: bool = True) -> Dataset:
 
 
 def make_trained(
-    dataset: Dataset, *, arch: Literal["mlp", "lstm", "lstm-embed"] = "mlp", habit: bool = True, seed: int = 0
+    dataset: Dataset,
+    *,
+    arch: Literal["mlp", "lstm", "lstm-embed"] = "mlp",
+    habit: bool = True,
+    layers: int = 1,
+    seed: int = 0,
 ) -> tuple[TrainedModel, Split]:
     """Build a model with random weights on the measured constants of a dataset."""
-    config = ModelConfig(arch=arch, habit=habit, **SMALL)
+    config = ModelConfig(arch=arch, habit=habit, layers=layers, **SMALL)
     split = split_by_time(dataset)
     constants = measure(
         dataset,

@@ -194,7 +194,8 @@ def _luckyfast_step(shape: Shape, weights: Weights, n_threads: int) -> Step:
     if not shape.embedding:
         arrays["weight_ih"] = arrays["weight_ih"].t()
     network = nn.ParameterDict({name: array.clone().contiguous() for name, array in arrays.items()})
-    optimiser = Optimiser(network, copy.deepcopy(network), quick=[], quick_scale=1.0, decay=DECAY, ema_decay=0.0)
+    average = copy.deepcopy(network)
+    optimiser = Optimiser(network, average, quick=[], quick_scale=1.0, decay=DECAY, ema_decay=0.0, fused=True)
     ops, state = FusedOps(), torch.zeros(B, H)
     one_each, ones = np.arange(T * B + 1), np.ones(T * B, np.float32)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from luckyfast.errors import ModelError
 
-__all__ = ["Checkpoint", "Progressed"]
+__all__ = ["Checkpoint", "Progressed", "read_share"]
 
 INTERVAL_S = 30.0
 _FORMAT = 1
@@ -27,7 +27,7 @@ class Progressed:
     """How far a training has come.
 
     Args:
-        values: JSON-able.
+        values: JSON-able; of these ``share`` is how much of the training is done.
         arrays: by name.
     """
 
@@ -101,3 +101,18 @@ class Checkpoint:
         """Delete the file."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def read_share(path: Path) -> float:
+    """How much of a training its checkpoint has behind it; 0 where there is none that can be read.
+
+    Example:
+        >>> Checkpoint(tmp_path / "half.npz", {}).save(Progressed({"share": 0.5}, {}))
+        >>> read_share(tmp_path / "half.npz"), read_share(tmp_path / "none.npz")
+        (0.5, 0.0)
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            return float(json.loads(file["json"].tobytes())["values"]["share"])
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return 0.0

@@ -361,11 +361,14 @@ def _add_fit(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all of this process)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (auto: on a GPU, if any)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with what an earlier run left")
     search = parser.add_argument_group("search of hyperparameters")
     search.add_argument(
         "--search", choices=("none", "hyperband", "bayes"), help="(hyperband where --budget leaves time for it)"
     )
-    search.add_argument("--resume", action="store_true", help="go on with what an earlier run left")
     search.add_argument("--trials", type=int, metavar="N", help="try N configurations; with a seed it repeats itself")
     search.add_argument("--patience", type=int, metavar="N", help="end after N configurations without a better one")
     search.add_argument("--space", metavar="FILE", help="TOML with the settings to search")
@@ -409,6 +412,7 @@ def _run_fit(options: argparse.Namespace) -> int:
         habit=options.habit,
         seed=options.seed,
         threads=options.threads,
+        device=options.device,
         callbacks=make_search_display(quiet=options.quiet),
         progress=make_progress(quiet=options.quiet),
         **settings,

@@ -15,7 +15,8 @@ from torch import Tensor
 from luckyfast.batches import Batch, Constants, Segment, cut_segment, training_batches
 from luckyfast.checkpoint import Progressed
 from luckyfast.dataset import Dataset
-from luckyfast.models import ModelConfig, build
+from luckyfast.models import ModelConfig, Schedule, build
+from luckyfast.models.fused import FusedOps
 from luckyfast.models.network import Network, State
 from luckyfast.models.ops import Ops
 from luckyfast.optimiser import Optimiser
@@ -50,7 +51,7 @@ class Course:
         *,
         device: str = "cpu",
     ) -> None:
-        self.dataset, self.config, self.constants = dataset, config, constants
+        self.dataset, self.config, self.constants, self.device = dataset, config, constants, device
         self.network = build(config, constants, device=device)
         if start is not None:
             self.network.load_state_dict(start.state_dict())
@@ -62,7 +63,11 @@ class Course:
             quick_scale=SHARED_RATE,
             decay=config.weight_decay,
             ema_decay=config.ema_decay,
+            fused=isinstance(self.network.ops, FusedOps),
         )
+        known = torch.from_numpy(constants.known)
+        smoothing = config.label_smoothing * known.float() / known.sum()
+        self.smoothing = smoothing.to(device) if config.label_smoothing else None
         self.rng = np.random.default_rng(config.seed)
         self.share, self.n_rounds, self.n_done, self.losses = 0.0, 0, 0, list[float]()
         self._pass_began, self._n_batches = self.rng.bit_generator.state, 0
@@ -102,7 +107,7 @@ class Course:
         while not self.finished:
             for batch in self._batches(stop_time):
                 for segment, state in self._segments(batch):
-                    rate = peak_rate * _schedule(self.share)
+                    rate = peak_rate * _relative_rate(self.config.schedule, self.share)
                     self.losses.append(self._step(segment, batch, state, stop_time, rate))
                     self.n_done += len(segment.visits)
                     spent = (time.monotonic() - began) / max(limit_s, 1e-9)
@@ -126,7 +131,10 @@ class Course:
         values = {name: getattr(self, name) for name in ("share", "n_rounds", "n_done", "losses", "_n_batches")}
         values |= {"n_steps": self.optimiser.n_steps, "_pass_began": self._pass_began}
         arrays = {name: getattr(self.optimiser, name).cpu().numpy() for name in _ARRAYS}
-        return Progressed(values, arrays | {"random": torch.get_rng_state().numpy()})
+        arrays["random"] = torch.get_rng_state().numpy()
+        if self.device != "cpu":
+            arrays["random_there"] = torch.cuda.get_rng_state().numpy()
+        return Progressed(values, arrays)
 
     def go_on_from(self, state: Progressed) -> None:
         """Return to where :meth:`progressed` was."""
@@ -137,6 +145,8 @@ class Course:
         for name in _ARRAYS:
             getattr(self.optimiser, name).copy_(torch.from_numpy(state.arrays[name]))
         torch.set_rng_state(torch.from_numpy(state.arrays["random"]))
+        if self.device != "cpu" and "random_there" in state.arrays:
+            torch.cuda.set_rng_state(torch.from_numpy(state.arrays["random_there"]))
 
     def _batches(self, stop_time: int) -> Iterator[Batch]:
         """The batches of a pass; those that were done before are left out."""
@@ -176,7 +186,9 @@ class Course:
             part = segment.part(start, start + block)
             logits = self.network.predict(leaf[start : start + block], part)
             part_weights = weights[start : start + block]
-            part_loss = self.network.ops.set_loss(logits, part.label_start, part.label_actions, part_weights, total)
+            part_loss = self.network.ops.set_loss(
+                logits, part.label_start, part.label_actions, part_weights, total, self.smoothing
+            )
             part_loss.backward()  # type: ignore[no-untyped-call]
             loss += float(part_loss.detach())
         if leaf.grad is not None:
@@ -211,6 +223,7 @@ def _label_weights(
     return (weights if visit_weights is None else weights * visit_weights).astype(np.float32)
 
 
-def _schedule(share: float) -> float:
-    """Learning rate relative to its peak: a short rise, then half a cosine down to zero."""
-    return min(1.0, (share + 1e-3) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
+def _relative_rate(schedule: Schedule, share: float) -> float:
+    """Learning rate relative to its peak: a short rise, then what the schedule says."""
+    fall = {"cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share, "constant": 1.0}[schedule]
+    return min(1.0, (share + 1e-3) / WARM_UP) * fall

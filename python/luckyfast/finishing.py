@@ -64,6 +64,8 @@ def finish_model(
     about: dict[str, Any],
     deadline_s: float | None,
     threads: int,
+    device: str,
+    checkpoint: str,
 ) -> dict[str, Any]:
     """Calibrate, refit on everything before the test, measure, and write the model folder.
 
@@ -78,6 +80,8 @@ def finish_model(
         about: further content of ``config.json``.
         deadline_s: seconds from now by which all must be written; None for no bound.
         threads: torch threads.
+        device: of torch, for the refit.
+        checkpoint: file to keep the refit in; it is left there.
 
     Returns:
         ``refitted``, whether the refit was made; ``seconds`` by step.
@@ -99,7 +103,16 @@ def finish_model(
     left_s = None if deadline_s is None else deadline_s - (time.monotonic() - began) - measuring_s - WRITING_S
     trained = blind
     if left_s is None or left_s > 0.5:
-        trained = refit(blind, data, split, threads=threads, progress=listener, **_bounded(left_s))
+        trained = refit(
+            blind,
+            data,
+            split,
+            threads=threads,
+            device=device,
+            checkpoint=Path(checkpoint),
+            progress=listener,
+            **_bounded(left_s),
+        )
     steps["refit"] = time.monotonic() - began - sum(steps.values())
 
     listener.start("Measuring", 1, "steps")

@@ -18,8 +18,8 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 class Optimiser:
     """Moves a network's weights, and a copy of it towards them.
 
-    The weights of both, and the gradients, become views of flat arrays. On CPU a step is one pass of the engine over
-    them; elsewhere it is the same in PyTorch.
+    The weights of both, and the gradients, become views of flat arrays. A step is one pass of the engine over them, or
+    the same in PyTorch, on any device.
 
     Args:
         network: the network to train.
@@ -28,6 +28,7 @@ class Optimiser:
         quick_scale: see ``quick``.
         decay: share of each other weight, times the learning rate, taken off it in a step.
         ema_decay: decay of the running average per step; in the first steps it is less.
+        fused: whether the engine makes the steps; the weights are on the CPU then.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Optimiser:
         quick_scale: float,
         decay: float,
         ema_decay: float,
+        fused: bool,
     ) -> None:
-        self.ema_decay, self.n_steps = ema_decay, 0
+        self.ema_decay, self.fused, self.n_steps = ema_decay, fused, 0
         pairs = sorted(
             zip(network.parameters(), average.parameters(), strict=True),
             key=lambda pair: any(pair[0] is weight for weight in quick),
@@ -68,8 +70,7 @@ class Optimiser:
         Returns:
             Whether the gradients were finite; if not, nothing has moved.
         """
-        on_cpu = self.weights.device.type == "cpu"
-        norm = math.sqrt(_engine.square_sum(self.grads.numpy())) if on_cpu else float(self.grads.norm())
+        norm = math.sqrt(_engine.square_sum(self.grads.numpy())) if self.fused else float(self.grads.norm())
         if not math.isfinite(norm):
             return False
         self.n_steps += 1
@@ -77,7 +78,7 @@ class Optimiser:
         keep = min(self.ema_decay, self.n_steps / (self.n_steps + 10))
         for part, factor, decay in self.parts:
             arrays = [flat[part] for flat in (self.weights, self.grads, self.means, self.squares, self.averages)]
-            if on_cpu:
+            if self.fused:
                 views = (array.numpy() for array in arrays)
                 _engine.adam_step(*views, scale, rate * factor, decay, self.n_steps, keep)
             else:

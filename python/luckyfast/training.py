@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,9 +68,10 @@ def train(
             all of them.
         every_epoch: whether to validate after each epoch, and not only after the last.
         threads: cores to use.
-        device: of torch; ``auto`` is CUDA where there is a GPU, and else the CPU.
-        checkpoint: file to keep the training in, every half minute, until its end. Where it exists, training goes on
-            from it, with the same result as if it had never stopped.
+        device: see :func:`choose_device`.
+        checkpoint: file to keep the training in, every half minute; the refit goes to another beside it, whose name
+            begins with ``refit-``. Where they exist, training goes on from them, with the same result as if it had
+            never stopped. They stay there for the caller to delete when the result is safe.
         on_epoch: receives the line of curve.jsonl after each epoch: epoch, seconds, losses, hits, learning_rate.
         progress: listener.
 
@@ -76,15 +80,16 @@ def train(
 
     Raises:
         DatasetError: there is no visit before validation.
-        ModelError: the loss was no number before the first validation; or the checkpoint belongs to something else.
+        ModelError: the loss was no number before the first validation, the checkpoint belongs to something else, or
+            there is no such device.
 
     Example:
         >>> model = train(dataset, split_by_time(dataset), ModelConfig(epochs=1, hidden=8))
         >>> model.name
         'lstm-embed'
     """
-    began, budget_s = time.monotonic(), math.inf if budget_s is None else budget_s
-    listener = progress or NullProgress()
+    began, budget_s, earlier_s = time.monotonic(), math.inf if budget_s is None else budget_s, 0.0
+    listener, device = progress or NullProgress(), choose_device(device)
     torch.set_num_threads(threads)
     constants = measure(
         dataset,
@@ -95,21 +100,25 @@ def train(
     )
     if constants.n_visits == 0:
         raise DatasetError(f"{dataset.path} has no visit before validation", hint="choose a later validation time")
-    kept = Checkpoint(checkpoint, _key(dataset, split, config, customers))
+    kept = Checkpoint(checkpoint, _key("train", dataset, split, config) | {"customers": customers})
     interrupted, best, lines = False, _Best(), list[dict[str, Any]]()
-    with torch.random.fork_rng(devices=[]):
+    with _own_random_numbers(device):
         torch.manual_seed(config.seed)
-        course = Course(dataset.sample(customers), config, constants, device=choose_device(device))
+        course = Course(dataset.sample(customers), config, constants, device=device)
+
+        def seconds() -> float:
+            return earlier_s + time.monotonic() - began
 
         def progressed() -> Progressed:
             state = course.progressed()
-            own = {"best_loss": best.loss, "n_worse": best.n_worse, "lines": lines}
+            own = {"best_loss": best.loss, "n_worse": best.n_worse, "lines": lines, "seconds": seconds()}
             arrays = {f"best.{name}": array for name, array in best.state.items()}
-            return Progressed({"course": state.values, **own}, state.arrays | arrays)
+            return Progressed({"share": course.share, "course": state.values, **own}, state.arrays | arrays)
 
         earlier = kept.load()
         if earlier is not None:
             course.go_on_from(Progressed(earlier.values["course"], earlier.arrays))
+            earlier_s = earlier.values["seconds"]
             best = _Best(
                 earlier.values["best_loss"],
                 earlier.values["n_worse"],
@@ -121,6 +130,8 @@ def train(
                     on_epoch(line)
         n_planned = config.epochs + config.refit_epochs
         listener.start("Training", 1.0, "share")
+        if earlier is not None:
+            listener.note(f"goes on at {course.share:.0%}")
         try:
             limit_s = (0.9 * budget_s - (time.monotonic() - began)) * config.epochs / n_planned
             for epoch in course.run(
@@ -137,7 +148,7 @@ def train(
                 epoch |= validate(course.average, config, constants, dataset, split, "valid")
                 epoch["valid_seconds"] = time.monotonic() - validation_began
                 listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
-                lines.append({"epoch": len(lines) + 1, "seconds": time.monotonic() - began, **epoch})
+                lines.append({"epoch": len(lines) + 1, "seconds": seconds(), **epoch})
                 if on_epoch:
                     on_epoch(lines[-1])
                 best.meet(epoch["valid_loss"], course.average)
@@ -155,10 +166,16 @@ def train(
     state = best.state or _freeze(course.average)
     model = TrainedModel(config, constants, state, blind_state=state, interrupted=interrupted)
     if config.refit_epochs and not interrupted:
-        limit_s = 0.95 * budget_s - (time.monotonic() - began)
-        model = refit(model, dataset, split, budget_s=limit_s, threads=threads, device=device, progress=listener)
-    if not model.interrupted:
-        kept.remove()
+        model = refit(
+            model,
+            dataset,
+            split,
+            budget_s=0.95 * budget_s - (time.monotonic() - began),
+            threads=threads,
+            device=device,
+            checkpoint=None if checkpoint is None else checkpoint.with_name(f"refit-{checkpoint.name}"),
+            progress=listener,
+        )
     return model
 
 
@@ -170,6 +187,7 @@ def refit(
     budget_s: float = math.inf,
     threads: int = 1,
     device: str = "auto",
+    checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainedModel:
     """Train a model further, over all visits before the test: the last of them are the most like what comes.
@@ -180,7 +198,8 @@ def refit(
         split: where the test begins.
         budget_s: wall-clock seconds; the schedule is fitted into them.
         threads: cores to use.
-        device: of torch; ``auto`` is CUDA where there is a GPU, and else the CPU.
+        device: see :func:`choose_device`.
+        checkpoint: file to keep the refit in, as in :func:`train`.
         progress: listener.
 
     Returns:
@@ -199,13 +218,30 @@ def refit(
         return model
     torch.set_num_threads(threads)
     constants = replace(model.constants, known=known_actions(dataset, split.test_start))
-    with torch.random.fork_rng(devices=[]):
+    device = choose_device(device)
+    kept = Checkpoint(checkpoint, _key("refit", dataset, split, config) | {"start": _digest(model.state)})
+    with _own_random_numbers(device):
         torch.manual_seed(config.seed)
         start = replace(model, constants=constants).network()
-        course = Course(dataset, config, constants, start, device=choose_device(device))
+        course = Course(dataset, config, constants, start, device=device)
+
+        def progressed() -> Progressed:
+            state = course.progressed()
+            return Progressed({"share": course.share, "course": state.values}, state.arrays)
+
+        earlier = kept.load()
+        if earlier is not None:
+            course.go_on_from(Progressed(earlier.values["course"], earlier.arrays))
         listener.start("Refitting", 1.0, "share")
         try:
-            for _ in course.run(split.test_start, config.refit_epochs, config.learning_rate, budget_s, listener):
+            for _ in course.run(
+                split.test_start,
+                config.refit_epochs,
+                config.learning_rate,
+                budget_s,
+                listener,
+                lambda: kept.save_in_time(progressed),
+            ):
                 pass
         except KeyboardInterrupt:
             return replace(model, interrupted=True)
@@ -217,15 +253,22 @@ def refit(
 
 
 def choose_device(name: str) -> str:
-    """Turn ``auto`` into a device that torch has here.
+    """Choose where a network is trained: ``auto`` is CUDA where there is a GPU, and else the CPU.
+
+    Raises:
+        ModelError: ``cuda`` is asked for where there is none.
 
     Example:
         >>> choose_device("cpu")
         'cpu'
     """
-    if name != "auto":
+    if name == "cpu":
         return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        why = "no GPU is found" if torch.version.cuda else f"this build of torch ({torch.__version__}) has none"
+        raise ModelError(f"there is no CUDA here: {why}", hint="use --device auto or --device cpu")
+    return "cuda" if there else "cpu"
 
 
 @dataclass
@@ -242,9 +285,23 @@ class _Best:
             self.loss, self.state = loss, _freeze(network)
 
 
-def _key(dataset: Dataset, split: Split, config: ModelConfig, customers: float) -> dict[str, Any]:
-    about = {name: dataset.manifest[name] for name in ("counts", "time")}
-    return {"dataset": about, "split": asdict(split), "model": config.to_dict(), "customers": customers}
+def _key(part: str, dataset: Dataset, split: Split, config: ModelConfig) -> dict[str, Any]:
+    manifest = hashlib.sha256(json.dumps(dataset.manifest, sort_keys=True).encode()).hexdigest()
+    return {"part": part, "dataset": manifest, "split": asdict(split), "model": config.to_dict()}
+
+
+def _digest(state: dict[str, NDArray[np.float32]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(state[name].tobytes())
+    return digest.hexdigest()
+
+
+def _own_random_numbers(device: str) -> AbstractContextManager[None]:
+    """A context that leaves the caller's random numbers as they were."""
+    generators = [] if device == "cpu" else [torch.cuda.current_device()]
+    context: AbstractContextManager[None] = torch.random.fork_rng(devices=generators)
+    return context
 
 
 def validate(

@@ -33,13 +33,13 @@ def remember(history: History, calendar: Calendar, config: ModelConfig, weights:
     sizes = _sizes(history, history.owner + 1, history.present, history.times.size(1))
     steps = _step_features(history, calendar, sizes)
     if config.arch == "mlp":
-        return _remember_window(history, steps, config.window, weights)
+        return _remember_window(history, steps, config, weights)
     bags = _bags(history, history.owner + 1, history.present, sizes, weights["table"])
-    return _remember_all(history, bags, steps, config.hidden, weights)
+    return _remember_all(history, bags, steps, config, weights)
 
 
-def _remember_window(history: History, steps: Value, window: int, weights: Weights) -> Value:
-    graph = history.graph
+def _remember_window(history: History, steps: Value, config: ModelConfig, weights: Weights) -> Value:
+    graph, window = history.graph, config.window
     slot = history.owner - history.n_visits + window
     inside = graph.op("And", history.present, slot >= 0)
     slot = graph.where(inside, slot, 0)
@@ -47,15 +47,31 @@ def _remember_window(history: History, steps: Value, window: int, weights: Weigh
     bags = _bags(history, slot, inside, sizes, weights["table"])
     now = graph.op("GatherND", steps, history.n_visits, batch_dims=1)
     first = weights.linear("core.first", bags.reshape([0, -1])) + weights.linear("core.input", now)
-    return weights.linear("core.second", first.gelu()).gelu()
+    outputs = weights.linear("core.second", first.gelu()).gelu()
+    for number in range(config.layers - 1):
+        outputs = weights.linear(f"core.above.{number}", outputs).gelu()
+    return outputs
 
 
-def _remember_all(history: History, bags: Value, steps: Value, hidden: int, weights: Weights) -> Value:
+def _remember_all(history: History, bags: Value, steps: Value, config: ModelConfig, weights: Weights) -> Value:
     graph = history.graph
     n_table = weights["table"].shape[1]
     project = weights["project.weight"] if "project.weight" in weights else np.eye(n_table, dtype=np.float32)
-    w = np.concatenate((project, weights["core.input.weight"]), axis=1)
-    r, bias = weights["core.weight"].T, weights["core.input.bias"]
+    # As if the first layer had one input: the projection of bags is part of its weights.
+    inputs = graph.concat(2, bags, steps).transpose(1, 0, 2)
+    outputs, last = _lstm(
+        history, inputs, np.concatenate((project, weights["core.input.weight"]), axis=1), "core", weights
+    )
+    for number in range(config.layers - 1):
+        name = f"core.above.{number}"
+        outputs, last = _lstm(history, outputs, weights[f"{name}.input.weight"], name, weights)
+    return last
+
+
+def _lstm(history: History, inputs: Value, w: NDArray[np.float32], name: str, weights: Weights) -> tuple[Value, Value]:
+    """One layer over inputs [N + 1, B, n_in]: its outputs [N + 1, B, H], and the last of each customer [B, H]."""
+    r, bias = weights[f"{name}.weight"].T, weights[f"{name}.input.bias"]
+    hidden = r.shape[1]
 
     def reordered(rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """From gates as input, forget, output, candidate to those of ONNX: input, output, forget, candidate."""
@@ -63,9 +79,9 @@ def _remember_all(history: History, bags: Value, steps: Value, hidden: int, weig
         ordered: NDArray[np.float32] = gates[[0, 2, 1, 3]].reshape(1, *rows.shape)
         return ordered
 
-    _, h, _ = graph.ops(
+    outputs, last, _ = history.graph.ops(
         "LSTM",
-        graph.concat(2, bags, steps).transpose(1, 0, 2),
+        inputs,
         weights.constant(reordered(w)),
         weights.constant(reordered(r)),
         weights.constant(np.concatenate((reordered(bias), np.zeros((1, 4 * hidden))), axis=1)),
@@ -73,7 +89,7 @@ def _remember_all(history: History, bags: Value, steps: Value, hidden: int, weig
         n_outputs=3,
         hidden_size=hidden,
     )
-    return h.drop_axis(0)
+    return outputs.drop_axis(1), last.drop_axis(0)
 
 
 def _step_features(history: History, calendar: Calendar, sizes: Value) -> Value:

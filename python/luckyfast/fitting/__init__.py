@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from luckyfast.config import available_cores, available_memory, parse_duration, parse_size
 from luckyfast.errors import BudgetError, DatasetError, ModelError, OutputExistsError
-from luckyfast.fitting.folders import publish, study_folder
+from luckyfast.fitting.folders import JOURNAL, publish, study_folder
 from luckyfast.fitting.run import FitRun, SearchKind
+from luckyfast.models import Device
 from luckyfast.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def fit(
     habit: bool = True,
     seed: int = 0,
     threads: int | None = None,
+    device: Device = "auto",
     trials: int | None = None,
     patience: int | None = None,
     space: str | Path | None = None,
@@ -63,12 +65,16 @@ def fit(
             where the budget leaves time for it.
         out: model folder to write; ``model-ARCH`` if None.
         overwrite: replace the folder if it exists, and an unfinished search.
-        resume: go on with the search that an earlier run left, if there is one.
+        resume: go on with what an earlier run left, if there is anything: with its search, and within a training or the
+            refit from a checkpoint that is at most half a minute old.
         habit: add the habit residual (decayed personal frequency, cadence); False gives the plain network.
         seed: of initial weights, batch order and proposals; the same seed gives the same model on one machine.
         threads: cores to use; all that this process may use if None.
+        device: where networks are trained: ``cpu``, ``cuda``, or ``auto``, which is CUDA where there is a GPU. A GPU
+            trains one network at a time; measuring and predicting are done on the CPU.
         trials: try so many configurations, instead of or beside a budget.
-        patience: end the search after so many configurations in a row without a better model.
+        patience: end the search after so many configurations in a row without a better model; what is left of the
+            budget is given back.
         space: TOML file with the settings to search, see :func:`luckyfast.search.space.read_space`.
         optimizer: who proposes: any name in Nevergrad's registry.
         warm_start: a model folder whose search has tried configurations: its best ones are tried first.
@@ -84,7 +90,7 @@ def fit(
 
     Raises:
         DatasetError: the dataset cannot be read or is too short to be split by time.
-        ModelError: a setting is unknown or out of range, or the earlier search was another one.
+        ModelError: a setting is unknown or out of range, the earlier run was another one, or there is no such device.
         BudgetError: the budget is too short to train anything, or the memory too small.
         OutputExistsError: the model folder or an unfinished search exists.
 
@@ -96,6 +102,13 @@ def fit(
     started = time.monotonic()
     if search is not None and search not in get_args(SearchKind):
         raise ModelError(f"unknown search: {search!r}", hint=f"choose one of {', '.join(get_args(SearchKind))}")
+    if device not in get_args(Device):
+        raise ModelError(f"unknown device: {device!r}", hint=f"choose one of {', '.join(get_args(Device))}")
+    for name, number in (("threads", threads), ("trials", trials), ("patience", patience)):
+        if number is not None and number < 1:
+            raise ModelError(f"{name} is {number}", hint=f"give --{name} a whole number of at least 1, or leave it out")
+    if warm_start is not None and not (Path(warm_start) / JOURNAL).is_file():
+        raise ModelError(f"{warm_start} has no {JOURNAL}", hint="name a model that a search made, for --warm-start")
     budget_s = None if budget is None else parse_duration(budget)
     memory_bytes = int(0.9 * available_memory()) if memory is None else parse_size(memory)
     folder = Path(f"model-{arch}" if out is None else out)
@@ -137,6 +150,7 @@ def fit(
             budget_s=budget_s,
             memory_bytes=memory_bytes,
             n_cores=threads or available_cores(),
+            device=device,
             patience=patience,
             warm_start=None if warm_start is None else Path(warm_start),
             executor=executor,

@@ -18,27 +18,29 @@ JOURNAL = "trials.jsonl"
 
 @contextmanager
 def study_folder(model: Path, plan: dict[str, Any], *, resume: bool, overwrite: bool) -> Iterator[Path]:
-    """The folder beside the model in which a run works: left there where it ends early and trials have finished.
+    """The folder beside the model in which a run works: left there where it ends early and there is something to go on
+    from, a trial that has finished or a checkpoint of one.
 
     Raises:
         OutputExistsError: an earlier search is there, and nothing says what to do with it.
         ModelError: an earlier search is to be resumed, and it is another one.
     """
     folder = model.with_name(f"{model.name}.search")
-    if _has_finished(folder):
+    if _is_worth_keeping(folder):
         if resume:
             _assert_same(folder, plan)
         elif not overwrite:
             raise OutputExistsError(
-                f"{folder} holds an unfinished search", hint="go on with --resume, or start anew with --overwrite"
+                f"{folder} holds an unfinished search or training",
+                hint="go on with --resume, or start anew with --overwrite",
             )
-    if folder.exists() and not (resume and _has_finished(folder)):
+    if folder.exists() and not (resume and _is_worth_keeping(folder)):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
     finally:
-        if not _has_finished(folder):
+        if not _is_worth_keeping(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -50,9 +52,11 @@ def publish(work: Path, study: Path, model: Path) -> None:
     shutil.rmtree(study)
 
 
-def _has_finished(folder: Path) -> bool:
+def _is_worth_keeping(folder: Path) -> bool:
+    from luckyfast.search.jobs import CHECKPOINTS
+
     journal = folder / JOURNAL
-    return journal.is_file() and b'"event": "end"' in journal.read_bytes()
+    return journal.is_file() and (b'"event": "end"' in journal.read_bytes() or any(folder.glob(CHECKPOINTS)))
 
 
 def _assert_same(folder: Path, plan: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from luckyfast.search.proposer import Proposer
 from luckyfast.search.results import read_results, write_results
 from luckyfast.search.scheduler import RUNGS, Job, Rung, Scheduler
 from luckyfast.search.space import Space
-from luckyfast.search.study import Best, Status, Study, last_line
+from luckyfast.search.study import CLOCK_S, Best, Status, Study, last_line
 
 if TYPE_CHECKING:
     from luckyfast.dataset import Dataset
@@ -59,6 +59,7 @@ class FitRun:
     budget_s: float | None
     memory_bytes: int
     n_cores: int
+    device: str
     patience: int | None
     warm_start: Path | None
     executor: Executor | None
@@ -93,12 +94,14 @@ class FitRun:
         start = dict(self.space.start)
         path = str(self.data.path)
         self.listener.start("Probing", None, "")
-        probing = self._submit(jobs.PROBE, path, start, 1)
+        probing = self._submit(jobs.PROBE, path, start, 1, self.device)
         side_by_side = self.n_cores > 1 and self.memory_bytes >= SIDE_BY_SIDE_BYTES
         if side_by_side:
             self._measure_baselines()
         try:
             probed = probing.result()
+        except OutOfMemoryError as error:
+            raise self._too_little_memory() from error
         except JobDiedError as error:
             raise ModelError(
                 f"these settings cannot be trained: {last_line(error)}", hint="see the settings' ranges"
@@ -111,7 +114,7 @@ class FitRun:
         memory = MemoryModel(probed["n_actions"], probed["rest_bytes"])
         memory.learn(start, probed["peak_bytes"])
         costs = CostModel(RUNGS, journal.trials, probed, start)
-        n_workers, worker_bytes = self._workers(memory, start)
+        n_workers, worker_bytes = self._workers(memory, start, probed["device"])
         searching = self._is_worthwhile(costs, n_workers)
         if not searching:
             n_workers, worker_bytes = 1, self._room()
@@ -134,7 +137,8 @@ class FitRun:
             memory=memory,
             folder=self.study_folder,
             n_workers=n_workers,
-            threads=1 if searching else self.n_cores,
+            threads=max(self.n_cores // n_workers, 1) if probed["device"] != "cpu" or not searching else 1,
+            device=probed["device"],
             worker_bytes=worker_bytes,
             in_order=self.plan["trials"] is not None,
             every_epoch=not searching,
@@ -168,10 +172,10 @@ class FitRun:
         """Memory that trials may take, all together."""
         return int(MARGIN * self.memory_bytes) - self.processes.own_bytes
 
-    def _workers(self, memory: MemoryModel, start: dict[str, Any]) -> tuple[int, int]:
-        """Trials at a time, from memory and cores, and what each may take."""
+    def _workers(self, memory: MemoryModel, start: dict[str, Any], device: str) -> tuple[int, int]:
+        """Trials at a time, from memory and cores, and what each may take; a GPU has one at a time."""
         room = self._room() - NEVERGRAD_BYTES
-        n_workers = max(min(self.n_cores, room // memory.estimate(start)), 1)
+        n_workers = max(min(self.n_cores, room // memory.estimate(start)), 1) if device == "cpu" else 1
         return n_workers, room // n_workers
 
     def _is_worthwhile(self, costs: CostModel, n_workers: int) -> bool:
@@ -226,12 +230,15 @@ class FitRun:
             raise KeyboardInterrupt
         records = [record for trial in study.journal.trials.values() for record in trial.records.values()]
         if records and records[-1].status == "memory":
-            raise BudgetError(
-                f"{format_size(self.memory_bytes)} of memory are not enough to train this configuration",
-                hint="give more --memory, or a smaller --hidden or batch",
-            )
+            raise self._too_little_memory()
         why = records[-1].figures.get("why", "its loss is no number") if records else "no trial ended in time"
         raise ModelError(f"no training succeeded: {why}", hint="lower --learning-rate, or give more --budget")
+
+    def _too_little_memory(self) -> BudgetError:
+        return BudgetError(
+            f"{format_size(self.memory_bytes)} of memory are not enough to train this configuration",
+            hint="give more --memory, or a smaller --hidden or batch",
+        )
 
     def _finish(self, study: Study, best: Best, split: list[int], work: Path) -> None:
         """Refit, measure, write: in a process of its own, which heeds the deadline."""
@@ -242,6 +249,7 @@ class FitRun:
         deadline_s = self.clock.left_s - SLACK_S
         about = {
             "interrupted": study.stopped.startswith("stopped"),
+            "device": study.device,
             "search": {
                 "kind": "none" if study.scheduler.n_proposals == 1 else self.plan["search"] or "hyperband",
                 "optimizer": self.plan["optimizer"],
@@ -262,9 +270,13 @@ class FitRun:
             about,
             deadline_s if math.isfinite(deadline_s) else None,
             self.n_cores,
+            study.device,
+            str(jobs.checkpoint_of(self.study_folder / f"refit-{best.number}-{best.rung}")),
         )
         finishing = self.processes.start(jobs.call, jobs.FINISH, *arguments, on_event=self._relay)
         try:
+            while not wait([finishing], timeout=CLOCK_S).done:
+                study.journal.note("clock", self.clock.now_s)
             finishing.result()
         except KeyboardInterrupt:
             # Once: the refit ends where it is. Twice: all ends.
@@ -308,15 +320,17 @@ def _full_s(costs: CostModel, settings: dict[str, Any]) -> float:
 
 
 def _best_of(model: Path, space: Space) -> list[dict[str, Any]]:
-    """The best configurations of an earlier search, as far as they lie in this space."""
+    """The best configurations of an earlier search, as far as they lie in this space or near it."""
     file = model / JOURNAL
     found = []
     for event in read_events(file):
         if event["event"] == "end" and event["valid_loss"] is not None:
-            names = [dimension.name for dimension in space.dimensions]
-            if all(name in event["settings"] for name in names):
-                point = space.encode(event["settings"])
-                found.append((-event["rung"], event["valid_loss"], space.decode(point)))
+            # A setting that there was not yet had the value that is the default now.
+            try:
+                point = space.encode(dict(space.start) | event["settings"])
+            except ModelError:
+                continue  # it had what this space leaves out
+            found.append((-event["rung"], event["valid_loss"], space.decode(point)))
     found.sort(key=lambda one: one[:2])
     first: list[dict[str, Any]] = []
     for _, _, settings in found:

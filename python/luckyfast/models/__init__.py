@@ -5,6 +5,7 @@ Each maps a :class:`~luckyfast.batches.Segment` and a state to one row of logits
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -15,9 +16,37 @@ if TYPE_CHECKING:
     from luckyfast.models.network import Network
     from luckyfast.models.ops import Ops
 
-__all__ = ["Arch", "ModelConfig", "build"]
+__all__ = ["Arch", "Device", "ModelConfig", "Schedule", "build"]
 
 Arch = Literal["mlp", "lstm", "lstm-embed"]
+Device = Literal["auto", "cpu", "cuda"]
+Schedule = Literal["cosine", "linear", "constant"]
+
+_CHOICES = {"arch": get_args(Arch), "habit": (True, False), "schedule": get_args(Schedule)}
+_LEAST = 1e-9
+_RANGES = {
+    "hidden": (1, math.inf),
+    "layers": (1, math.inf),
+    "embedding": (1, math.inf),
+    "window": (1, math.inf),
+    "dropout": (0, 1),
+    "learning_rate": (_LEAST, math.inf),
+    "weight_decay": (0, math.inf),
+    "size_power": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "recency": (0, math.inf),
+    "batch_visits": (1, math.inf),
+    "segment_visits": (1, math.inf),
+    "epochs": (1, math.inf),
+    "refit_epochs": (0, math.inf),
+    "ema_decay": (0, 1),
+    "n_half_lives": (1, math.inf),
+    "visit_spans": (_LEAST, math.inf),
+    "habit_strength": (_LEAST, math.inf),
+    "habit_hidden": (1, math.inf),
+    "seed": (0, math.inf),
+}
+"""From the first number, and below the second."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +56,16 @@ class ModelConfig:
     Args:
         arch: ``mlp`` (feed-forward over the last ``window`` visits), ``lstm`` (actions one-hot) or ``lstm-embed``.
         habit: whether to add the habit residual.
-        hidden: units of the recurrent or feed-forward layer.
+        hidden: units of each recurrent or feed-forward layer.
+        layers: recurrent layers on top of each other, or feed-forward ones above the window.
         embedding: size of the action embedding (``mlp`` and ``lstm-embed``) and of the layer before the output.
         window: how many visits ``mlp`` looks back.
-        dropout: share of units dropped, in what the network reads and before its output.
+        dropout: share of units dropped, in what the network reads, between its layers and before its output.
         learning_rate: peak of the schedule.
+        schedule: after a short rise, ``cosine`` or ``linear`` down to zero, or ``constant``.
         weight_decay: of AdamW.
         size_power: a visit of n distinct actions weighs ``n ** -size_power`` per action in the loss.
+        label_smoothing: share of each label's weight that goes to all known actions alike.
         recency: how often the weight of a visit in the loss halves over the training time; 0 weighs all alike.
         batch_visits: visits per training step, about.
         segment_visits: visits of a customer per step of truncated back-propagation.
@@ -54,12 +86,15 @@ class ModelConfig:
     arch: Arch = "lstm-embed"
     habit: bool = True
     hidden: int = 128
+    layers: int = 1
     embedding: int = 64
     window: int = 8
     dropout: float = 0.4
     learning_rate: float = 3e-3
+    schedule: Schedule = "cosine"
     weight_decay: float = 0.02
     size_power: float = 0.25
+    label_smoothing: float = 0.0
     recency: float = 2.0
     batch_visits: int = 256
     segment_visits: int = 64
@@ -81,12 +116,32 @@ class ModelConfig:
         """Rebuild settings from :meth:`to_dict`.
 
         Raises:
-            ModelError: a setting is unknown.
+            ModelError: a setting is unknown, of another type, or out of range.
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ModelError(f"unknown model setting: {', '.join(unknown)}", hint="was it made by a newer luckyfast?")
+        for field in fields(cls):
+            if field.name in values:
+                _check(field.name, str(field.type), values[field.name])
         return cls(**values | ({"visit_spans": tuple(values["visit_spans"])} if "visit_spans" in values else {}))
+
+
+def _check(name: str, type_: str, value: Any) -> None:
+    """Refuse a value that no network can be built or trained with."""
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise ModelError(f"{name} is {value!r}", hint=f"choose one of {', '.join(map(str, _CHOICES[name]))}")
+        return
+    low, stop = _RANGES[name]
+    is_list = type_.startswith("tuple")
+    numbers: list[Any] = [value] if not is_list else [*value] if isinstance(value, list | tuple) else [None]
+    for number in numbers:
+        good = isinstance(number, int if type_ == "int" else int | float) and not isinstance(number, bool)
+        if not (good and low <= number < stop):
+            kind = "a whole number" if type_ == "int" else "numbers" if is_list else "a number"
+            below = f" and below {stop:g}" if math.isfinite(stop) else ""
+            raise ModelError(f"{name} is {value!r}", hint=f"give {kind} of at least {low:g}{below}")
 
 
 def build(config: ModelConfig, constants: Constants, *, device: str = "cpu", ops: Ops | None = None) -> Network:

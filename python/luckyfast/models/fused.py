@@ -46,11 +46,12 @@ class FusedOps:
         label_actions: NDArray[np.int64],
         weights: NDArray[np.float32],
         total: float,
+        smoothing: Tensor | None = None,
     ) -> Tensor:
         """Average the loss of labels."""
         if len(label_actions) == 0:
             return logits.sum() * 0.0
-        loss: Tensor = _apply(_SetLoss, logits, label_start, label_actions, weights, total)
+        loss: Tensor = _apply(_SetLoss, logits, label_start, label_actions, weights, total, smoothing)
         return loss
 
 
@@ -162,17 +163,26 @@ class _SetLoss(torch.autograd.Function):
         label_actions: NDArray[np.int64],
         weights: NDArray[np.float32],
         total: float,
+        smoothing: Tensor | None,
     ) -> Tensor:
         grad = logits.new_empty(logits.shape)
         loss = _engine.set_loss(
             _view(logits), label_start, label_actions, weights, 1.0 / total, _memory(grad), torch.get_num_threads()
         )
+        if smoothing is not None:
+            # Against the loss without it: what a label loses, and what all actions gain; the normaliser is the same.
+            sizes = np.diff(label_start)
+            rows, labels = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)), torch.from_numpy(label_actions)
+            moments = torch.from_numpy((weights * sizes / total).astype(np.float32))
+            lost = smoothing.sum() * torch.from_numpy(weights / np.float32(total))[rows]
+            loss += float((logits[rows, labels] * lost).sum() - ((logits @ smoothing) * moments).sum())
+            grad.index_put_((rows, labels), lost, accumulate=True).addr_(moments, smoothing, alpha=-1)
         ctx.grad = grad
         return logits.new_tensor(loss)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.grad * grads[0], None, None, None, None
+        return ctx.grad * grads[0], None, None, None, None, None
 
 
 def _multiply(

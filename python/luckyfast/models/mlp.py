@@ -12,15 +12,20 @@ __all__ = ["WindowCore"]
 
 
 class WindowCore(nn.Module):
-    """Two layers over the last ``window`` visits, each place with its own weights; the state is those visits."""
+    """A layer over the last ``window`` visits, each place with its own weights, and layers above it, with dropout
+    between these; the state is those visits.
+    """
 
-    def __init__(self, n_steps_in: int, n_in: int, hidden: int, window: int, ops: Ops) -> None:
+    def __init__(
+        self, n_steps_in: int, n_in: int, hidden: int, window: int, n_layers: int, dropout: float, ops: Ops
+    ) -> None:
         super().__init__()
-        self.ops = ops
+        self.ops, self.dropout = ops, dropout
         self.n_in, self.window = n_in, window
         self.first = nn.Linear(window * n_in, hidden)
         self.input = nn.Linear(n_steps_in, hidden)
         self.second = nn.Linear(hidden, hidden)
+        self.above = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(n_layers - 1))
 
     def start(self, n_customers: int) -> tuple[Tensor, ...]:
         """State before the first visit."""
@@ -34,5 +39,9 @@ class WindowCore(nn.Module):
         windows = visits.unfold(0, self.window, 1).permute(0, 1, 3, 2).reshape(T * B, -1)
         first = self.ops.linear(steps.view(T * B, S), self.input.weight, self.input.bias)
         first = F.gelu(self.ops.linear(windows, self.first.weight, self.first.bias, onto=first))
-        outputs = F.gelu(self.ops.linear(first, self.second.weight, self.second.bias)).view(T, B, -1)
-        return outputs, (visits[T:].transpose(0, 1),)
+        outputs = F.gelu(self.ops.linear(first, self.second.weight, self.second.bias))
+        for layer in self.above:
+            assert isinstance(layer, nn.Linear)
+            outputs = F.dropout(outputs, self.dropout, self.training)
+            outputs = F.gelu(self.ops.linear(outputs, layer.weight, layer.bias))
+        return outputs.view(T, B, -1), (visits[T:].transpose(0, 1),)

@@ -39,9 +39,9 @@ class Network(nn.Module):
         n_steps_in = 2 + 2 * constants.n_calendar
         self.core: LSTMCore | WindowCore
         if config.arch == "mlp":
-            self.core = WindowCore(n_steps_in, E, H, config.window, ops)
+            self.core = WindowCore(n_steps_in, E, H, config.window, config.layers, config.dropout, ops)
         else:
-            self.core = LSTMCore(n_steps_in, H, ops)
+            self.core = LSTMCore(n_steps_in, H, config.layers, config.dropout, ops)
         n_table = 4 * H if config.arch == "lstm" else E
         self.table = nn.Parameter(torch.randn(V, n_table) / n_table**0.5)
         self.project = nn.Linear(E, self.core.n_in, bias=False) if config.arch == "lstm-embed" else nn.Identity()

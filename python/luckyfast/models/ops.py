@@ -82,8 +82,12 @@ class Ops(Protocol):
         label_actions: NDArray[np.int64],
         weights: NDArray[np.float32],
         total: float,
+        smoothing: Tensor | None = None,
     ) -> Tensor:
         """Add up ``-log softmax(logits)[label] * weight / total`` over the labels of all moments.
+
+        With smoothing a label is no longer one action: it is the share ``1 - smoothing.sum()`` of one, and
+        ``smoothing[a]`` of each action a (Szegedy et al., 2016).
 
         Args:
             logits: [n, V].
@@ -91,6 +95,7 @@ class Ops(Protocol):
             label_actions: int64.
             weights: float32 [n], of every label of a moment.
             total: usually the sum of all labels' weights.
+            smoothing: [V].
 
         Returns:
             A scalar; 0 if there are no labels.

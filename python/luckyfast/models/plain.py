@@ -57,11 +57,16 @@ class PlainOps:
         label_actions: NDArray[np.int64],
         weights: NDArray[np.float32],
         total: float,
+        smoothing: Tensor | None = None,
     ) -> Tensor:
         """Average the loss of labels."""
         if len(label_actions) == 0:
             return logits.sum() * 0.0
         rows = np.repeat(np.arange(len(weights)), np.diff(label_start))
-        own = torch.from_numpy(weights[rows]).to(logits.device)
-        log_p = F.log_softmax(logits, 1)[torch.from_numpy(rows), torch.from_numpy(label_actions)]
-        return -(log_p * own).sum() / total
+        own, at, labels = (torch.from_numpy(array).to(logits.device) for array in (weights[rows], rows, label_actions))
+        log_p = F.log_softmax(logits, 1)
+        loss = -(log_p[at, labels] * own).sum() / total
+        if smoothing is None:
+            return loss
+        moment_weights = torch.from_numpy((weights * np.diff(label_start)).astype(np.float32)).to(logits.device)
+        return (1 - smoothing.sum()) * loss - ((log_p @ smoothing) * moment_weights).sum() / total

@@ -24,8 +24,10 @@ SCORING = 4.0
 def visit_cost(settings: Mapping[str, Any]) -> float:
     """Work per visit relative to other settings: matrix products, and what habits and batches cost at any size."""
     H, E = settings["hidden"], settings["embedding"]
+    is_mlp = settings["arch"] == "mlp"
     n_in = {"mlp": E * settings["window"], "lstm": 0}.get(settings["arch"], E)
-    return float(1.0 + H * (H + n_in) / 40_000 + 200 / settings["batch_visits"])
+    n_above = (settings["layers"] - 1) * H * (1 if is_mlp else 2)
+    return float(1.0 + H * (H + n_in + n_above) / 40_000 + 200 / settings["batch_visits"])
 
 
 class CostModel:

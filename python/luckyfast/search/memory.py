@@ -21,11 +21,12 @@ def training_floats(settings: Mapping[str, Any], n_actions: int) -> float:
         settings: of the model.
         n_actions: size of the vocabulary.
     """
-    H, E = settings["hidden"], settings["embedding"]
+    H, E, n_above = settings["hidden"], settings["embedding"], settings["layers"] - 1
     moments = settings["batch_visits"] + settings.get("segment_visits", 0)
     n_in = {"mlp": E * settings["window"], "lstm": 4 * H}.get(settings["arch"], E)
     weights = n_actions * (2 * E + 4 * H * (settings["arch"] == "lstm")) + 4 * H * (H + n_in) + H * E
-    activations = moments * (14 * H + 4 * n_in + 4 * E + 6 * n_actions)
+    weights += n_above * H * H * (1 if settings["arch"] == "mlp" else 8)
+    activations = moments * (14 * H * (1 + n_above) + 4 * n_in + 4 * E + 6 * n_actions)
     features = settings["n_half_lives"] + len(settings["visit_spans"]) + 12
     habits = moments * N_HABIT_PAIRS * (6 * features + 4 * settings["habit_hidden"]) if settings["habit"] else 0.0
     # Weights, gradients, two moments, and the averaged, the best and the saved copies.

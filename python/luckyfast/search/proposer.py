@@ -8,7 +8,8 @@ better than Nevergrad's own spaces of logs and choices, whose mutations crowd in
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = ["DEFAULT_OPTIMIZER", "GP_OPTIMIZER", "Proposer"]
 
 DEFAULT_OPTIMIZER = "DiscreteOnePlusOne"
 GP_OPTIMIZER = "GaussianProcess"
+_HINT = f"the default is --optimizer {DEFAULT_OPTIMIZER}"
 SIGMA = 0.35
 N_TOLD = 8
 """How many of the best an optimizer that keeps one incumbent is told of."""
@@ -39,7 +41,7 @@ class Proposer:
         seed: of all proposals.
 
     Raises:
-        ModelError: there is no such optimizer.
+        ModelError: there is no such optimizer, or it cannot be told of results that it did not ask for.
     """
 
     def __init__(self, space: Space, optimizer: str = DEFAULT_OPTIMIZER, seed: int = 0) -> None:
@@ -48,8 +50,14 @@ class Proposer:
         if optimizer not in known and optimizer not in _registry():
             raise ModelError(
                 f"there is no optimizer {optimizer!r} in Nevergrad's registry",
-                hint=f"the default is --optimizer {DEFAULT_OPTIMIZER}",
+                hint=_HINT,
             )
+        if optimizer not in known:
+            try:
+                with _quiet():
+                    self._optimizer(0)
+            except Exception as error:  # whatever an optimizer of somebody else's may raise
+                raise ModelError(f"the optimizer {optimizer!r} cannot be used: {error}", hint=_HINT) from error
 
     def prepare(self) -> None:
         """Import Nevergrad, which takes seconds and 150 MB: when there is something to do meanwhile, and here alone."""
@@ -82,7 +90,7 @@ class Proposer:
 
     def _point(self, number: int, attempt: int, told: Told) -> NDArray[np.float64]:
         rng = np.random.default_rng((self.seed, number, attempt))
-        if number == 0 and attempt == 0:
+        if (number == 0 and attempt == 0) or not self.space.dimensions:
             return self.space.encode(self.space.start)
         # The last attempts look everywhere: around the best there may be nothing new, or nothing that fits.
         if number % EVERY_UNIFORM == EVERY_UNIFORM - 1 or attempt >= N_ATTEMPTS // 2:
@@ -92,20 +100,48 @@ class Proposer:
         return self._ask(int(rng.integers(2**32)), told)
 
     def _ask(self, seed: int, told: Told) -> NDArray[np.float64]:
-        import nevergrad as ng
+        with _quiet():
+            optimizer = self._optimizer(seed)
+            for settings, loss in told:
+                point = np.clip(self.space.encode(settings), 0.0, 1.0)
+                optimizer.tell(optimizer.parametrization.spawn_child(new_value=point), loss)
+            asked: NDArray[np.float64] = optimizer.ask().value
+        return asked
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it would rather have wider bounds
+    def _optimizer(self, seed: int) -> Any:
+        """An optimizer that has proposed the default; not one that drives the search itself and would wait for ever."""
+        import nevergrad as ng
+        from nevergrad.optimization.recaster import RecastOptimizer
+
+        kind = _registry()[self.optimizer]
+        # For one worker NGOpt and its like choose among those; for two they do not.
+        for n_workers in (1,) if kind.no_parallelization else (1, 2):
             array = ng.p.Array(init=self.space.encode(self.space.start))
             array.set_mutation(sigma=SIGMA).set_bounds(0.0, 1.0)
             array.random_state.seed(seed)
-            optimizer = _registry()[self.optimizer](array, budget=1000, num_workers=1)
-            optimizer.ask()  # the first is the default itself
-            for settings, loss in told:
-                child = array.spawn_child(new_value=np.clip(self.space.encode(settings), 0.0, 1.0))
-                optimizer.tell(child, loss)
-            point: NDArray[np.float64] = optimizer.ask().value
-        return point
+            optimizer = kind(array, budget=1000, num_workers=n_workers)
+            optimizer.ask()
+            if not any(isinstance(part, RecastOptimizer) for part in _parts(optimizer)):
+                return optimizer
+        raise ModelError("it does not learn from what others proposed")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # optimizers would rather have wider bounds
+        yield
+
+
+def _parts(optimizer: Any) -> Iterator[Any]:
+    """An optimizer, and those that it is made of."""
+    from nevergrad.optimization.base import Optimizer
+
+    yield optimizer
+    for value in vars(optimizer).values():
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Optimizer):
+                yield from _parts(part)
 
 
 def _key(settings: Mapping[str, Any]) -> str:

@@ -123,15 +123,19 @@ def default_space(config: ModelConfig, fixed: Sequence[str] = ()) -> Space:
         "embedding": Dimension("embedding", "log", (16, 256)),
         "dropout": Dimension("dropout", "linear", (0.0, 0.7)),
         "learning_rate": Dimension("learning_rate", "log", (3e-4, 3e-2)),
+        "schedule": Dimension("schedule", "choice", ("cosine", "linear", "constant")),
         "weight_decay": Dimension("weight_decay", "log", (1e-3, 0.3)),
         "size_power": Dimension("size_power", "linear", (0.0, 1.0)),
+        "label_smoothing": Dimension("label_smoothing", "ordered", (0.0, 0.02, 0.05, 0.1)),
         "recency": Dimension("recency", "linear", (0.0, 5.0)),
         "batch_visits": Dimension("batch_visits", "ordered", (128, 256, 512, 1024)),
         "ema_decay": Dimension("ema_decay", "ordered", (0.9, 0.97, 0.99, 0.995, 0.998)),
     }
     if config.arch == "mlp":
+        wide["layers"] = Dimension("layers", "ordered", (1, 2, 3))
         wide["window"] = Dimension("window", "log", (2, 24))
     else:
+        wide["layers"] = Dimension("layers", "ordered", (1, 2))
         wide["segment_visits"] = Dimension("segment_visits", "ordered", (16, 32, 64, 128))
     if config.habit:
         wide["n_half_lives"] = Dimension("n_half_lives", "linear", (2, 8))
@@ -167,10 +171,20 @@ def read_space(path: str | Path, config: ModelConfig, fixed: Sequence[str] = ())
         if name in fixed:
             continue
         if not isinstance(value, dict):
-            start[name] = ModelConfig.from_dict(start | {name: value}).to_dict()[name]
+            start[name] = _checked(path, config, name, value)
             continue
-        dimensions.append(_dimension(path, name, value, type(start[name])))
+        dimension = _dimension(path, name, value, type(start[name]))
+        for one in dimension.values:
+            _checked(path, config, name, one)
+        dimensions.append(dimension)
     return Space(tuple(_holding(d, start[d.name]) for d in dimensions), start)
+
+
+def _checked(path: str | Path, config: ModelConfig, name: str, value: Any) -> Any:
+    try:
+        return ModelConfig.from_dict(config.to_dict() | {name: value}).to_dict()[name]
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def _dimension(path: str | Path, name: str, value: dict[str, Any], type_: type) -> Dimension:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from luckyfast.checkpoint import read_share
+from luckyfast.config import format_duration
 from luckyfast.errors import UserError
 from luckyfast.search import jobs
 from luckyfast.search.clock import START_FACTOR, Clock, CostModel
@@ -25,6 +27,8 @@ GRACE_S = 2.0
 """Seconds for an interrupted trial to hand over what it has."""
 LEAST_SHARE = 0.2
 """Of the time left, what the first training gets at least."""
+CLOCK_S = 30.0
+"""How often the time is written down, so that a resumed search knows what was used of its budget."""
 N_TRIES = 2
 """How often a trial whose process was killed by others is begun."""
 
@@ -111,6 +115,7 @@ class Study:
         folder: for weights.
         n_workers: trials at a time.
         threads: torch threads of a trial.
+        device: of torch, on which trials train.
         worker_bytes: memory that a trial may take; None for no bound.
         in_order: take results in the order in which trials began: with a fixed seed the search repeats itself.
         every_epoch: whether trials validate after each epoch.
@@ -131,6 +136,7 @@ class Study:
     folder: Path
     n_workers: int = 1
     threads: int = 1
+    device: str = "cpu"
     worker_bytes: int | None = None
     in_order: bool = False
     every_epoch: bool = False
@@ -143,7 +149,6 @@ class Study:
     _running: dict[Future[dict[str, Any]], Running] = field(default_factory=dict)
     _again: list[Job] = field(default_factory=list)
     _tries: dict[tuple[int, int], int] = field(default_factory=dict)
-    _improved_at: int = 0
 
     def __post_init__(self) -> None:
         self._recall()
@@ -185,10 +190,26 @@ class Study:
             if self._search_left_s() <= 0:
                 self.stopped = "the time is up"
                 return
-            if self.patience is not None and len(self.journal.trials) - self._improved_at > self.patience:
+            if self.patience is not None and self._n_since_best() >= self.patience:
                 self.stopped = f"nothing better in {self.patience} configurations"
+                if math.isfinite(self.clock.left_s):
+                    self.stopped += f", {format_duration(max(self._search_left_s(), 0.0))} before the time was up"
                 return
+            if self.clock.now_s - self.journal.spent_s >= CLOCK_S:
+                self.journal.note("clock", self.clock.now_s)
             self._tell()
+
+    def _n_since_best(self) -> int:
+        """How many configurations had their first result after the best had its own."""
+        if self.best is None:
+            return 0
+        at_s = self.journal.trials[self.best.number].records[self.best.rung].at_s
+        firsts = (
+            min(record.at_s for record in trial.records.values())
+            for trial in self.journal.trials.values()
+            if trial.records
+        )
+        return sum(first > at_s for first in firsts)
 
     def _search_left_s(self) -> float:
         """Seconds until the end of the command needs the machine."""
@@ -198,7 +219,19 @@ class Study:
         return left_s if self.best else max(left_s, LEAST_SHARE * self.clock.left_s)
 
     def _affordable(self, job: Job) -> bool:
-        return START_FACTOR * self.costs.estimate(job) <= self._search_left_s()
+        return START_FACTOR * self._estimate(job) <= self._search_left_s()
+
+    def _estimate(self, job: Job) -> float:
+        """Seconds that a job will take, less what its checkpoint has behind it."""
+        share = read_share(jobs.checkpoint_of(self._folder(job))) if job.rung in self._open(job) else 0.0
+        return self.costs.estimate(job) - share * (self.costs.estimate(job) - self.costs.validation_s)
+
+    def _open(self, job: Job) -> set[int]:
+        trial = self.journal.trials.get(job.number)
+        return trial.open if trial is not None else set()
+
+    def _folder(self, job: Job) -> Path:
+        return self.folder / f"trial-{job.number}-{job.rung}"
 
     def _allowed(self, settings: dict[str, Any]) -> bool:
         return self.worker_bytes is None or self.memory.estimate(settings) <= self.worker_bytes
@@ -206,19 +239,19 @@ class Study:
     def _fill(self) -> None:
         while len(self._running) < max(self.n_workers - self.n_busy(), 1):
             job = self._again.pop(0) if self._again else self.scheduler.next_job(self._affordable, self._allowed)
-            if job is None or (self.journal.trials and not self._affordable(job)):
+            # Where there is no model yet, one trial runs whatever its time: its schedule is fitted in.
+            if job is None or ((self.best is not None or self._running) and not self._affordable(job)):
                 return
             self._begin(job)
 
     def _begin(self, job: Job) -> None:
         rung = self.scheduler.rungs[job.rung]
         began_s, left_s = self.clock.now_s, self._search_left_s()
-        running = Running(job, began_s, self.costs.estimate(job))
+        running = Running(job, began_s, self._estimate(job))
         # What is slower than thought, or the one training of a small budget, is fitted into the time by its schedule.
         bound_s = None if math.isinf(left_s) else max(left_s - 1.3 * self.costs.validation_s - 0.3, 0.5)
         running.cut_short = left_s < running.estimate_s
         self.journal.begin(job.number, job.rung, job.settings, began_s)
-        folder = str(self.folder / f"trial-{job.number}-{job.rung}")
         arguments = (
             jobs.TRIAL,
             self.dataset_path,
@@ -229,7 +262,8 @@ class Study:
             self.every_epoch,
             bound_s,
             self.threads,
-            folder,
+            self.device,
+            str(self._folder(job)),
         )
         if isinstance(self.executor, JobProcesses):
 
@@ -250,7 +284,7 @@ class Study:
         running = self._running.pop(future)
         job, now_s = running.job, self.clock.now_s
         seconds = now_s - running.began_s
-        folder = self.folder / f"trial-{job.number}-{job.rung}"
+        folder = self._folder(job)
         try:
             outcome = future.result()
         except (OutOfMemoryError, MemoryError) as error:
@@ -269,10 +303,14 @@ class Study:
                 self._fail(job, Record("failed", None, seconds, {"why": last_line(error)}, now_s))
         else:
             loss, seconds = outcome.pop("valid_loss"), outcome.pop("seconds")
+            if loss is None and outcome["interrupted"]:
+                shutil.rmtree(folder, ignore_errors=True)
+                return  # it stays open in the journal, with its checkpoint
             figures = outcome | {"cut_short": running.cut_short}
             record = Record("ok" if loss is not None else "failed", loss, seconds, figures, now_s)
             self.memory.learn(job.settings, figures["peak_bytes"])
             self.journal.end(job.number, job.rung, record)
+            jobs.checkpoint_of(folder).unlink(missing_ok=True)
             if loss is not None and (self.best is None or loss < self.best.loss):
                 self._keep(Best(job.number, job.rung, job.settings, loss, figures, folder))
             else:
@@ -280,11 +318,12 @@ class Study:
 
     def _fail(self, job: Job, record: Record) -> None:
         self.journal.end(job.number, job.rung, record)
+        jobs.checkpoint_of(self._folder(job)).unlink(missing_ok=True)
         self._tell(f"trial {job.number} at rung {job.rung}: {record.status}, {record.figures['why']}")
 
     def _keep(self, best: Best) -> None:
         """Make a model the best one: its weights stay, those of the one before go."""
-        before, self.best, self._improved_at = self.best, best, len(self.journal.trials)
+        before, self.best = self.best, best
         if before is not None:
             shutil.rmtree(before.folder, ignore_errors=True)
         self._tell(f"trial {best.number}: validation loss {best.loss:.4f}, the best so far")
@@ -296,13 +335,15 @@ class Study:
             for rung, record in trial.records.items():
                 if "peak_bytes" in record.figures:
                     self.memory.learn(trial.settings, record.figures["peak_bytes"])
-                folder = self.folder / f"trial-{trial.number}-{rung}"
+                folder = self._folder(Job(trial.number, rung, trial.settings))
                 if record.loss is not None and folder.is_dir() and (self.best is None or record.loss < self.best.loss):
                     self.best = Best(trial.number, rung, trial.settings, record.loss, record.figures, folder)
-        kept = None if self.best is None else self.best.folder
-        for folder in self.folder.glob("trial-*"):
-            if folder != kept:
-                shutil.rmtree(folder, ignore_errors=True)
+        kept = {jobs.checkpoint_of(self._folder(job)) for job in self._again}
+        for path in self.folder.glob("trial-*"):
+            if path.is_dir() and (self.best is None or path != self.best.folder):
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.is_file() and path not in kept:
+                path.unlink()
 
     def _end_running(self) -> None:
         """End what still runs; a trial is heard only where there is nothing else."""

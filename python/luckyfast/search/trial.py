@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from luckyfast.config import peak_memory, resident_memory
 from luckyfast.dataset import Dataset
 from luckyfast.models import ModelConfig
 from luckyfast.models.trained import TrainedModel
 from luckyfast.search import jobs
-from luckyfast.training import train
+from luckyfast.training import choose_device, train
 from luckyfast.windows import Split, split_by_time
 
 __all__ = ["load_trial", "probe", "run_trial"]
@@ -24,13 +26,15 @@ __all__ = ["load_trial", "probe", "run_trial"]
 PROBE_VISITS = 5_000
 
 
-def probe(dataset_path: str, settings: dict[str, Any], threads: int) -> dict[str, Any]:
+def probe(dataset_path: str, settings: dict[str, Any], threads: int, device: str) -> dict[str, Any]:
     """Train and validate on a few customers, to learn what a visit costs here and now.
 
     Returns:
-        ``split`` (its three numbers), ``n_actions``, ``train_s`` of one pass over everything, ``valid_seconds`` of a
-        validation, both extrapolated, ``rest_bytes`` and ``peak_bytes``.
+        ``device``, where training will be; ``split`` (its three numbers), ``n_actions``, ``train_s`` of one pass over
+        everything, ``valid_seconds`` of a validation, both extrapolated, ``rest_bytes`` and ``peak_bytes``.
     """
+    device = choose_device(device)
+    torch.zeros(1, device=device)  # what a GPU's library takes is taken by every trial
     rest_bytes = resident_memory()
     dataset = Dataset.open(dataset_path)
     split = split_by_time(dataset)
@@ -38,13 +42,14 @@ def probe(dataset_path: str, settings: dict[str, Any], threads: int) -> dict[str
     sample = dataset.sample(share)
     config = replace(ModelConfig.from_dict(settings), epochs=1, refit_epochs=0)
     # The first round loads what is compiled and fills caches.
-    train(dataset.sample(share / 20), split, config, threads=threads)
+    train(dataset.sample(share / 20), split, config, threads=threads, device=device)
     lines: list[dict[str, Any]] = []
     began = time.monotonic()
-    train(sample, split, config, threads=threads, on_epoch=lines.append)
+    train(sample, split, config, threads=threads, device=device, on_epoch=lines.append)
     train_s = time.monotonic() - began - lines[-1]["valid_seconds"]
     n_sample, n_all = _training_visits(sample, split), _training_visits(dataset, split)
     return {
+        "device": device,
         "split": [split.valid_start, split.test_start, split.min_history],
         "n_actions": dataset.n_actions,
         "train_s": train_s * n_all / max(n_sample, 1),
@@ -67,13 +72,14 @@ def run_trial(
         split: its three numbers.
         settings: of the model; its refit is left for later.
         limits: share of the customers; passes, relative to the configuration's own; whether to validate after each;
-            seconds (None for no bound); threads; folder for the weights.
+            seconds (None for no bound); threads; device; folder for the weights.
 
     Returns:
-        ``valid_loss`` (None where it is no number), ``valid_hit1``, ``valid_hit3``, ``valid_seconds``, ``seconds``,
-        ``peak_bytes``, ``n_validations`` and ``interrupted``. The folder holds weights and ``trial.json``.
+        ``valid_loss`` (None where it is no number), ``valid_hit1``, ``valid_hit3``, ``valid_seconds``, ``seconds``
+        (what an earlier process spent on the same trial included), ``peak_bytes``, ``n_validations`` and
+        ``interrupted``. The folder holds weights and ``trial.json``; the checkpoint beside it is left there.
     """
-    customers, passes, every_epoch, budget_s, threads, folder = limits
+    customers, passes, every_epoch, budget_s, threads, device, folder = limits
     began = time.monotonic()
     config = ModelConfig.from_dict(settings)
     trained = replace(config, epochs=max(round(config.epochs * passes), 1), refit_epochs=0)
@@ -86,6 +92,8 @@ def run_trial(
         customers=customers,
         every_epoch=every_epoch,
         threads=threads,
+        device=device,
+        checkpoint=jobs.checkpoint_of(Path(folder)),
         on_epoch=curve.append,
         progress=jobs.listener,
     )
@@ -97,7 +105,7 @@ def run_trial(
         "valid_loss": None,
         **figures,
         "valid_seconds": sum(line["valid_seconds"] for line in curve),
-        "seconds": time.monotonic() - began,
+        "seconds": max(time.monotonic() - began, curve[-1]["seconds"] if curve else 0.0),
         "peak_bytes": peak_memory(),
         "n_validations": len(curve),
         "interrupted": model.interrupted,
