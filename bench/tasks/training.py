@@ -206,15 +206,17 @@ def _luckyfast_step(shape: Shape, weights: Weights, n_threads: int) -> Step:
         projected = ops.sum_bags(one_each, np.ascontiguousarray(batch[:-1]).reshape(-1), table)
         outputs, _, _ = ops.lstm_sequence(projected.view(T, B, 4 * H), state, state, network["weight_hh"])
         memory, labels = outputs.reshape(T * B, H), np.ascontiguousarray(batch[1:]).reshape(-1)
-        leaf, total, block = memory.detach().requires_grad_(), 0.0, block_moments(V)
+        grad, total, block = torch.empty_like(memory), 0.0, block_moments(V)
         for start in range(0, T * B, block):
             part = slice(start, min(start + block, T * B))
-            logits = ops.linear(leaf[part], network["output"], network["output_bias"])
+            leaf = memory.detach()[part].requires_grad_()
+            logits = ops.linear(leaf, network["output"], network["output_bias"])
             n = part.stop - start
             loss = ops.set_loss(logits, one_each[: n + 1], labels[part], ones[part], T * B)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        memory.backward(leaf.grad)  # type: ignore[no-untyped-call]
+            grad[part] = leaf.grad
+        memory.backward(grad)  # type: ignore[no-untyped-call]
         optimiser.step(RATE)
         return total
 
