@@ -7,21 +7,26 @@
 #include <thread>
 #include <vector>
 
+#include "pool.hpp"
+
 namespace luckyfast {
 namespace {
 
-// A thread is begun for no fewer operations than take several times as long as beginning it.
-constexpr double operations_per_thread = 4e6;
+// No thread takes part for fewer operations than take several times as long as waking it.
+constexpr double operations_per_thread = 2e6;
 
-// Calls work(thread, start, stop) for equal parts of n rows, of so many operations each, in a thread of its own each.
+// Calls work(thread, start, stop) for equal parts of n rows, of so many operations each, in a thread each.
 template <typename Work>
 void split_rows(size_t n, double row_operations, size_t n_threads, Work work) {
     const double n_worth = static_cast<double>(n) * row_operations / operations_per_thread;
     if (n_worth < static_cast<double>(n_threads)) n_threads = static_cast<size_t>(n_worth);
     n_threads = std::max<size_t>(std::min(n_threads, n), 1);
+    auto part = [&](size_t i) { work(i, n * i / n_threads, n * (i + 1) / n_threads); };
+    if (n_threads == 1) return part(0);
+    if (Pool::run(n_threads, part)) return;
     std::vector<std::thread> threads;
-    for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(work, i, n * i / n_threads, n * (i + 1) / n_threads);
-    work(size_t{0}, size_t{0}, n / n_threads);
+    for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(part, i);
+    part(0);
     for (std::thread& thread : threads) thread.join();
 }
 
