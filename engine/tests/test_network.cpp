@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "network.hpp"
@@ -347,6 +348,17 @@ void test_threads(int level) {
         for (const Floats& values : {c, transposed, gates, cells, outputs, grad_h, grad_c, grad, bags}) found.push_back(values);
     }
     for (size_t i = 0; i < 9; ++i) assert(found[i] == found[i + 9]);
+
+    // Callers at the same time: all but one do without the pool.
+    std::vector<Floats> products(4, Floats(M * N));
+    std::vector<std::thread> callers;
+    for (Floats& c : products)
+        callers.emplace_back([&] {
+            for (int i = 0; i < 20; ++i)
+                product({M, N, K, a.data(), b.data(), nullptr, c.data(), false, false, false}, 3, kernels);
+        });
+    for (std::thread& caller : callers) caller.join();
+    for (const Floats& c : products) assert(c == found[0]);
 }
 
 }  // namespace

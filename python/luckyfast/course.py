@@ -26,7 +26,7 @@ __all__ = ["Course", "block_moments", "visit_loss"]
 WARM_UP = 0.05
 SHARED_RATE = 3.0
 """Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
-_BLOCK_LOGITS = 1 << 18
+_BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 18, 1 << 20, 512
 _ARRAYS = ("weights", "means", "squares", "averages")
 
 
@@ -189,8 +189,12 @@ class Course:
 
 
 def block_moments(n_actions: int) -> int:
-    """How many moments have their logits at once: what the second-level cache holds, whatever the vocabulary."""
-    return max(_BLOCK_LOGITS // n_actions, 16)
+    """How many moments have their logits at once.
+
+    As many as the second-level cache holds; with many actions more, lest each block read and write weights for too few
+    moments, up to what the last-level cache holds.
+    """
+    return max(_BLOCK_LOGITS // n_actions, min(_MANY_MOMENTS, _MOST_LOGITS // n_actions), 16)
 
 
 def visit_loss(
