@@ -99,17 +99,18 @@ def write_receipts(path: Path, *, scale: int = 1, advance: Callable[[int], None]
     return path.stat().st_size
 
 
-def write_json_receipts(path: Path, *, nested: str) -> int:
+def write_json_receipts(path: Path, *, nested: str, n_lines: int | None = None) -> int:
     """Write the receipts as JSON lines, once, the columns of the product in an object of the name `nested`.
 
     Args:
         path: the file to write; it appears under this name only when it is whole.
         nested: the key of the product's object.
+        n_lines: so many of the first lines; None for all.
 
     Returns:
         Bytes written.
     """
-    lines = read_receipts()
+    lines = read_receipts().slice(0, n_lines)
     text = _as_text(lines)
     at = text.column_names.index(COLUMNS["time"])
     partial = path.with_suffix(".partial")

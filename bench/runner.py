@@ -75,7 +75,7 @@ def run_bench(
         names = [name for name in task.systems if systems is None or name in systems]
         if names:
             bench = _TaskBench(address, task, settings, out.absolute(), timeout_s, progress)
-            results.append(bench.run(names, runs or task.default_runs[quick]))
+            results.append(bench.run(names, runs or task.default_runs[quick], every=systems is not None))
     progress.finish()
     path = out / "results" / f"{started:%Y%m%dT%H%M%SZ}.json"
     shown = asdict(settings) | {"runs": runs}
@@ -100,11 +100,13 @@ class _TaskBench:
         self.scratch = out / "scratch" / f"{task.name}-{os.getpid()}"
         self.cache = out / "cache"
 
-    def run(self, names: Sequence[str], n_runs: int) -> TaskResult:
-        """Run the systems in turn, `n_runs` times over."""
+    def run(self, names: Sequence[str], n_runs: int, *, every: bool) -> TaskResult:
+        """Run the systems in turn, `n_runs` times over; unless `every` one was asked for, those that the task wants."""
         self.progress.start(f"bench {self.task.name}: preparing", None, "")
         self.cache.mkdir(parents=True, exist_ok=True)
         inputs = self.task.prepare(self.cache, self.settings)
+        if inputs.systems is not None and not every:
+            names = [name for name in names if name in inputs.systems]
         installed = [name for name in names if is_installed(self.task.systems[name])]
         self.scratch.mkdir(parents=True, exist_ok=True)
         try:

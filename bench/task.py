@@ -20,6 +20,7 @@ TASKS: dict[str, str] = {
     "scan": "luckyfast.bench.tasks.scan",
     "parse": "luckyfast.bench.tasks.parse",
     "jsonlines": "luckyfast.bench.tasks.jsonlines",
+    "gzip": "luckyfast.bench.tasks.packed",
     "training": "luckyfast.bench.tasks.training",
     "quality": "luckyfast.bench.tasks.quality",
     "search": "luckyfast.bench.tasks.search",
@@ -55,12 +56,14 @@ class Inputs:
         n_bytes: raw bytes that a run reads, from which its throughput is told; 0 where that says nothing.
         warm_up: `values` of a much smaller run that each process does before the one that is timed, and that is done
             once before all others so that compiled kernels are cached on disk; None for no such run.
+        systems: those that take part unless others are asked for; None for all.
     """
 
     values: Mapping[str, Any]
     expected: str | None = None
     n_bytes: int = 0
     warm_up: Mapping[str, Any] | None = None
+    systems: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inputs as a JSON object."""

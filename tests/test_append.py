@@ -132,6 +132,20 @@ def test_the_same_content_is_refused_under_any_name(dataset: Path, tmp_path: Pat
     assert ingest(again, dataset, append=True, max_reject=0.5).counts["rows_read"] == 1001
 
 
+def test_the_same_content_under_another_name_is_new_where_names_are_customers(tmp_path: Path) -> None:
+    raw, more = tmp_path / "raw", tmp_path / "more"
+    for folder, names in ((raw, ("a", "b")), (more, ("c",))):
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.csv").write_text("when;shelf\n2024-01-02;Milch\n2024-01-03;Brot\n")
+    roles = {"customer": "filename", "time": "when", "action": "shelf", "memory": "8GB"}
+    ingest(raw, tmp_path / "data", **roles)
+    ingest(more, tmp_path / "data", append=True, memory="8GB")
+    ingest([raw, more], tmp_path / "at once", **roles)
+    check_equal(tmp_path / "data", tmp_path / "at once")
+    refused(tmp_path / "data", more, InputError, "is part of .* already")
+
+
 def test_what_would_not_equal_ingesting_at_once_is_refused(dataset: Path, tmp_path: Path) -> None:
     (new,) = write_files(tmp_path / "new", draw_rows(2, 100), [])
     refused(dataset, new, SchemaError, "--where cannot go with --append", where="quantity > 0")

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..histories import JSON_PRODUCT
 from ..receipts import write_json_receipts
 from ..task import Inputs, Settings, Task
-from .ingest import IngestTask, expected_checksum
+from .ingest import QUICK_LINES, IngestTask, expected_checksum
 
 __all__ = ["TASK", "JsonLinesTask"]
 
@@ -35,11 +35,13 @@ class JsonLinesTask(IngestTask):
     default_runs = (5, 1)
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
-        """Write the log once, and tell the right checksum from the receipts themselves."""
-        log, sample, expected = (cache / name for name in ("receipts.jsonl", "sample.jsonl", "receipts-jsonl.json"))
+        """Write the log once (in the quick form its first lines), and tell the right checksum from the receipts."""
+        n_lines = QUICK_LINES if settings.quick else None
+        log = cache / ("receipts-quick.jsonl" if settings.quick else "receipts.jsonl")
+        sample, expected = cache / "sample.jsonl", log.with_suffix(".json")
         if not log.exists() or not expected.exists():
-            write_json_receipts(log, nested=JSON_PRODUCT)
-            expected.write_text(json.dumps({"checksum": expected_checksum(1)}), encoding="utf-8")
+            write_json_receipts(log, nested=JSON_PRODUCT, n_lines=n_lines)
+            expected.write_text(json.dumps({"checksum": expected_checksum(1, n_lines)}), encoding="utf-8")
         with log.open("rb") as file:
             if not sample.exists():
                 sample.write_bytes(b"".join(file.readline() for _ in range(_SAMPLE_LINES)))

@@ -154,10 +154,11 @@ class QualityTask:
     default_runs = (1, 1)
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
-        """Ingest the receipts; the small form trains for one epoch, on a quarter of the customers."""
+        """Ingest the receipts; the small form trains the habit networks, one epoch on a quarter of the customers."""
         dataset = prepare_dataset("complete-journey", cache)
-        epochs = 1 if settings.quick else None
-        return Inputs(values={"dataset": str(dataset), "epochs": epochs, "n_threads": settings.n_threads})
+        values = {"dataset": str(dataset), "epochs": 1 if settings.quick else None, "n_threads": settings.n_threads}
+        with_habit = (name for name, settings in MODEL_SYSTEMS.items() if settings.get("habit", True))
+        return Inputs(values, systems=(*with_habit, *BASELINE_SYSTEMS) if settings.quick else None)
 
     def run(self, system: str, values: Mapping[str, Any], out: Path) -> Mapping[str, float]:
         """Fit and measure one system."""

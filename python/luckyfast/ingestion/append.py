@@ -21,7 +21,7 @@ from luckyfast.kernels import parse as parse_kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luckyfast.ingestion.plan import IngestPlan, Source
+    from luckyfast.ingestion.plan import FilePlan, IngestPlan
 
 __all__ = ["Base", "ShardRun", "content_id", "content_ids", "open_base"]
 
@@ -64,15 +64,17 @@ def content_id(path: Path) -> str:
     return digest.hexdigest()
 
 
-def content_ids(sources: Sequence[Source]) -> list[str]:
-    """The `content_id` of each source; that of an entry of a zip archive is also told by its name."""
-    of_path = {path: content_id(path) for path in dict.fromkeys(source.path for source in sources)}
-    return [
-        of_path[source.path]
-        if source.member is None
-        else hashlib.blake2b(f"{of_path[source.path]}/{source.member}".encode(), digest_size=16).hexdigest()
-        for source in sources
-    ]
+def content_ids(files: Sequence[FilePlan]) -> list[str]:
+    """The `content_id` of each file; names take part where they count, of zip entries and as values of rows."""
+    of_path = {path: content_id(path) for path in dict.fromkeys(file.source.path for file in files)}
+    found = []
+    for file in files:
+        content = of_path[file.source.path]
+        if file.source.member is not None or file.constants:
+            told = [content.encode(), (file.source.member or "").encode(), *file.constants]
+            content = hashlib.blake2b(b"/".join(told), digest_size=16).hexdigest()
+        found.append(content)
+    return found
 
 
 class _Batch(NamedTuple):

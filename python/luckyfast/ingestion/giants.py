@@ -276,9 +276,10 @@ class _SortedFile:
     def __init__(self, path: Path, visits: Visits) -> None:
         self.n_visits, self.n_pairs = len(visits.time), len(visits.actions)
         step = max(1, self.n_visits // _N_SAMPLES)
-        self.sample = (visits.time[::step], visits.key[::step])
+        # copies, which do not keep all visits alive
+        self.sample = (visits.time[::step].copy(), visits.key[::step].copy())
         self._path = path
-        self._ends = np.cumsum(visits.n_pairs)[step - 1 :: step]
+        self._ends = np.cumsum(visits.n_pairs)[step - 1 :: step].copy()
         self._step = step
         with path.open("wb") as file:
             file.writelines(column.tobytes() for column in visits)
