@@ -32,7 +32,7 @@ from ..task import Inputs, Settings, Task
 __all__ = ["SHAPES", "TASK", "Shape", "TrainingTask", "main"]
 
 RATE, DECAY = 3e-3, 0.01
-N_STEPS, N_QUICK_STEPS, TOLERANCE = 50, 20, 1e-4
+N_STEPS, N_QUICK_STEPS, TOLERANCE = 50, 10, 1e-4
 _N_BATCHES = 4
 _TURN = 5  # steps of a system before it is another's turn
 _REST_S = 0.01  # threads of the system before end their spinning
