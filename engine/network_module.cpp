@@ -152,13 +152,13 @@ void add_network(nb::module_& m) {
 
     m.def(
         "sum_bags",
-        [](Ids start, Ids actions, Matrix table, Array<float, 2> out, int level) {
+        [](Ids start, Ids actions, Matrix table, Array<float, 2> out, size_t n_threads, int level) {
             const size_t n = start.size() - 1, width = table.shape(1);
             require_shape(out, n, width);
             nb::gil_scoped_release release;
-            sum_bags({n, width, start.data(), actions.data()}, table.data(), out.data(), network_kernels(level));
+            sum_bags({n, width, start.data(), actions.data()}, table.data(), out.data(), n_threads, network_kernels(level));
         },
-        "start"_a, "actions"_a, "table"_a, "out"_a, "level"_a = -1, "out[b] = sum of the table's rows of bag b / sqrt(size of b).");
+        "start"_a, "actions"_a, "table"_a, "out"_a, "n_threads"_a = 1, "level"_a = -1, "out[b] = sum of the table's rows of bag b / sqrt(size of b).");
     m.def(
         "spread_bags",
         [](Ids start, Ids actions, Matrix grad, Array<float, 2> grad_table, int level) {

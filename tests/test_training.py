@@ -238,7 +238,8 @@ def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     with opened(habit_log(n_customers=10)) as dataset:
         split = split_by_time(dataset)
         whole = train(dataset, split, config)
-        monkeypatch.setattr(course_module, "_BLOCK_LOGITS", 1)
+        for limit in ("_BLOCK_LOGITS", "_MOST_LOGITS"):
+            monkeypatch.setattr(course_module, limit, 1)
         blocks = train(dataset, split, config)
     for name, array in whole.state.items():
         np.testing.assert_allclose(blocks.state[name], array, atol=2e-4)

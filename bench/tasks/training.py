@@ -3,19 +3,23 @@
 A step is forward, backward, gradients clipped to norm 1, and AdamW, on a batch of sequences where every position has
 the next action as its label. All systems begin with the same weights and see the same batches; the losses of 50 steps
 must agree. `torch` is what one writes with `torch.nn.LSTM` and `cross_entropy` (and the fused AdamW); `keras` is
-Keras 3 with the backend that `KERAS_BACKEND` names. ``python -m luckyfast.bench.tasks.training`` measures luckyfast
-and torch step by step in turn in one process, which other work on the machine disturbs least, and shows the share of
-the speed of a large matrix product (2048 x 2048, float32, by torch) that the arithmetic of the network reaches.
+Keras 3 with the backend that `KERAS_BACKEND` names. ``python -m luckyfast.bench.tasks.training`` measures the systems
+in turn, five steps at a time, each in a process of its own, which other work on the machine disturbs least, and shows
+the share of the speed of a large matrix product (2048 x 2048, float32, by torch) that the network's arithmetic reaches.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,8 +32,10 @@ from ..task import Inputs, Settings, Task
 __all__ = ["SHAPES", "TASK", "Shape", "TrainingTask", "main"]
 
 RATE, DECAY = 3e-3, 0.01
-N_STEPS, TOLERANCE = 50, 1e-4
+N_STEPS, N_QUICK_STEPS, TOLERANCE = 50, 10, 1e-4
 _N_BATCHES = 4
+_TURN = 5  # steps of a system before it is another's turn
+_REST_S = 0.01  # threads of the system before end their spinning
 
 
 @dataclass(frozen=True)
@@ -78,21 +84,23 @@ class TrainingTask:
     title = "training: steps of an LSTM with a softmax over all actions"
     systems: Mapping[str, tuple[str, ...]] = {"luckyfast": ("torch",), "torch": ("torch",), "keras": ("keras",)}
     default_runs = (3, 1)
+    # As where it trains: PyTorch's threads that wait by spinning would take the cores that the engine's threads need.
+    environments: Mapping[str, Mapping[str, str]] = {"luckyfast": {"OMP_WAIT_POLICY": "PASSIVE"}}
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
         """Compute the losses that every system must have, with plain PyTorch."""
-        shape = _SMALL if settings.quick else SHAPES[0]
-        expected = cache / f"losses-{'-'.join(map(str, vars(shape).values()))}.json"
+        shape, n_steps = SHAPES[0], N_QUICK_STEPS if settings.quick else N_STEPS
+        expected = cache / f"losses-{'-'.join(map(str, vars(shape).values()))}-{n_steps}.json"
         if not expected.exists():
-            losses = _run("torch", shape, N_STEPS, 1)[0]
+            losses = _run("torch", shape, n_steps, settings.n_threads)[0]
             expected.write_text(json.dumps(losses), encoding="utf-8")
-        values = {**vars(shape), "losses": str(expected), "n_threads": settings.n_threads}
+        values = {**vars(shape), "n_steps": n_steps, "losses": str(expected), "n_threads": settings.n_threads}
         return Inputs(values=values, warm_up={**values, **vars(_SMALL)})
 
     def run(self, system: str, values: Mapping[str, Any], out: Path) -> Mapping[str, float]:
         """Take the steps."""
         shape = Shape(*(values[name] for name in vars(_SMALL)))
-        losses, seconds = _run(system, shape, N_STEPS, values["n_threads"])
+        losses, seconds = _run(system, shape, values["n_steps"], values["n_threads"])
         (out / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
         return {"ms_per_step": 1e3 * median(seconds)}
 
@@ -207,15 +215,18 @@ def _luckyfast_step(shape: Shape, weights: Weights, n_threads: int) -> Step:
         projected = ops.sum_bags(one_each, np.ascontiguousarray(batch[:-1]).reshape(-1), table)
         outputs, _, _ = ops.lstm_sequence(projected.view(T, B, 4 * H), state, state, network["weight_hh"])
         memory, labels = outputs.reshape(T * B, H), np.ascontiguousarray(batch[1:]).reshape(-1)
-        leaf, total, block = memory.detach().requires_grad_(), 0.0, block_moments(V)
+        grad, total, block = torch.empty_like(memory), 0.0, block_moments(V)
         for start in range(0, T * B, block):
             part = slice(start, min(start + block, T * B))
-            logits = ops.linear(leaf[part], network["output"], network["output_bias"])
+            leaf = memory.detach()[part].requires_grad_()
+            logits = ops.linear(leaf, network["output"], network["output_bias"])
             n = part.stop - start
             loss = ops.set_loss(logits, one_each[: n + 1], labels[part], ones[part], T * B)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        memory.backward(leaf.grad)  # type: ignore[no-untyped-call]
+            if leaf.grad is not None:
+                grad[part] = leaf.grad
+        memory.backward(grad)  # type: ignore[no-untyped-call]
         optimiser.step(RATE)
         return total
 
@@ -282,22 +293,57 @@ def compare(shape: Shape, systems: Sequence[str], n_steps: int, n_threads: int) 
 
     Returns:
         ``ms``, median milliseconds of a step by system; ``gap``, the largest difference of two losses; ``share`` of the
-        speed of a large product that luckyfast reaches in its fastest step.
+        speed of a large product that luckyfast reaches in its median step.
     """
+    with _processes(shape, systems, n_threads) as pipes:
+        seconds: dict[str, list[float]] = {system: [] for system in systems}
+        gap = 0.0
+        for start in range(0, n_steps, _TURN):
+            losses = []
+            for system, pipe in pipes.items():
+                time.sleep(_REST_S)
+                pipe.send((start, min(start + _TURN, n_steps)))
+                found, step_s = pipe.recv()
+                losses.append(found)
+                seconds[system] += step_s
+            gap = max(gap, float(np.ptp(losses, axis=0).max()))
+        pipes[systems[0]].send(None)
+        peak = pipes[systems[0]].recv()
+    ms = {name: 1e3 * median(times[1:]) for name, times in seconds.items()}
+    return {"ms": ms, "gap": gap, "share": shape.work / (1e-3 * ms[systems[0]]) / peak}
+
+
+@contextmanager
+def _processes(shape: Shape, systems: Sequence[str], n_threads: int) -> Iterator[dict[str, Connection]]:
+    """A process for each system, which takes the steps whose numbers it is sent."""
+    spawn, before, pipes, processes = multiprocessing.get_context("spawn"), dict(os.environ), {}, []
+    try:
+        for system in systems:
+            os.environ.update(TrainingTask.environments.get(system, {}))
+            pipes[system], theirs = spawn.Pipe()
+            processes.append(spawn.Process(target=_serve, args=(theirs, system, shape, n_threads), daemon=True))
+            processes[-1].start()
+            theirs.close()
+            os.environ.clear()
+            os.environ.update(before)
+        yield pipes
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _serve(pipe: Connection, system: str, shape: Shape, n_threads: int) -> None:
     clock = time.process_time if n_threads == 1 else time.perf_counter
-    steps = {system: _SYSTEMS[system](shape, _weights(shape), n_threads) for system in systems}
-    seconds: dict[str, list[float]] = {system: [] for system in systems}
-    batches, gap = _batches(shape), 0.0
-    for number in range(n_steps):
-        losses = []
-        for system, step in steps.items():
+    step, batches = _SYSTEMS[system](shape, _weights(shape), n_threads), _batches(shape)
+    while (turn := pipe.recv()) is not None:
+        losses, seconds = [], []
+        for number in range(*turn):
             start = clock()
             losses.append(step(batches[number % _N_BATCHES]))
-            seconds[system].append(clock() - start)
-        gap = max(gap, max(losses) - min(losses))
-    fastest = min(seconds[systems[0]][1:])
-    share = shape.work / fastest / _peak(clock)
-    return {"ms": {name: 1e3 * median(times[1:]) for name, times in seconds.items()}, "gap": gap, "share": share}
+            seconds.append(clock() - start)
+        pipe.send((losses, seconds))
+    pipe.send(_peak(clock))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

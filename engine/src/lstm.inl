@@ -35,46 +35,59 @@ void pack_backward(const float* weight, size_t H, float* packed) noexcept {
             }
 }
 
+// PERF: lines that are asked for before a tile's product are there after it.
+LUCKYFAST_INLINE void prefetch(const float* from, size_t n) noexcept {
+    for (size_t i = 0; i < n; i += 16) __builtin_prefetch(from + i);
+}
+
 void lstm_forward(const LstmForward& call, size_t row_start, size_t row_stop) noexcept {
     const auto [T, B, H] = call.shape;
     for (size_t t = 0; t < T; ++t) {
         const float *before = call.outputs + t * B * H, *cells = call.cells + t * B * H;
         float *after = call.outputs + (t + 1) * B * H, *next_cells = call.cells + (t + 1) * B * H;
         float* gates = call.gates + t * B * 4 * H;
-        for (size_t unit = 0; unit < H; unit += L) {
+        const auto units = [&](size_t unit, size_t first_row, size_t last_row) {
             const float* panel = call.packed + unit / L * H * wide;
             const size_t n = H - unit < L ? H - unit : L;
-            for_tiles(row_start, row_stop, [&]<size_t R>(size_t row) {
+            for_tiles(first_row, last_row, [&]<size_t R>(size_t row) {
+                for (size_t r = 0; r < R; ++r) {
+                    for (size_t gate = 0; gate < 4; ++gate) prefetch(gates + (row + r) * 4 * H + gate * H + unit, n);
+                    prefetch(cells + (row + r) * H + unit, n);
+                }
                 Lanes acc[R][4];
                 for (size_t r = 0; r < R; ++r)
-                    for (size_t gate = 0; gate < 4; ++gate)
-                        acc[r][gate] = load(gates + (row + r) * 4 * H + gate * H + unit, n);
+                    for (size_t gate = 0; gate < 4; ++gate) acc[r][gate] = Lanes{};
                 multiply<R, 4>(before + row * H, H, panel, H, acc);
                 for (size_t r = 0; r < R; ++r) {
                     const size_t at = (row + r) * H + unit;
+                    float* own = gates + (row + r) * 4 * H + unit;
+                    for (size_t gate = 0; gate < 4; ++gate) acc[r][gate] += load(own + gate * H, n);
                     const Lanes i = sigmoid(acc[r][0]), f = sigmoid(acc[r][1]), o = sigmoid(acc[r][2]), g = tanh(acc[r][3]);
                     const Lanes c = f * load(cells + at, n) + i * g;
                     store(next_cells + at, c, n);
                     store(after + at, o * tanh(c), n);
-                    float* out = gates + (row + r) * 4 * H + unit;
-                    store(out, i, n);
-                    store(out + H, f, n);
-                    store(out + 2 * H, o, n);
-                    store(out + 3 * H, g, n);
+                    store(own, i, n);
+                    store(own + H, f, n);
+                    store(own + 2 * H, o, n);
+                    store(own + 3 * H, g, n);
                 }
             });
-        }
+        };
+        for_blocks(row_start, row_stop, [&](size_t first_row, size_t last_row) {
+            for (size_t unit = 0; unit < H; unit += L) units(unit, first_row, last_row);
+        });
     }
 }
 
-// grad_h of step t, in tiles, goes to use(row, r, unit, n, grad_h).
-template <typename Use>
+// grad_h of step t, in tiles, goes to use(row, unit, n, grad_h); fetch(row, unit, n) is called before its product.
+template <typename Fetch, typename Use>
 LUCKYFAST_INLINE void pull_back(const LstmBackward& call, const float* next_grad_gates, size_t row_start, size_t row_stop,
-                                Use use) noexcept {
+                                Fetch fetch, Use use) noexcept {
     const size_t H = call.shape.H;
-    for (size_t unit = 0; unit < H; unit += wide) {
+    const auto units = [&](size_t unit, size_t first_row, size_t last_row) {
         const float* panel = call.packed + unit / wide * 4 * H * wide;
-        for_tiles(row_start, row_stop, [&]<size_t R>(size_t row) {
+        for_tiles(first_row, last_row, [&]<size_t R>(size_t row) {
+            for (size_t r = 0; r < R; ++r) fetch(row + r, unit, H - unit < wide ? H - unit : wide);
             Lanes acc[R][tile_vectors] = {};
             multiply<R, tile_vectors>(next_grad_gates + row * 4 * H, 4 * H, panel, 4 * H, acc);
             for (size_t r = 0; r < R; ++r)
@@ -84,7 +97,10 @@ LUCKYFAST_INLINE void pull_back(const LstmBackward& call, const float* next_grad
                     if (at < H) use(row + r, at, H - at < L ? H - at : L, acc[r][v]);
                 }
         });
-    }
+    };
+    for_blocks(row_start, row_stop, [&](size_t first_row, size_t last_row) {
+        for (size_t unit = 0; unit < H; unit += wide) units(unit, first_row, last_row);
+    });
 }
 
 void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) noexcept {
@@ -93,6 +109,12 @@ void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) 
         const float *cells = call.cells + t * B * H, *next_cells = call.cells + (t + 1) * B * H;
         const float* grad_outputs = call.grad_outputs + t * B * H;
         float* gates = call.gates + t * B * 4 * H;
+        const auto fetch = [&](size_t row, size_t unit, size_t n) {
+            for (size_t gate = 0; gate < 4; ++gate) prefetch(gates + row * 4 * H + gate * H + unit, n);
+            prefetch(grad_outputs + row * H + unit, n);
+            prefetch(cells + row * H + unit, n);
+            prefetch(next_cells + row * H + unit, n);
+        };
         const auto through_gates = [&](size_t row, size_t unit, size_t n, Lanes grad_h) {
             const size_t at = row * H + unit, first = row * 4 * H + unit;
             grad_h += load(grad_outputs + at, n);
@@ -106,7 +128,7 @@ void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) 
             store(gates + first + 3 * H, grad_c * i * (1.0f - g * g), n);
         };
         if (t + 1 < T) {
-            pull_back(call, call.gates + (t + 1) * B * 4 * H, row_start, row_stop, through_gates);
+            pull_back(call, call.gates + (t + 1) * B * 4 * H, row_start, row_stop, fetch, through_gates);
         } else {
             for (size_t row = row_start; row < row_stop; ++row)
                 for (size_t unit = 0; unit < H; unit += L) {
@@ -115,7 +137,7 @@ void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) 
                 }
         }
     }
-    pull_back(call, call.gates, row_start, row_stop,
+    pull_back(call, call.gates, row_start, row_stop, [](size_t, size_t, size_t) {},
               [&](size_t row, size_t unit, size_t n, Lanes grad_h) { store(call.grad_h + row * H + unit, grad_h, n); });
 }
 

@@ -7,16 +7,26 @@
 #include <thread>
 #include <vector>
 
+#include "pool.hpp"
+
 namespace luckyfast {
 namespace {
 
-// Calls work(thread, start, stop) for equal parts of n rows, each in a thread of its own.
+// No thread takes part for fewer operations than take several times as long as waking it.
+constexpr double operations_per_thread = 2e6;
+
+// Calls work(thread, start, stop) for equal parts of n rows, of so many operations each, in a thread each.
 template <typename Work>
-void split_rows(size_t n, size_t n_threads, Work work) {
+void split_rows(size_t n, double row_operations, size_t n_threads, Work work) {
+    const double n_worth = static_cast<double>(n) * row_operations / operations_per_thread;
+    if (n_worth < static_cast<double>(n_threads)) n_threads = static_cast<size_t>(n_worth);
     n_threads = std::max<size_t>(std::min(n_threads, n), 1);
+    auto part = [&](size_t i) { work(i, n * i / n_threads, n * (i + 1) / n_threads); };
+    if (n_threads == 1) return part(0);
+    if (Pool::run(n_threads, part)) return;
     std::vector<std::thread> threads;
-    for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(work, i, n * i / n_threads, n * (i + 1) / n_threads);
-    work(size_t{0}, size_t{0}, n / n_threads);
+    for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(part, i);
+    part(0);
     for (std::thread& thread : threads) thread.join();
 }
 
@@ -30,7 +40,7 @@ void split_pairs(size_t n_rows, const int64_t* row_start, const int64_t* pair_st
         return i == n_threads ? n_rows : row;
     };
     n_threads = std::max<size_t>(n_threads, 1);
-    split_rows(n_threads, n_threads, [&](size_t i, size_t, size_t) { work(i, row_at(i), row_at(i + 1)); });
+    split_rows(n_threads, operations_per_thread, n_threads, [&](size_t i, size_t, size_t) { work(i, row_at(i), row_at(i + 1)); });
 }
 
 // The hidden layer of the habits' network, transposed and filled up to whole blocks of units that do nothing.
@@ -70,39 +80,46 @@ const NetworkKernels& network_kernels(int level) noexcept {
 }
 
 void product(const Product& call, size_t n_threads, const NetworkKernels& kernels) {
-    split_rows(call.M, n_threads, [&](size_t, size_t start, size_t stop) {
+    split_rows(call.M, 2.0 * static_cast<double>(call.N * call.K), n_threads, [&](size_t, size_t start, size_t stop) {
         const std::unique_ptr<float[]> scratch(new float[kernels.product_scratch(call)]);
         kernels.product(call, start, stop, scratch.get());
     });
+}
+
+// Of one sequence.
+double step_operations(const LstmShape& shape) noexcept {
+    return 8.0 * static_cast<double>(shape.T * shape.H) * static_cast<double>(shape.H + 32);
 }
 
 void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
     std::vector<float> packed(kernels.packed_size(call.shape.H));
     kernels.pack_forward(weight, call.shape.H, packed.data());
     call.packed = packed.data();
-    split_rows(call.shape.B, n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_forward(call, start, stop); });
+    split_rows(call.shape.B, step_operations(call.shape), n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_forward(call, start, stop); });
 }
 
 void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
     std::vector<float> packed(kernels.packed_size(call.shape.H));
     kernels.pack_backward(weight, call.shape.H, packed.data());
     call.packed = packed.data();
-    split_rows(call.shape.B, n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_backward(call, start, stop); });
+    split_rows(call.shape.B, step_operations(call.shape), n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_backward(call, start, stop); });
 }
 
 double set_loss(const SetLoss& call, size_t n_threads, const NetworkKernels& kernels) {
     std::vector<double> losses(std::max<size_t>(n_threads, 1));
-    split_rows(call.n, n_threads, [&](size_t i, size_t start, size_t stop) { losses[i] = kernels.set_loss(call, start, stop); });
+    split_rows(call.n, 50.0 * static_cast<double>(call.V), n_threads, [&](size_t i, size_t start, size_t stop) { losses[i] = kernels.set_loss(call, start, stop); });
     return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
-void sum_bags(const Bags& bags, const float* table, float* out, const NetworkKernels& kernels) noexcept {
-    std::memset(out, 0, bags.n * bags.width * sizeof(float));
-    for (size_t bag = 0; bag < bags.n; ++bag) {
-        const float factor = 1 / std::sqrt(static_cast<float>(bags.start[bag + 1] - bags.start[bag]));
-        for (int64_t i = bags.start[bag]; i < bags.start[bag + 1]; ++i)
-            kernels.add_rows(out + bag * bags.width, table + static_cast<size_t>(bags.actions[i]) * bags.width, factor, bags.width);
-    }
+void sum_bags(const Bags& bags, const float* table, float* out, size_t n_threads, const NetworkKernels& kernels) {
+    split_rows(bags.n, 10.0 * static_cast<double>(bags.width), n_threads, [&](size_t, size_t first, size_t last) {
+        std::memset(out + first * bags.width, 0, (last - first) * bags.width * sizeof(float));
+        for (size_t bag = first; bag < last; ++bag) {
+            const float factor = 1 / std::sqrt(static_cast<float>(bags.start[bag + 1] - bags.start[bag]));
+            for (int64_t i = bags.start[bag]; i < bags.start[bag + 1]; ++i)
+                kernels.add_rows(out + bag * bags.width, table + static_cast<size_t>(bags.actions[i]) * bags.width, factor, bags.width);
+        }
+    });
 }
 
 void spread_bags(const Bags& bags, const float* grad, float* grad_table, const NetworkKernels& kernels) noexcept {

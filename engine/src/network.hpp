@@ -144,13 +144,14 @@ void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, con
 // Returns the mean. Rows are split among threads.
 double set_loss(const SetLoss& call, size_t n_threads, const NetworkKernels& kernels);
 
-// out[b] = sum of the table's rows of bag b / sqrt(size of b), and the gradient of the table from that of out.
+// out[b] = sum of the table's rows of bag b / sqrt(size of b), and the gradient of the table from that of out. Bags are
+// split among threads in the first.
 struct Bags {
     size_t n, width;
     const int64_t* start;  // [n + 1]
     const int64_t* actions;
 };
-void sum_bags(const Bags& bags, const float* table, float* out, const NetworkKernels& kernels) noexcept;
+void sum_bags(const Bags& bags, const float* table, float* out, size_t n_threads, const NetworkKernels& kernels);
 void spread_bags(const Bags& bags, const float* grad, float* grad_table, const NetworkKernels& kernels) noexcept;
 
 // Fills history.pair_start.

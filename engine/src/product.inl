@@ -11,7 +11,7 @@ constexpr size_t panel_width = tile_vectors * L;
 
 size_t product_scratch(const Product& call) noexcept {
     const size_t depth = call.K < product_depth ? call.K : product_depth;
-    return (call.N + panel_width - 1) / panel_width * panel_width * depth;
+    return ((call.N + panel_width - 1) / panel_width * panel_width + (call.a_transposed ? block_rows : 0)) * depth;
 }
 
 // Panels of b, [column / panel width][k][column of the panel]; the last one is as many vectors wide as it must be.
@@ -33,17 +33,27 @@ void pack_panels(const Product& call, size_t k_start, size_t depth, float* packe
     }
 }
 
+// PERF: rows that lie in columns of a are gathered once for all panels; a column at a time would visit a line per term.
+void pack_rows(const Product& call, size_t row_start, size_t row_stop, size_t k_start, size_t depth, float* packed) noexcept {
+    for_tiles(row_start, row_stop, [&]<size_t R>(size_t row) {
+        const float* from = call.a + k_start * call.M + row;
+        for (size_t k = 0; k < depth; ++k) std::memcpy(packed + k * R, from + k * call.M, sizeof(float[R]));
+        packed += depth * R;
+    });
+}
+
+// a [row][k] of the first row with stride K; or, transposed, as pack_rows leaves it.
 template <size_t V, bool transposed>
-void multiply_panel(const Product& call, size_t row_start, size_t row_stop, size_t k_start, size_t depth, size_t column,
-                    const float* panel) noexcept {
+void multiply_panel(const Product& call, size_t row_start, size_t row_stop, const float* a, size_t k_start, size_t depth,
+                    size_t column, const float* panel) noexcept {
     const bool adds = call.adds || k_start > 0;
     for_tiles(row_start, row_stop, [&]<size_t R>(size_t row) {
         Lanes acc[R][V];
-        const float* a = transposed ? call.a + k_start * call.M + row : call.a + row * call.K + k_start;
         float* c = call.c + row * call.N + column;
         for (size_t r = 0; r < R; ++r)
             for (size_t v = 0; v < V; ++v) acc[r][v] = Lanes{};
-        multiply<R, V, transposed>(a, transposed ? call.M : call.K, panel, depth, acc);
+        multiply<R, V, transposed>(a, transposed ? R : call.K, panel, depth, acc);
+        a += R * (transposed ? depth : call.K);
         for (size_t r = 0; r < R; ++r)
 #pragma GCC unroll 4
             for (size_t v = 0; v < V; ++v) {
@@ -60,17 +70,21 @@ template <bool transposed>
 void multiply_all(const Product& call, size_t row_start, size_t row_stop, float* scratch) noexcept {
     for (size_t k_start = 0; k_start < call.K; k_start += product_depth) {
         const size_t depth = call.K - k_start < product_depth ? call.K - k_start : product_depth;
-        pack_panels(call, k_start, depth, scratch);
-        for (size_t column = 0; column < call.N; column += panel_width) {
-            const float* panel = scratch + column * depth;
-            const size_t n_vectors = (call.N - column + L - 1) / L;
-            switch (n_vectors) {
-                case 1: multiply_panel<1, transposed>(call, row_start, row_stop, k_start, depth, column, panel); break;
-                case 2: multiply_panel<2, transposed>(call, row_start, row_stop, k_start, depth, column, panel); break;
-                case 3: multiply_panel<3, transposed>(call, row_start, row_stop, k_start, depth, column, panel); break;
-                default: multiply_panel<4, transposed>(call, row_start, row_stop, k_start, depth, column, panel); break;
+        float *panels = transposed ? scratch + block_rows * depth : scratch, *rows = scratch;
+        pack_panels(call, k_start, depth, panels);
+        for_blocks(row_start, row_stop, [&](size_t start, size_t stop) {
+            const float* a = transposed ? rows : call.a + start * call.K + k_start;
+            if (transposed) pack_rows(call, start, stop, k_start, depth, rows);
+            for (size_t column = 0; column < call.N; column += panel_width) {
+                const float* panel = panels + column * depth;
+                switch ((call.N - column + L - 1) / L) {
+                    case 1: multiply_panel<1, transposed>(call, start, stop, a, k_start, depth, column, panel); break;
+                    case 2: multiply_panel<2, transposed>(call, start, stop, a, k_start, depth, column, panel); break;
+                    case 3: multiply_panel<3, transposed>(call, start, stop, a, k_start, depth, column, panel); break;
+                    default: multiply_panel<4, transposed>(call, start, stop, a, k_start, depth, column, panel); break;
+                }
             }
-        }
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "network.hpp"
@@ -314,10 +315,50 @@ void test_bags(size_t width, int level) {
                 expected[bag * width + k] += factor * table[action * width + k];
                 expected_table[action * width + k] += factor * grad[bag * width + k];
             }
-    sum_bags({3, width, start.data(), actions.data()}, table.data(), out.data(), network_kernels(level));
+    sum_bags({3, width, start.data(), actions.data()}, table.data(), out.data(), 1, network_kernels(level));
     spread_bags({3, width, start.data(), actions.data()}, grad.data(), grad_table.data(), network_kernels(level));
     check_close(out, expected, 1e-6, "bags");
     check_close(grad_table, expected_table, 1e-6, "gradient of bags");
+}
+
+// Enough work for several threads to be begun: they must do what one does, bit by bit.
+void test_threads(int level) {
+    const NetworkKernels& kernels = network_kernels(level);
+    const size_t M = 160, N = 200, K = 420;
+    const LstmShape shape{20, 50, 48};
+    const auto [T, B, H] = shape;
+    const Floats a = random_floats(M * K), b = random_floats(K * N), weight = random_floats(H * 4 * H), projected = random_floats(T * B * 4 * H),
+                 grad_outputs = random_floats(T * B * H), logits = random_floats(M * 2000), table = random_floats(50 * N), ones(M, 1.0f);
+    Ids start, labels;
+    for (size_t i = 0; i <= 8000; ++i) {
+        start.push_back(static_cast<int64_t>(i));
+        labels.push_back(static_cast<int64_t>(generator() % 50));
+    }
+    std::vector<Floats> found;
+    for (const size_t n_threads : {1u, 3u}) {
+        Floats c(M * N), transposed(M * N), gates = projected, cells((T + 1) * B * H), outputs((T + 1) * B * H), grad_h(B * H, 1.0f);
+        Floats grad_c(B * H, 1.0f), grad(M * 2000), bags(8000 * N);
+        product({M, N, K, a.data(), b.data(), nullptr, c.data(), false, false, false}, n_threads, kernels);
+        product({M, N, K, a.data(), b.data(), nullptr, transposed.data(), true, true, false}, n_threads, kernels);
+        lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data()}, weight.data(), n_threads, kernels);
+        lstm_backward({shape, nullptr, gates.data(), cells.data(), grad_outputs.data(), grad_h.data(), grad_c.data()}, weight.data(),
+                      n_threads, kernels);
+        set_loss({M, 2000, logits.data(), start.data(), labels.data(), ones.data(), 0.01f, grad.data()}, n_threads, kernels);
+        sum_bags({8000, N, start.data(), labels.data()}, table.data(), bags.data(), n_threads, kernels);
+        for (const Floats& values : {c, transposed, gates, cells, outputs, grad_h, grad_c, grad, bags}) found.push_back(values);
+    }
+    for (size_t i = 0; i < 9; ++i) assert(found[i] == found[i + 9]);
+
+    // Callers at the same time: all but one do without the pool.
+    std::vector<Floats> products(4, Floats(M * N));
+    std::vector<std::thread> callers;
+    for (Floats& c : products)
+        callers.emplace_back([&] {
+            for (int i = 0; i < 20; ++i)
+                product({M, N, K, a.data(), b.data(), nullptr, c.data(), false, false, false}, 3, kernels);
+        });
+    for (std::thread& caller : callers) caller.join();
+    for (const Floats& c : products) assert(c == found[0]);
 }
 
 }  // namespace
@@ -340,6 +381,7 @@ int main() {
             test_scores(16, level, n_threads);
             test_scores(21, level, n_threads);
         }
+        test_threads(level);
         for (const size_t n : {1u, 16u, 5001u}) test_step(n, level);
         for (const size_t width : {1u, 16u, 37u}) test_bags(width, level);
         std::printf("%s\n", network_kernels(level).name);

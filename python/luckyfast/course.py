@@ -27,7 +27,7 @@ __all__ = ["Course", "block_moments", "visit_loss"]
 WARM_UP = 0.05
 SHARED_RATE = 3.0
 """Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
-_BLOCK_LOGITS = 1 << 20
+_BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 18, 1 << 20, 512
 _ARRAYS = ("weights", "means", "squares", "averages")
 
 
@@ -181,26 +181,32 @@ class Course:
         # Logits of all moments at once would be O(vocabulary) in memory: blocks of them go forward and back alone.
         n, block = len(segment.visits), block_moments(self.constants.n_actions)
         total = float(weights @ np.diff(segment.label_start))
-        leaf, loss = memory.detach().requires_grad_(), 0.0
+        detached, grad, loss = memory.detach(), torch.zeros_like(memory), 0.0
         for start in range(0, n, block):
             part = segment.part(start, start + block)
-            logits = self.network.predict(leaf[start : start + block], part)
+            leaf = detached[start : start + block].requires_grad_()
+            logits = self.network.predict(leaf, part)
             part_weights = weights[start : start + block]
             part_loss = self.network.ops.set_loss(
                 logits, part.label_start, part.label_actions, part_weights, total, self.smoothing
             )
             part_loss.backward()  # type: ignore[no-untyped-call]
             loss += float(part_loss.detach())
-        if leaf.grad is not None:
-            memory.backward(leaf.grad)  # type: ignore[no-untyped-call]
+            if leaf.grad is not None:
+                grad[start : start + block] = leaf.grad
+        memory.backward(grad)  # type: ignore[no-untyped-call]
         if not (math.isfinite(loss) and self.optimiser.step(rate)):
             raise FloatingPointError(f"the loss is no longer a number after {self.optimiser.n_steps} steps")
         return loss
 
 
 def block_moments(n_actions: int) -> int:
-    """How many moments have their logits at once: what the last-level cache holds, whatever the vocabulary."""
-    return max(_BLOCK_LOGITS // n_actions, 16)
+    """How many moments have their logits at once.
+
+    As many as the second-level cache holds; with many actions more, lest each block read and write weights for too few
+    moments, up to what the last-level cache holds.
+    """
+    return max(_BLOCK_LOGITS // n_actions, min(_MANY_MOMENTS, _MOST_LOGITS // n_actions), 16)
 
 
 def visit_loss(

@@ -81,7 +81,7 @@ class _SumBags(torch.autograd.Function):
     def forward(ctx: Any, start: NDArray[np.int64], actions: NDArray[np.int64], table: Tensor) -> Tensor:
         ctx.start, ctx.actions, ctx.shape = start, actions, table.shape
         out = table.new_empty(len(start) - 1, table.shape[1])
-        _engine.sum_bags(start, actions, _view(table), _memory(out))
+        _engine.sum_bags(start, actions, _view(table), _memory(out), torch.get_num_threads())
         return out
 
     @staticmethod
@@ -182,7 +182,11 @@ class _SetLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.grad * grads[0], None, None, None, None, None
+        if getattr(ctx, "spent", False):
+            raise RuntimeError("the gradient of this loss was handed on by an earlier backward pass")
+        ctx.spent = True
+        grad = ctx.grad if grads[0] == 1 else ctx.grad.mul_(grads[0])
+        return grad, None, None, None, None, None
 
 
 def _multiply(

@@ -1,0 +1,72 @@
+// Threads that stay for the next piece of work: a step of training has dozens of pieces, each as short as the start of
+// a thread.
+#pragma once
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+
+namespace luckyfast {
+
+class Pool {
+public:
+    // Calls work(i) for each i below n, work(0) in the calling thread. False, with nothing done, if the pool is at work
+    // for another caller, or its threads were left behind in the process from which this one was forked.
+    template <typename Work>
+    static bool run(size_t n, Work& work) {
+        static Pool& pool = *new Pool;  // its threads may outlast every destructor
+        const std::unique_lock<std::mutex> lock(pool.mutex_, std::try_to_lock);
+        if (!lock || pool.process_ != getpid()) return false;
+        while (pool.n_workers_ + 1 < n) pool.add_worker();
+        pool.call_ = [](void* context, size_t i) { (*static_cast<Work*>(context))(i); };
+        pool.context_ = &work;
+        pool.n_ = n;
+        pool.n_left_.store(pool.n_workers_, std::memory_order_relaxed);
+        pool.round_.fetch_add(1, std::memory_order_release);
+        pool.round_.notify_all();
+        work(size_t{0});
+        for (uint32_t left; (left = pool.n_left_.load(std::memory_order_acquire)) != 0;) await(pool.n_left_, left);
+        return true;
+    }
+
+private:
+    // PERF: pieces follow each other after some tens of microseconds, which is what waking a thread takes; who waits
+    // longer than that gives up the core.
+    static constexpr int n_spins = 2000;
+
+    static void await(const std::atomic<uint32_t>& value, uint32_t old) noexcept {
+        for (int i = 0; i < n_spins; ++i) {
+            if (value.load(std::memory_order_acquire) != old) return;
+#ifdef LUCKYFAST_X86
+            __builtin_ia32_pause();
+#endif
+        }
+        value.wait(old, std::memory_order_acquire);
+    }
+
+    void add_worker() {
+        const size_t i = n_workers_ + 1;
+        std::thread([this, i, seen = round_.load()]() mutable {
+            for (;; ++seen) {
+                while (round_.load(std::memory_order_acquire) == seen) await(round_, seen);
+                if (i < n_) call_(context_, i);
+                if (n_left_.fetch_sub(1, std::memory_order_acq_rel) == 1) n_left_.notify_one();
+            }
+        }).detach();
+        ++n_workers_;
+    }
+
+    std::mutex mutex_;
+    const pid_t process_ = getpid();
+    size_t n_workers_ = 0, n_ = 0;
+    void (*call_)(void*, size_t) = nullptr;
+    void* context_ = nullptr;
+    alignas(64) std::atomic<uint32_t> round_{0};
+    alignas(64) std::atomic<uint32_t> n_left_{0};
+};
+
+}  // namespace luckyfast
