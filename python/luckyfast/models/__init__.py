@@ -35,6 +35,7 @@ class ModelConfig:
         weight_decay: of AdamW.
         size_power: a visit of n distinct actions weighs ``n ** -size_power`` per action in the loss.
         recency: how often the weight of a visit in the loss halves over the training time; 0 weighs all alike.
+        periods: stretches of the training time whose fashions are told apart; 1 for none.
         batch_visits: visits per training step, about.
         segment_visits: visits of a customer per step of truncated back-propagation.
         epochs: passes over the training histories.
@@ -61,6 +62,7 @@ class ModelConfig:
     weight_decay: float = 0.02
     size_power: float = 0.25
     recency: float = 2.0
+    periods: int = 16
     batch_visits: int = 256
     segment_visits: int = 64
     epochs: int = 5
