@@ -24,7 +24,8 @@ def training_floats(settings: Mapping[str, Any], n_actions: int) -> float:
     H, E = settings["hidden"], settings["embedding"]
     moments = settings["batch_visits"] + settings.get("segment_visits", 0)
     n_in = {"mlp": E * settings["window"], "lstm": 4 * H}.get(settings["arch"], E)
-    weights = n_actions * (2 * E + 4 * H * (settings["arch"] == "lstm")) + 4 * H * (H + n_in) + H * E
+    periods = settings.get("periods", 1)
+    weights = n_actions * (2 * E + periods + 4 * H * (settings["arch"] == "lstm")) + 4 * H * (H + n_in) + H * E
     activations = moments * (14 * H + 4 * n_in + 4 * E + 6 * n_actions)
     features = settings["n_half_lives"] + len(settings["visit_spans"]) + 12
     habits = moments * N_HABIT_PAIRS * (6 * features + 4 * settings["habit_hidden"]) if settings["habit"] else 0.0
