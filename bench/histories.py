@@ -6,6 +6,7 @@ used the way it is. A writer imports its system inside, so that a system is need
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def _write_with_duckdb(values: Mapping[str, Any], out: Path) -> None:
         source = f"read_json('{values['jsonl']}', format = 'newline_delimited', columns = {{{columns}}})"
         action = f"{JSON_PRODUCT}.{_ACTION}"
     else:
-        with Path(values["csv"]).open(encoding="utf-8") as file:
+        with (gzip.open if values["csv"].endswith(".gz") else open)(values["csv"], "rt", encoding="utf-8") as file:
             header = file.readline().strip().split(",")
         columns = ", ".join(f"'{name}': '{types.get(name, 'VARCHAR')}'" for name in header)
         source = f"""read_csv('{values["csv"]}', header = true, delim = ',', quote = '', escape = '',

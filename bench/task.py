@@ -20,6 +20,7 @@ TASKS: dict[str, str] = {
     "scan": "luckyfast.bench.tasks.scan",
     "parse": "luckyfast.bench.tasks.parse",
     "jsonlines": "luckyfast.bench.tasks.jsonlines",
+    "gzip": "luckyfast.bench.tasks.packed",
     "training": "luckyfast.bench.tasks.training",
     "quality": "luckyfast.bench.tasks.quality",
     "search": "luckyfast.bench.tasks.search",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 __all__ = ["group_visits", "number_customers", "place_fragments", "take_names"]
 
@@ -113,21 +117,62 @@ def sort_visits(time, key, n, index, spare):  # type: ignore[no-untyped-def]
         width *= 2
 
 
+@intrinsic
+def trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """The number of the lowest bit set of a word that is not zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], cgutils.true_bit)
+
+    return types.uint64(types.uint64), generate
+
+
 @njit(cache=True, nogil=True)
-def sort_ids(ids, n):  # type: ignore[no-untyped-def]
-    """Shell sort of ids[:n] (insertion sort for the few actions that most visits have)."""
-    gap = 1
-    while gap * 3 + 1 < n and n > 12:
-        gap = gap * 3 + 1
-    while gap > 0:
-        for i in range(gap, n):
-            value = ids[i]
-            at = i
-            while at >= gap and ids[at - gap] > value:
-                ids[at] = ids[at - gap]
-                at -= gap
-            ids[at] = value
-        gap //= 3
+def sort_ids(ids, n, bits, used):  # type: ignore[no-untyped-def]
+    """Sort ids[:n], which are distinct.
+
+    PERF: the few actions of most visits by insertion. For more of them, they become bits in the order of their places,
+    and a second set of bits tells which words have any: a tenth of the time of comparisons.
+
+    Args:
+        ids: int32.
+        n: how many of them.
+        bits: uint64, a bit for each id, all zero before and after.
+        used: uint64, a bit for each word of `bits`, all zero before and after.
+    """
+    if n <= 4 or len(used) > 8 * n:
+        gap = 1
+        while gap * 3 + 1 < n and n > 12:
+            gap = gap * 3 + 1
+        while gap > 0:
+            for i in range(gap, n):
+                value = ids[i]
+                at = i
+                while at >= gap and ids[at - gap] > value:
+                    ids[at] = ids[at - gap]
+                    at -= gap
+                ids[at] = value
+            gap //= 3
+        return
+    one, low = np.uint64(1), np.uint64(63)
+    for i in range(n):
+        value = np.uint64(ids[i])
+        word = value >> np.uint64(6)
+        bits[word] |= one << (value & low)
+        used[word >> np.uint64(6)] |= one << (word & low)
+    at = 0
+    for i in range(len(used)):
+        words = used[i]
+        used[i] = np.uint64(0)
+        while words:
+            word = np.uint64(i) * np.uint64(64) + trailing_zeros(words)
+            words &= words - one
+            rest = bits[word]
+            bits[word] = np.uint64(0)
+            while rest:
+                ids[at] = np.int32(word * np.uint64(64) + trailing_zeros(rest))
+                rest &= rest - one
+                at += 1
 
 
 @njit(cache=True, nogil=True)
@@ -158,6 +203,8 @@ def group_visits(  # type: ignore[no-untyped-def]
     index, spare = np.empty(most, np.int64), np.empty(most, np.int64)
     n_of_action = np.zeros(len(ranks) + 1, np.int32)
     ids = np.empty(min(len(ranks), len(actions)) + 1, np.int32)
+    bits = np.zeros((len(ranks) >> 6) + 1, np.uint64)
+    used = np.zeros((len(bits) >> 6) + 1, np.uint64)
 
     n_all_visits = 0
     n_all_pairs = 0
@@ -197,13 +244,14 @@ def group_visits(  # type: ignore[no-untyped-def]
                 fragment = order[first + at]
                 begin = first_action[fragment]
                 for k in range(begin, begin + n_actions[fragment]):
-                    action = ranks[actions[k]]
-                    if n_of_action[action] == 0:
-                        ids[n_distinct] = action
-                        n_distinct += 1
-                    n_of_action[action] += 1
+                    action = np.uint32(ranks[actions[k]])
+                    # PERF: no branch, since none could foresee which action comes again
+                    n_before = n_of_action[action]
+                    ids[n_distinct] = action
+                    n_distinct += n_before == 0
+                    n_of_action[action] = n_before + 1
                 at = chain[at]
-            sort_ids(ids, n_distinct)
+            sort_ids(ids, n_distinct, bits, used)
             for k in range(n_distinct):
                 pair_action[n_all_pairs + k] = ids[k]
                 pair_count[n_all_pairs + k] = n_of_action[ids[k]]

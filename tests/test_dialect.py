@@ -27,8 +27,7 @@ def detect(text: str | bytes, **options) -> Dialect:  # type: ignore[no-untyped-
 
 def rows_of(text: str | bytes, dialect: Dialect) -> list[tuple[str, ...]]:
     data = text if isinstance(text, bytes) else text.encode()
-    rows = sample_rows(Sample(data, (), True), dialect, n_head=1000, n_block=0)
-    return [tuple(field.decode() for field in row) for row in rows]
+    return sample_rows(Sample(data, (), True), dialect, n_head=1000, n_block=0)
 
 
 @st.composite

@@ -19,7 +19,7 @@ from luckyfast import _engine
 from luckyfast.ingestion.jsonlines import Projector
 from luckyfast.ingestion.stream import Block, Workspace
 
-PATHS = ["id", "a.b", "a.b.c", "x y", "é"]
+PATHS = ["id", "a.b", "a.b.c", "c.b", "x y", "é"]
 KEYS = st.sampled_from(["id", "a", "b", "c", "a.b", "b.c", "x y", "é", "other", "", "i", "idx"])
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 SCALARS = st.one_of(
@@ -66,6 +66,8 @@ def project(lines: list[bytes], paths: list[str]) -> list[list[bytes] | None]:
     st.sampled_from(["", " ", "\r"]),
 )
 @example([{"id": "🛒", "a": {"b": '\\"\n'}, "é": 1}], True, None, "")
+@example([{"a": {"b": 1}}, {"c": {"b": 2}}, {"a": {"b": 3}}], True, None, "")
+@example([{"id": 1, "a" * 70: 2, "c": {"b": 3}}] * 2, True, None, "")
 def test_any_object_is_read_as_python_reads_it(objects: list[dict], ascii_: bool, indent: int | None, end: str) -> None:  # type: ignore[type-arg]
     lines = []
     for found in objects:

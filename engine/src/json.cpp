@@ -10,7 +10,7 @@ namespace {
 constexpr size_t max_paths = 32;
 constexpr int max_depth = 200;
 constexpr int32_t max_escaped_key = 256;
-constexpr int32_t max_known_key = 32;  // a known key and its closing quote are compared in two steps
+constexpr int32_t max_lead = 64;
 constexpr int max_members = 64;
 constexpr int none = -2;
 
@@ -25,11 +25,12 @@ struct Matches {
     int32_t matched[max_paths];
 };
 
-// What the key of a line's n-th member means, where its parent is the member of that number (-1: the line itself).
+// What comes before the value of a line's n-th member, from the end of the value before it (comma, key, colon, blanks),
+// and what its key means, where its parent is the member of that number (-1: the line itself).
 struct Member {
-    uint8_t key[max_known_key] = {};
-    int32_t key_size = 0;
-    uint32_t mask = 0;
+    uint8_t lead[max_lead] = {};
+    int32_t lead_size = 0;
+    uint32_t mask = 0;  // of the lead's first 32 bytes
     int parent = none;
     uint32_t leaves = 0;
     bool has_below = false;
@@ -195,60 +196,71 @@ class LineReader {
     bool read_object(const Matches& above, int parent, int depth) noexcept {
         if (depth > max_depth) return false;
         ++at_;
-        skip_blanks();
-        if (at_ < end_ && *at_ == '}') return ++at_, true;
-        while (true) {
-            if (at_ >= end_ || *at_ != '"') return false;
-            ++at_;
-            // PERF: lines have their keys in the same order, so that what a key means is known from the line before.
-            const int number = n_members_++;
-            Member spare;
-            Member& member = number < max_members ? members_[number] : spare;
-            if (member.parent == parent && is_key(member)) {
-                at_ += member.key_size + 1;
-            } else if (!read_key(member, above, parent)) {
-                return false;
+        for (bool is_first = true;; is_first = false) {
+            // PERF: lines have their keys in the same order, so that all up to a value is known from the line before.
+            const int number = n_members_;
+            Member& member = number < max_members ? members_[number] : spare_;
+            if (member.parent == parent && is_lead(member)) {
+                at_ += member.lead_size;
+            } else {
+                const uint8_t* const from = at_;
+                skip_blanks();
+                if (at_ >= end_) return false;
+                if (*at_ == '}') return ++at_, true;
+                if (!is_first) {
+                    if (*at_ != ',') return false;
+                    ++at_;
+                    skip_blanks();
+                }
+                if (at_ >= end_ || *at_ != '"') return false;
+                ++at_;
+                if (!read_key(member, above)) return false;
+                skip_blanks();
+                if (at_ >= end_ || *at_ != ':') return false;
+                ++at_;
+                skip_blanks();
+                learn_lead(member, from, number < max_members ? parent : none);
+                // what was known of the members below was known of another key
+                for (int i = number + 1; i < max_members; ++i)
+                    if (members_[i].parent == number) members_[i].parent = none;
             }
-            skip_blanks();
-            if (at_ >= end_ || *at_ != ':') return false;
-            ++at_;
+            ++n_members_;
             skip_blanks();
             if (!read_value(member, number, depth)) return false;
-            skip_blanks();
-            if (at_ >= end_) return false;
-            if (*at_ == '}') return ++at_, true;
-            if (*at_ != ',') return false;
-            ++at_;
-            skip_blanks();
         }
     }
 
-    bool is_key(const Member& member) const noexcept {
+    bool is_lead(const Member& member) const noexcept {
+        if (end_ - at_ <= member.lead_size) return false;
 #ifdef __SSE2__
         const auto equal = [&](int i) {
             const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_ + i));
-            const __m128i key = _mm_loadu_si128(reinterpret_cast<const __m128i*>(member.key + i));
-            return static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, key)));
+            const __m128i lead = _mm_loadu_si128(reinterpret_cast<const __m128i*>(member.lead + i));
+            return static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, lead)));
         };
-        return ((equal(0) | equal(16) << 16) & member.mask) == member.mask && end_ - at_ > member.key_size;
+        if (((equal(0) | equal(16) << 16) & member.mask) != member.mask) return false;
+        return member.lead_size <= 32 || std::memcmp(at_ + 32, member.lead + 32, static_cast<size_t>(member.lead_size - 32)) == 0;
 #else
-        return end_ - at_ > member.key_size && std::memcmp(at_, member.key, static_cast<size_t>(member.key_size + 1)) == 0;
+        return std::memcmp(at_, member.lead, static_cast<size_t>(member.lead_size)) == 0;
 #endif
     }
 
+    void learn_lead(Member& member, const uint8_t* from, int parent) noexcept {
+        const auto size = static_cast<int32_t>(at_ - from);
+        member.parent = size <= max_lead ? parent : none;
+        if (member.parent == none) return;
+        member.lead_size = size;
+        member.mask = size >= 32 ? ~uint32_t{0} : (uint32_t{1} << size) - 1;
+        std::memcpy(member.lead, from, static_cast<size_t>(size));
+    }
+
     // A key and what it means.
-    bool read_key(Member& member, const Matches& above, int parent) noexcept {
+    bool read_key(Member& member, const Matches& above) noexcept {
         const uint8_t* key = at_;
         bool is_escaped = false;
         if (!find_quote(is_escaped)) return false;
         int32_t size = static_cast<int32_t>(at_ - key);
         ++at_;
-        member.parent = size < max_known_key ? parent : none;
-        if (member.parent != none) {
-            member.key_size = size;
-            member.mask = static_cast<uint32_t>((uint64_t{2} << size) - 1);
-            std::memcpy(member.key, key, static_cast<size_t>(size) + 1);
-        }
         uint8_t plain_key[max_escaped_key];
         if (is_escaped && size <= max_escaped_key) {
             const uint8_t* const stopped = unescape(key, static_cast<size_t>(size), plain_key);
@@ -363,7 +375,21 @@ class LineReader {
 
     bool skip_digits() noexcept {
         const uint8_t* const from = at_;
+#ifdef __SSE2__
+        while (at_ < end_) {
+            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
+            const __m128i above = _mm_add_epi8(bytes, _mm_set1_epi8(static_cast<char>(128 - '0')));
+            const int others = _mm_movemask_epi8(_mm_cmpgt_epi8(above, _mm_set1_epi8(-128 + 9)));
+            if (others) {
+                at_ += __builtin_ctz(static_cast<unsigned>(others));
+                break;
+            }
+            at_ += 16;
+        }
+        if (at_ > end_) at_ = end_;
+#else
         while (at_ < end_ && is_digit(*at_)) ++at_;
+#endif
         return at_ > from;
     }
 
@@ -389,6 +415,7 @@ class LineReader {
     const uint8_t* end_ = nullptr;
     Matches top_;
     Member members_[max_members];
+    Member spare_;
     int n_members_ = 0;
     uint32_t starts_[max_paths];
     int32_t sizes_[max_paths];

@@ -52,5 +52,11 @@ int main() {
     const std::string line = "{\"id\":\"a\\\\\\\"b\",\"event\":{\"type\":[1,2,{\"k\":\"v\"}],\"t\":true},\"x\":-1.5e3}";
     for (size_t n = 1; n < line.size(); ++n) assert(project(line.substr(0, n) + "\n", paths, 100) == "?\n");
     assert(project(line + "\n", paths, 100) == "a\\\"b|[1,2,{\"k\":\"v\"}]|-1.5e3|\n");
+    // what is known from a line before must not stand for another object's key, nor for another space or order
+    assert(project("{\"event\":{\"type\":1}}\n{\"x\":{\"type\":2}}\n{\"event\": {\"type\":3}}\n", {"event.type", "x.type"}, 200) ==
+           "1||\n|2|\n3||\n");
+    const std::string key(70, 'k');
+    assert(project("{\"" + key + "\":1,\"id\":2}\n{\"" + key + "\":3 ,\"id\":4}\n{\"id\":5,\"" + key + "\":6}\n", {key, "id"}, 500) ==
+           "1|2|\n3|4|\n6|5|\n");
     return 0;
 }

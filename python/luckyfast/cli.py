@@ -560,7 +560,10 @@ def _add_bench(commands: Any) -> None:
         "examples:\n  luckyfast bench --quick\n  luckyfast bench ingest --runs 5 --systems luckyfast,polars",
     )
     parser.add_argument(
-        "tasks", nargs="*", metavar="TASK", help="ingest, scan, parse, jsonlines, quality (default: all)"
+        "tasks",
+        nargs="*",
+        metavar="TASK",
+        help="ingest, scan, parse, jsonlines, gzip, training, quality, search (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="small inputs: under 3 minutes")
     parser.add_argument("--systems", type=_columns, metavar="NAMES", help="only these systems")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from luckyfast.errors import InputError, SchemaError
 from luckyfast.ingestion.plan import Dialect
-from luckyfast.ingestion.records import Records, read_records
+from luckyfast.ingestion.records import Records, read_records, read_texts
 from luckyfast.ingestion.sources import Sample
 
 __all__ = ["detect_dialect", "parse_delimiter", "parse_quote", "sample_rows", "show_byte"]
@@ -91,17 +91,11 @@ def detect_dialect(
     return _with_header(path, records, start, delimiter, quote, columns)
 
 
-def sample_rows(sample: Sample, dialect: Dialect, *, n_head: int, n_block: int) -> list[tuple[bytes, ...]]:
+def sample_rows(sample: Sample, dialect: Dialect, *, n_head: int, n_block: int) -> list[tuple[str, ...]]:
     """Rows of a sample that have as many fields as the header: the first of the head, then some of each block."""
-    n_fields = len(dialect.header)
-    head = read_records(
-        sample.head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=sample.complete, n_rows=n_head
-    ).rows
-    rows = [row for row in head if len(row) == n_fields]
+    rows = read_texts(sample.head[dialect.header_stop :], dialect, complete=sample.complete, n_rows=n_head)
     for block in sample.blocks:
-        whole_lines = block[block.find(b"\n") + 1 :]
-        records = read_records(whole_lines, dialect.delimiter, dialect.quote, complete=False, n_rows=n_block).rows
-        rows += [row for row in records if len(row) == n_fields]
+        rows += read_texts(block[block.find(b"\n") + 1 :], dialect, complete=False, n_rows=n_block)
     return rows
 
 

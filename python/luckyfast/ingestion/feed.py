@@ -12,6 +12,8 @@ from luckyfast.ingestion.stream import Block, SourceReader, Workspace
 
 __all__ = ["Feed"]
 
+_PACKED_BLOCK_BYTES = 1 << 20  # PERF: what is unpacked is still in the cache when it is indexed
+
 
 class Feed:
     """Blocks of many sources, in any order.
@@ -56,7 +58,7 @@ class Feed:
             elif file.source.is_columnar:
                 self._packed.append(ColumnarReader(source, file, start))
             else:
-                self._packed.append(SourceReader(source, file, block_bytes, start))
+                self._packed.append(SourceReader(source, file, min(block_bytes, _PACKED_BLOCK_BYTES), start))
         self._n_plain_done = 0
         self._waiting = self._packed[::-1]
         self._idle: list[SourceReader | ColumnarReader] = []

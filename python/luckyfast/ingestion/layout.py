@@ -98,7 +98,7 @@ def read_tables(
             continue
         rows = sample_rows(sample, dialect, n_head=n_rows // 2, n_block=n_rows // (2 * N_BLOCKS))
         # a header that comes again says nothing of the values
-        texts = [text for text in _as_texts(rows) if text != dialect.header]
+        texts = [text for text in rows if text != dialect.header]
         tables.append(RawTable(source, dialect, texts, filled, decoded))
     if columns is None:
         tables = _name_continuations(tables)
@@ -223,8 +223,8 @@ def _name_continuations(tables: list[RawTable]) -> list[RawTable]:
 def _first_row(head: bytes, dialect: Dialect) -> tuple[str, ...]:
     from luckyfast.ingestion.records import read_records
 
-    rows = read_records(head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=True).rows
-    return _as_texts(rows[:1])[0]
+    rows = read_records(head[dialect.header_stop :], dialect.delimiter, dialect.quote, complete=True, n_rows=1).rows
+    return tuple(field.decode(errors="replace") for field in rows[0])
 
 
 def _count(tables: Sequence[RawTable]) -> str:
@@ -242,12 +242,3 @@ def _folded(table: RawTable) -> list[str]:
 
 def _column_set(table: RawTable) -> frozenset[str]:
     return frozenset(name.casefold() for name in table.dialect.header)
-
-
-def _as_texts(rows: Sequence[Sequence[bytes]]) -> list[tuple[str, ...]]:
-    # PERF: decoded in one piece; separators of records and groups inside fields are all but unheard of
-    joined = b"\x1d".join([b"\x1e".join(row) for row in rows]).decode(errors="replace")
-    texts = [tuple(text.split("\x1e")) for text in joined.split("\x1d")]
-    if [*map(len, texts)] == [*map(len, rows)]:
-        return texts
-    return [tuple(field.decode(errors="replace") for field in row) for row in rows]

@@ -60,8 +60,7 @@ def sample_table(path: Path) -> TableSample:
     rows = sample_rows(sample, dialect, n_head=2000, n_block=0)
     if not rows:
         raise InputError(f"the lookup table {path} has no data rows", hint="give a table with one row per key")
-    texts = [tuple(field.decode(errors="replace") for field in row) for row in rows]
-    return TableSample(path, source, dialect.header, texts, dialect)
+    return TableSample(path, source, dialect.header, rows, dialect)
 
 
 def read_lookup(table: TableSample, *, on: str, action: Sequence[str], nulls: Sequence[bytes] = ()) -> Lookup:

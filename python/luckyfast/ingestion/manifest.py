@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_conservation", "make_manifest", "measure_order", "write_vocabulary"]
 
-_ORDER_SAMPLE_BYTES = 1 << 18
+_ORDER_SAMPLE_BYTES = 1 << 17
 _MIN_VISITS = 30
 
 
@@ -107,7 +107,7 @@ def write_vocabulary(texts: Sequence[bytes], n_events: Sequence[int], path: Path
 
 
 def measure_order(file: FilePlan) -> dict[str, Any]:
-    """Whether rows inside visits are visibly sorted by some column, in the first 256 KiB of a source.
+    """Whether rows inside visits are visibly sorted by some column, in the first 128 KiB of a source.
 
     A visit of n rows is sorted by chance once in n! times (more often with equal values). If visits are sorted far more
     often, the order inside visits is the till's and says nothing about the customer: predicting the next row would be

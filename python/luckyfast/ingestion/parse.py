@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +31,18 @@ _TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
 _LEAST_FRAGMENTS, _MOST_FIRST_FRAGMENTS = 1 << 11, 1 << 16
+_PER_FRAGMENT = ("customer", "n_actions", "time", "key")
+_GROWING = {
+    "customer": np.uint32,
+    "n_actions": np.uint32,
+    "time": np.int64,
+    "key": np.uint64,
+    "actions": np.uint32,
+    "rows": np.uint64,
+}
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # named since Python 3.12
+_HUGE_PAGE = 1 << 21
+_LEAST_HUGE_STORE = 1 << 28
 _NO_RULES = Rules()
 
 
@@ -138,6 +153,7 @@ class Parser:
     def __init__(self, lookup: LookupTable, store_bytes: int, rules: Rules = _NO_RULES) -> None:
         self.lookup = lookup
         self._store_bytes = store_bytes
+        self._has_huge_pages = store_bytes >= _LEAST_HUGE_STORE
         self.customers = _make_names()
         self.actions = _make_names(
             max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts))
@@ -147,13 +163,16 @@ class Parser:
             ids = np.zeros(len(lookup.texts), np.int64)
             kernel.intern_names(data, _starts([len(text) for text in lookup.texts]), self.actions, ids)
         n_first = max(_LEAST_FRAGMENTS, min(_MOST_FIRST_FRAGMENTS, store_bytes >> 9))
+        # PERF: room for all that the store may ever hold; what is not written to takes no memory, and no copy is made
+        self._room = {
+            name: _reserve(store_bytes // np.dtype(dtype).itemsize + 4 * n_first, dtype, huge=self._has_huge_pages)
+            for name, dtype in _GROWING.items()
+            if name != "rows" or rules.drop_duplicates
+        }
         self.store = kernel.Store(
-            np.zeros(n_first, np.uint32),
-            np.zeros(n_first, np.uint32),
-            np.zeros(n_first, np.int64),
-            np.zeros(n_first, np.uint64),
-            np.zeros(4 * n_first, np.uint32),
-            np.zeros(4 * n_first if rules.drop_duplicates else 0, np.uint64),
+            *(self._room[name][:n_first] for name in _PER_FRAGMENT),
+            self._room["actions"][: 4 * n_first],
+            self._room["rows"][: 4 * n_first] if rules.drop_duplicates else np.empty(0, np.uint64),
             np.zeros(len(self.actions.stops), np.int64),
             np.zeros(_FIRST_NAMES, np.uint64),
             np.zeros(SAMPLE_ROWS, np.uint64),
@@ -284,31 +303,32 @@ class Parser:
                     hint="is this the right --action column? otherwise give more --memory",
                 )
             return
-        grows_fragments = status == kernel.STORE_FULL and self.n_fragments == len(store.key)
-        grown = (
-            [store.customer, store.n_actions, store.time, store.key]
-            if grows_fragments
-            else [store.actions, store.rows]
-            if status == kernel.STORE_FULL
-            else [store.hashes, *self.customers[:3]]
-        )
-        # the largest array and its copy stand side by side for a moment
-        needed = self._n_bytes(store) + self._n_bytes(self.customers) + 2 * sum(array.nbytes for array in grown)
-        if needed > self._store_bytes and self.n_fragments > 0:
+        if status == kernel.STORE_FULL:
+            names = _PER_FRAGMENT if self.n_fragments == len(store.key) else ("actions", "rows")
+            sizes = {name: self._grown_size(name) for name in names if name in self._room}
+            growth = sum(sizes[name] * self._room[name].itemsize - getattr(store, name).nbytes for name in sizes)
+            if self._held_bytes() + growth > self._store_bytes and self.n_fragments > 0:
+                spill()
+            else:
+                self.store = store._replace(**{name: self._room[name][:size] for name, size in sizes.items()})
+            return
+        # the arrays and their copies stand side by side for a moment
+        copied = 2 * (store.hashes.nbytes + self._n_bytes(self.customers[:3]))
+        if self._held_bytes() + copied > self._store_bytes and self.n_fragments > 0:
             spill()
-        elif grows_fragments:
-            self.store = store._replace(
-                customer=_doubled(store.customer),
-                n_actions=_doubled(store.n_actions),
-                time=_doubled(store.time),
-                key=_doubled(store.key),
-            )
-        elif status == kernel.STORE_FULL:
-            self.store = store._replace(actions=_doubled(store.actions), rows=_doubled(store.rows))
         else:
             if self.customers.state[0] >= len(store.hashes):
                 self.store = store._replace(hashes=_doubled(store.hashes))
             self.customers = _grow_names(self.customers)
+
+    def _grown_size(self, name: str) -> int:
+        size = len(getattr(self.store, name))
+        return min(size + max(size >> 2, 1), len(self._room[name]))
+
+    def _held_bytes(self) -> int:
+        """What the store and its customers take, of which the last page of each array may be all but empty."""
+        pages = len(self._room) * _HUGE_PAGE if self._has_huge_pages else 0
+        return self._n_bytes(self.store) + self._n_bytes(self.customers) + pages
 
     @staticmethod
     def _n_bytes(arrays: Sequence[Any]) -> int:
@@ -324,10 +344,19 @@ class Parser:
     def release(self) -> None:
         """Give all room back; counts and times stay."""
         nothing = np.zeros(0, np.uint32)
+        self._room = {}
         self.store = self.store._replace(
             customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing, rows=nothing
         )
         self.customers = _make_names(1)
+
+
+def _reserve(n: int, dtype: Any, *, huge: bool) -> NDArray[Any]:
+    """An array of addresses that take memory only where they are written to."""
+    room = mmap.mmap(-1, n * np.dtype(dtype).itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    with suppress(OSError):  # a kernel without huge pages
+        room.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(room, dtype)
 
 
 def _doubled(array: Any) -> Any:

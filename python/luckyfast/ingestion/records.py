@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Records", "read_records"]
+if TYPE_CHECKING:
+    from luckyfast.ingestion.plan import Dialect
+
+__all__ = ["Records", "read_records", "read_texts"]
 
 _MAX_RECORD_BYTES = 1 << 16
 _SPARE_LINES = 100
@@ -74,6 +78,21 @@ def read_records(data: bytes, delimiter: int, quote: int | None, *, complete: bo
             n_misquoted += bad
         stops.append(min(start, len(data)))
     return Records(rows, stops, n_quoted, n_misquoted)
+
+
+def read_texts(data: bytes, dialect: Dialect, *, complete: bool, n_rows: int) -> list[tuple[str, ...]]:
+    """The records of `read_records` as text, without those that have another number of fields than the header."""
+    n_fields = len(dialect.header)
+    if dialect.delimiter < 0x80 and (dialect.quote is None or dialect.quote not in data) and b"\r" not in data:
+        # PERF: decoded in one piece
+        lines = data.decode(errors="replace").split("\n", n_rows)
+        if len(lines) > n_rows or not complete or not lines[-1]:
+            lines.pop()
+        if all(lines):
+            rows = [tuple(line.split(chr(dialect.delimiter))) for line in lines]
+            return [row for row in rows if len(row) == n_fields]
+    records = read_records(data, dialect.delimiter, dialect.quote, complete=complete, n_rows=n_rows)
+    return [tuple([field.decode(errors="replace") for field in row]) for row in records.rows if len(row) == n_fields]
 
 
 def _read_lines(data: bytes, delimiter: int, *, complete: bool, n_rows: int) -> Records:
