@@ -26,6 +26,7 @@ STAGES = [
     "habits",
     "batches",
     "models",
+    "drift",
     "optimiser",
     "checkpoint",
     "course",

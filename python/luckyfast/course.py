@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from luckyfast.batches import Batch, Constants, Segment, cut_segment, training_batches
 from luckyfast.checkpoint import Progressed
 from luckyfast.dataset import Dataset
+from luckyfast.drift import Drift
 from luckyfast.models import ModelConfig, Schedule, build
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.network import Network, State
@@ -55,10 +56,11 @@ class Course:
         self.network = build(config, constants, device=device)
         if start is not None:
             self.network.load_state_dict(start.state_dict())
-        self.average = copy.deepcopy(self.network).eval()
+        self.drift = Drift(config.periods, self.network).to(device)
+        self._average, self._average_drift = copy.deepcopy((self.network, self.drift))
         self.optimiser = Optimiser(
-            self.network,
-            self.average,
+            nn.ModuleList((self.network, self.drift)),
+            nn.ModuleList((self._average, self._average_drift)),
             quick=[] if self.network.residual is None else [self.network.residual.shared],
             quick_scale=SHARED_RATE,
             decay=config.weight_decay,
@@ -71,6 +73,14 @@ class Course:
         self.rng = np.random.default_rng(config.seed)
         self.share, self.n_rounds, self.n_done, self.losses = 0.0, 0, 0, list[float]()
         self._pass_began, self._n_batches = self.rng.bit_generator.state, 0
+        self._n_visits = np.zeros(config.periods, np.int64)
+
+    @property
+    def average(self) -> Network:
+        """A network with the averaged weights, in evaluation mode; its predictions are for no period in particular."""
+        network = copy.deepcopy(self._average).eval()
+        self._average_drift.settle(network, self._n_visits / max(self._n_visits.sum(), 1))
+        return network
 
     @property
     def finished(self) -> bool:
@@ -102,7 +112,8 @@ class Course:
             FloatingPointError: the loss or its gradient is no number.
         """
         began, share_before = time.monotonic(), self.share
-        n_visits = sum(int((histories.visit_time < stop_time).sum()) for histories in self.dataset.batches())
+        self._n_visits = self._count_visits(stop_time)
+        n_visits = int(self._n_visits.sum())
         listener.advance(self.share)
         while not self.finished:
             for batch in self._batches(stop_time):
@@ -148,6 +159,19 @@ class Course:
         if self.device != "cpu" and "random_there" in state.arrays:
             torch.cuda.set_rng_state(torch.from_numpy(state.arrays["random_there"]))
 
+    def _ages(self, times: NDArray[np.int64], stop_time: int) -> NDArray[np.float64]:
+        """Age of visits, from 0 at the end of the training time to 1 at its beginning."""
+        ages: NDArray[np.float64] = (stop_time - times) / max(stop_time - int(self.dataset.manifest["time"]["min"]), 1)
+        return ages
+
+    def _count_visits(self, stop_time: int) -> NDArray[np.int64]:
+        """How many visits each period has."""
+        counts = np.zeros(self.config.periods, np.int64)
+        for histories in self.dataset.batches():
+            times = histories.visit_time[histories.visit_time < stop_time]
+            counts += np.bincount(self.drift.periods(self._ages(times, stop_time)), minlength=len(counts))
+        return counts
+
     def _batches(self, stop_time: int) -> Iterator[Batch]:
         """The batches of a pass; those that were done before are left out."""
         self.rng.bit_generator.state = self._pass_began
@@ -173,9 +197,9 @@ class Course:
 
     def _step(self, segment: Segment, batch: Batch, held: list[State], stop_time: int, rate: float) -> float:
         """Learn from a segment; returns its loss."""
-        span = max(stop_time - int(self.dataset.manifest["time"]["min"]), 1)
-        age = (stop_time - batch.histories.visit_time[segment.visits]) / span
-        weights = _label_weights(segment, self.config.size_power, 2.0 ** (-self.config.recency * age))
+        ages = self._ages(batch.histories.visit_time[segment.visits], stop_time)
+        weights = _label_weights(segment, self.config.size_power, 2.0 ** (-self.config.recency * ages))
+        periods = torch.from_numpy(self.drift.periods(ages)).to(self.drift.logits.device)
         self.network.train()
         memory, held[0] = self.network.remember(segment, held[0])
         # Logits of all moments at once would be O(vocabulary) in memory: blocks of them go forward and back alone.
@@ -185,7 +209,7 @@ class Course:
         for start in range(0, n, block):
             part = segment.part(start, start + block)
             leaf = detached[start : start + block].requires_grad_()
-            logits = self.network.predict(leaf, part)
+            logits = self.network.predict(leaf, part, self.drift(periods[start : start + block]))
             part_weights = weights[start : start + block]
             part_loss = self.network.ops.set_loss(
                 logits, part.label_start, part.label_actions, part_weights, total, self.smoothing

@@ -145,13 +145,14 @@ def train(
                 if not (every_epoch or course.finished):
                     continue
                 validation_began = time.monotonic()
-                epoch |= validate(course.average, config, constants, dataset, split, "valid")
+                average = course.average
+                epoch |= validate(average, config, constants, dataset, split, "valid")
                 epoch["valid_seconds"] = time.monotonic() - validation_began
                 listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
                 lines.append({"epoch": len(lines) + 1, "seconds": seconds(), **epoch})
                 if on_epoch:
                     on_epoch(lines[-1])
-                best.meet(epoch["valid_loss"], course.average)
+                best.meet(epoch["valid_loss"], average)
                 if best.n_worse >= max(3.0, PATIENCE * config.epochs):
                     break
         except KeyboardInterrupt:

@@ -67,6 +67,7 @@ class ModelConfig:
         size_power: a visit of n distinct actions weighs ``n ** -size_power`` per action in the loss.
         label_smoothing: share of each label's weight that goes to all known actions alike.
         recency: how often the weight of a visit in the loss halves over the training time; 0 weighs all alike.
+        periods: stretches of the training time whose fashions are told apart; 1 for none.
         batch_visits: visits per training step, about.
         segment_visits: visits of a customer per step of truncated back-propagation.
         epochs: passes over the training histories.
@@ -96,6 +97,7 @@ class ModelConfig:
     size_power: float = 0.25
     label_smoothing: float = 0.0
     recency: float = 2.0
+    periods: int = 16
     batch_visits: int = 256
     segment_visits: int = 64
     epochs: int = 5

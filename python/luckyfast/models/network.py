@@ -90,12 +90,12 @@ class Network(nn.Module):
         outputs, state = self.core(bags, steps, state)
         return outputs.reshape(T * B, -1).index_select(0, positions), state
 
-    def predict(self, memory: Tensor, segment: Segment) -> Tensor:
-        """Turn what is remembered at the moments of a segment into logits float32 [n, n_actions]."""
+    def predict(self, memory: Tensor, segment: Segment, onto: Tensor | None = None) -> Tensor:
+        """Turn what is remembered at the moments of a segment into logits float32 [n, n_actions], added to ``onto``."""
         calendar = self._here(segment.calendar)
         summary = self.ops.linear(torch.cat((memory, calendar), 1), self.summary.weight, self.summary.bias)
         summary = F.dropout(F.gelu(summary), self.dropout, self.training)
-        logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior)
+        logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior, onto)
         logits = self.ops.linear(summary, self.output, None, onto=logits)
         if self.residual is not None and segment.habits is not None:
             logits = self.residual(logits, segment.habits, torch.cat((calendar, summary), 1))

@@ -24,7 +24,8 @@ def training_floats(settings: Mapping[str, Any], n_actions: int) -> float:
     H, E, n_above = settings["hidden"], settings["embedding"], settings["layers"] - 1
     moments = settings["batch_visits"] + settings.get("segment_visits", 0)
     n_in = {"mlp": E * settings["window"], "lstm": 4 * H}.get(settings["arch"], E)
-    weights = n_actions * (2 * E + 4 * H * (settings["arch"] == "lstm")) + 4 * H * (H + n_in) + H * E
+    periods = settings.get("periods", 1)
+    weights = n_actions * (2 * E + periods + 4 * H * (settings["arch"] == "lstm")) + 4 * H * (H + n_in) + H * E
     weights += n_above * H * H * (1 if settings["arch"] == "mlp" else 8)
     activations = moments * (14 * H * (1 + n_above) + 4 * n_in + 4 * E + 6 * n_actions)
     features = settings["n_half_lives"] + len(settings["visit_spans"]) + 12
