@@ -175,3 +175,11 @@ def test_settings_of_before_mean_what_they_meant() -> None:
     for name in ("layers", "schedule", "label_smoothing"):
         del settings_[name]
     assert ModelConfig.from_dict(settings_) == ModelConfig()
+
+
+def test_every_setting_has_a_range() -> None:
+    values = ModelConfig().to_dict()
+    assert ModelConfig.from_dict(values) == ModelConfig()
+    for name, value in values.items():
+        with pytest.raises(ModelError, match=name):
+            ModelConfig.from_dict({name: "nonsense" if isinstance(value, str | bool | tuple) else -1e9})

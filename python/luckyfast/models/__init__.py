@@ -35,6 +35,7 @@ _RANGES = {
     "size_power": (0, math.inf),
     "label_smoothing": (0, 1),
     "recency": (0, math.inf),
+    "periods": (1, math.inf),
     "batch_visits": (1, math.inf),
     "segment_visits": (1, math.inf),
     "epochs": (1, math.inf),
