@@ -139,7 +139,9 @@ def test_times(tmp_path_factory: pytest.TempPathFactory, texts: list[bytes]) -> 
 @settings(max_examples=60, deadline=None)
 @given(
     names=st.lists(
-        st.text(st.characters(exclude_characters='\r\n,"', exclude_categories=("Cs",)), min_size=1, max_size=45)
+        st.text(st.characters(exclude_characters='\r\n,"', exclude_categories=("Cs",)), min_size=1, max_size=45).filter(
+            lambda name: name.strip(" \t")
+        )
     )
 )
 def test_interning_keeps_names_apart(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:

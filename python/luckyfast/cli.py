@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from luckyfast import __version__
@@ -87,14 +88,22 @@ def _signals() -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end the command in order, and a second one at once."""
     seen = False
 
-    def handle(number: int, frame: object) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal seen
         code = 128 + number
         if seen:
             os.write(2, b"\nerror: stopped at once, before everything was put in order\n")
             os._exit(code)
+        if _is_loading(frame):
+            send_again(number)
+            return
         seen = True
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def send_again(number: int) -> None:
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
 
     def hear(unraisable: sys.UnraisableHookArgs) -> None:
         nonlocal seen
@@ -103,10 +112,7 @@ def _signals() -> Iterator[None]:
             return
         # It came up in a callback of the compiler, which cannot pass it on: the signal is sent again a little later.
         seen = False
-        number = signal.SIGTERM if issubclass(unraisable.exc_type, _Terminated) else signal.SIGINT
-        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+        send_again(signal.SIGTERM if issubclass(unraisable.exc_type, _Terminated) else signal.SIGINT)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -119,6 +125,15 @@ def _signals() -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_loading(frame: FrameType | None) -> bool:
+    """Whether a module or a compiled kernel is being loaded: native code that an exception may leave half done."""
+    while frame is not None:
+        if "importlib" in frame.f_code.co_filename or "llvmlite" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _parser() -> argparse.ArgumentParser:
