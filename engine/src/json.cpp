@@ -143,25 +143,35 @@ class LineReader {
         while (at_ < end_ && is_blank(*at_)) ++at_;
     }
 
-    // A number or word that nobody needs: up to what cannot be part of one, so that no structure is passed over.
-    bool skip_unneeded() noexcept {
-        const uint8_t* const from = at_;
 #ifdef __SSE2__
+    // To the first of the bytes that `stops` marks among 16 with 0xFF, or to the line's end.
+    // PERF: most values end within 16 bytes; what is behind the line is readable and does no harm.
+    template <typename Stops>
+    void skip_to(Stops stops) noexcept {
         while (at_ < end_) {
-            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
-            const __m128i low = _mm_cmpeq_epi8(_mm_subs_epu8(bytes, _mm_set1_epi8(',')), _mm_setzero_si128());
-            const __m128i small = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
-            const __m128i brackets = _mm_or_si128(_mm_cmpeq_epi8(small, _mm_set1_epi8('{')), _mm_cmpeq_epi8(small, _mm_set1_epi8('}')));
-            const __m128i others = _mm_or_si128(brackets, _mm_cmpeq_epi8(bytes, _mm_set1_epi8(':')));
-            const __m128i plus = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('+'));
-            const int stops = _mm_movemask_epi8(_mm_or_si128(_mm_andnot_si128(plus, low), others));
-            if (stops) {
-                at_ += __builtin_ctz(static_cast<unsigned>(stops));
+            const int mask = _mm_movemask_epi8(stops(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at_))));
+            if (mask) {
+                at_ += __builtin_ctz(static_cast<unsigned>(mask));
                 break;
             }
             at_ += 16;
         }
         if (at_ > end_) at_ = end_;
+    }
+
+    static __m128i are(__m128i bytes, char byte) noexcept { return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte)); }
+#endif
+
+    // A number or word that nobody needs: up to what cannot be part of one, so that no structure is passed over.
+    bool skip_unneeded() noexcept {
+        const uint8_t* const from = at_;
+#ifdef __SSE2__
+        skip_to([](__m128i bytes) {
+            const __m128i low = _mm_cmpeq_epi8(_mm_subs_epu8(bytes, _mm_set1_epi8(',')), _mm_setzero_si128());
+            const __m128i small = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
+            const __m128i others = _mm_or_si128(_mm_or_si128(are(small, '{'), are(small, '}')), are(bytes, ':'));
+            return _mm_or_si128(_mm_andnot_si128(are(bytes, '+'), low), others);
+        });
 #else
         while (at_ < end_ && (*at_ > ',' || *at_ == '+') && (*at_ | 0x20) != '{' && (*at_ | 0x20) != '}' && *at_ != ':') ++at_;
 #endif
@@ -172,16 +182,7 @@ class LineReader {
     bool find_quote(bool& is_escaped) noexcept {
         while (at_ < end_) {
 #ifdef __SSE2__
-            // PERF: most strings end within 16 bytes; what is behind the line is readable and does no harm.
-            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
-            const __m128i hit =
-                _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
-            const int mask = _mm_movemask_epi8(hit);
-            if (!mask) {
-                at_ += 16;
-                continue;
-            }
-            at_ += __builtin_ctz(static_cast<unsigned>(mask));
+            skip_to([](__m128i bytes) { return _mm_or_si128(are(bytes, '"'), are(bytes, '\\')); });
 #else
             while (at_ < end_ && *at_ != '"' && *at_ != '\\') ++at_;
 #endif
@@ -376,17 +377,10 @@ class LineReader {
     bool skip_digits() noexcept {
         const uint8_t* const from = at_;
 #ifdef __SSE2__
-        while (at_ < end_) {
-            const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at_));
-            const __m128i above = _mm_add_epi8(bytes, _mm_set1_epi8(static_cast<char>(128 - '0')));
-            const int others = _mm_movemask_epi8(_mm_cmpgt_epi8(above, _mm_set1_epi8(-128 + 9)));
-            if (others) {
-                at_ += __builtin_ctz(static_cast<unsigned>(others));
-                break;
-            }
-            at_ += 16;
-        }
-        if (at_ > end_) at_ = end_;
+        skip_to([](__m128i bytes) {
+            const __m128i from_zero = _mm_add_epi8(bytes, _mm_set1_epi8(static_cast<char>(128 - '0')));
+            return _mm_cmpgt_epi8(from_zero, _mm_set1_epi8(-128 + 9));
+        });
 #else
         while (at_ < end_ && is_digit(*at_)) ++at_;
 #endif
