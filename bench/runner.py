@@ -97,6 +97,7 @@ class _TaskBench:
         self.settings = settings
         self.timeout_s = timeout_s
         self.progress = progress
+        self.environments: Mapping[str, Mapping[str, str]] = {}
         self.scratch = out / "scratch" / f"{task.name}-{os.getpid()}"
         self.cache = out / "cache"
 
@@ -105,6 +106,7 @@ class _TaskBench:
         self.progress.start(f"bench {self.task.name}: preparing", None, "")
         self.cache.mkdir(parents=True, exist_ok=True)
         inputs = self.task.prepare(self.cache, self.settings)
+        self.environments = inputs.environments
         if inputs.systems is not None and not every:
             names = [name for name in names if name in inputs.systems]
         installed = [name for name in names if is_installed(self.task.systems[name])]
@@ -167,6 +169,7 @@ class _TaskBench:
             "values": dict(values),
             "warm_up": None if warm_up is None else dict(warm_up),
             "out": str(folder),
+            "environment": dict(self.environments.get(system, {})),
             "n_threads": values.get("n_threads", self.settings.n_threads),
         }
         request.write_text(json.dumps(content), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -57,6 +57,7 @@ class Inputs:
         warm_up: `values` of a much smaller run that each process does before the one that is timed, and that is done
             once before all others so that compiled kernels are cached on disk; None for no such run.
         systems: those that take part unless others are asked for; None for all.
+        environments: variables that a system's process is given before it imports anything.
     """
 
     values: Mapping[str, Any]
@@ -64,6 +65,7 @@ class Inputs:
     n_bytes: int = 0
     warm_up: Mapping[str, Any] | None = None
     systems: tuple[str, ...] | None = None
+    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inputs as a JSON object."""

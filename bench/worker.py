@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     _keep_to_cores(int(request["n_threads"]))
     task = find_task(request["task"])
-    os.environ.update(getattr(task, "environments", {}).get(request["system"], {}))
+    os.environ.update(request["environment"])
     for module in task.systems[request["system"]]:
         import_module(module)
     out = Path(request["out"])

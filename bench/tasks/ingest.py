@@ -38,7 +38,7 @@ from ..histories import READERS, WRITERS
 from ..receipts import COLUMNS, CUSTOMER_SHIFT, read_receipts, write_receipts
 from ..task import Inputs, Settings, Task
 
-__all__ = ["QUICK_LINES", "TASK", "IngestTask", "expected_checksum"]
+__all__ = ["QUICK_LINES", "TASK", "IngestTask", "expected_checksum", "known_checksum"]
 
 QUICK_LINES = 500_000
 """Receipt lines in the quick form of tasks whose log takes long to write."""
@@ -63,11 +63,9 @@ class IngestTask:
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
         """Write the log `settings.scale` times over, and tell the right checksum from the receipts themselves."""
         csv = cache / f"receipts-x{settings.scale}.csv"
-        expected = csv.with_suffix(".json")
         sample = cache / "receipts-sample.csv"
-        if not csv.exists() or not expected.exists():
+        if not csv.exists():
             write_receipts(csv, scale=settings.scale)
-            expected.write_text(json.dumps({"checksum": expected_checksum(settings.scale)}), encoding="utf-8")
         with csv.open("rb") as file:
             if not sample.exists():
                 sample.write_bytes(b"".join(file.readline() for _ in range(_SAMPLE_LINES)))
@@ -77,7 +75,7 @@ class IngestTask:
         values = {"memory_bytes": settings.memory_bytes, "n_threads": settings.n_threads, "scale": settings.scale}
         return Inputs(
             values={**values, "csv": str(csv)},
-            expected=json.loads(expected.read_text(encoding="utf-8"))["checksum"],
+            expected=known_checksum(csv, settings.scale),
             n_bytes=csv.stat().st_size,
             warm_up={**values, "csv": str(sample)},
         )
@@ -95,6 +93,15 @@ class IngestTask:
                 block.customers, block.visit_start, block.visit_time, block.action_start, block.actions, block.counts
             )
         return str(total)
+
+
+def known_checksum(log: Path, scale: int, n_lines: int | None = None) -> str:
+    """The `expected_checksum` of a log, which is kept beside it."""
+    kept = log.with_suffix(".json")
+    if not kept.exists():
+        kept.write_text(json.dumps({"checksum": expected_checksum(scale, n_lines)}), encoding="utf-8")
+    checksum: str = json.loads(kept.read_text(encoding="utf-8"))["checksum"]
+    return checksum
 
 
 def expected_checksum(scale: int, n_lines: int | None = None) -> str:

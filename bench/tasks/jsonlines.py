@@ -8,14 +8,13 @@ only whole, pandas only as Python objects: both are left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..histories import JSON_PRODUCT
 from ..receipts import write_json_receipts
 from ..task import Inputs, Settings, Task
-from .ingest import QUICK_LINES, IngestTask, expected_checksum
+from .ingest import QUICK_LINES, IngestTask, known_checksum
 
 __all__ = ["TASK", "JsonLinesTask"]
 
@@ -37,11 +36,10 @@ class JsonLinesTask(IngestTask):
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
         """Write the log once (in the quick form its first lines), and tell the right checksum from the receipts."""
         n_lines = QUICK_LINES if settings.quick else None
-        log = cache / ("receipts-quick.jsonl" if settings.quick else "receipts.jsonl")
-        sample, expected = cache / "sample.jsonl", log.with_suffix(".json")
-        if not log.exists() or not expected.exists():
+        log = cache / ("jsonlines-quick.jsonl" if settings.quick else "jsonlines.jsonl")
+        sample = cache / "sample.jsonl"
+        if not log.exists():
             write_json_receipts(log, nested=JSON_PRODUCT, n_lines=n_lines)
-            expected.write_text(json.dumps({"checksum": expected_checksum(1, n_lines)}), encoding="utf-8")
         with log.open("rb") as file:
             if not sample.exists():
                 sample.write_bytes(b"".join(file.readline() for _ in range(_SAMPLE_LINES)))
@@ -50,7 +48,7 @@ class JsonLinesTask(IngestTask):
         values = {"memory_bytes": settings.memory_bytes, "n_threads": settings.n_threads, "scale": 1}
         return Inputs(
             values={**values, "jsonl": str(log)},
-            expected=json.loads(expected.read_text(encoding="utf-8"))["checksum"],
+            expected=known_checksum(log, 1, n_lines),
             n_bytes=log.stat().st_size,
             warm_up={**values, "jsonl": str(sample)},
         )

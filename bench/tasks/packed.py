@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..task import Inputs, Settings, Task
-from .ingest import QUICK_LINES, IngestTask, expected_checksum
+from .ingest import QUICK_LINES, IngestTask, known_checksum
 
 __all__ = ["TASK", "PackedTask"]
 
@@ -41,13 +41,16 @@ class PackedTask(IngestTask):
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
         """Pack the log of the ingest task, or in the quick form its first lines."""
         inputs = super().prepare(cache, replace(settings, scale=1))
-        log, expected = Path(inputs.values["csv"]), inputs.expected
+        log, sample, expected = Path(inputs.values["csv"]), cache / "receipts-sample.csv", inputs.expected
         if settings.quick:
-            with log.open("rb") as file:
-                head = b"".join(islice(file, QUICK_LINES + 1))
-            log, expected = cache / "receipts-quick.csv", expected_checksum(1, QUICK_LINES)
-            log.write_bytes(head)
-        packed = {path: path.with_suffix(".csv.gz") for path in (log, cache / "receipts-sample.csv")}
+            whole, log = log, cache / "receipts-quick.csv"
+            if not log.exists():
+                partial = log.with_suffix(".partial")
+                with whole.open("rb") as file:
+                    partial.write_bytes(b"".join(islice(file, QUICK_LINES + 1)))
+                partial.rename(log)
+            expected = known_checksum(log, 1, QUICK_LINES)
+        packed = {path: path.with_suffix(".csv.gz") for path in (log, sample)}
         for plain, path in packed.items():
             if not path.exists():
                 partial = path.with_suffix(".partial")
@@ -56,7 +59,7 @@ class PackedTask(IngestTask):
                 partial.rename(path)
         n_bytes = log.stat().st_size
         values = {**inputs.values, "csv": str(packed[log]), "plain_bytes": n_bytes, "expected": expected}
-        warm_up = {**values, "csv": str(packed[cache / "receipts-sample.csv"])}
+        warm_up = {**values, "csv": str(packed[sample])}
         return Inputs(values, expected, n_bytes, warm_up)
 
     def run(self, system: str, values: Mapping[str, Any], out: Path) -> Mapping[str, float]:

@@ -34,6 +34,8 @@ __all__ = ["SHAPES", "TASK", "Shape", "TrainingTask", "main"]
 RATE, DECAY = 3e-3, 0.01
 N_STEPS, N_QUICK_STEPS, TOLERANCE = 50, 10, 1e-4
 _N_BATCHES = 4
+# As where it trains: PyTorch's threads that wait by spinning would take the cores that the engine's threads need.
+_ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {"luckyfast": {"OMP_WAIT_POLICY": "PASSIVE"}}
 _TURN = 5  # steps of a system before it is another's turn
 _REST_S = 0.01  # threads of the system before end their spinning
 
@@ -84,8 +86,6 @@ class TrainingTask:
     title = "training: steps of an LSTM with a softmax over all actions"
     systems: Mapping[str, tuple[str, ...]] = {"luckyfast": ("torch",), "torch": ("torch",), "keras": ("keras",)}
     default_runs = (3, 1)
-    # As where it trains: PyTorch's threads that wait by spinning would take the cores that the engine's threads need.
-    environments: Mapping[str, Mapping[str, str]] = {"luckyfast": {"OMP_WAIT_POLICY": "PASSIVE"}}
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
         """Compute the losses that every system must have, with plain PyTorch."""
@@ -95,7 +95,7 @@ class TrainingTask:
             losses = _run("torch", shape, n_steps, settings.n_threads)[0]
             expected.write_text(json.dumps(losses), encoding="utf-8")
         values = {**vars(shape), "n_steps": n_steps, "losses": str(expected), "n_threads": settings.n_threads}
-        return Inputs(values=values, warm_up={**values, **vars(_SMALL)})
+        return Inputs(values=values, warm_up={**values, **vars(_SMALL)}, environments=_ENVIRONMENTS)
 
     def run(self, system: str, values: Mapping[str, Any], out: Path) -> Mapping[str, float]:
         """Take the steps."""
@@ -319,7 +319,7 @@ def _processes(shape: Shape, systems: Sequence[str], n_threads: int) -> Iterator
     spawn, before, pipes, processes = multiprocessing.get_context("spawn"), dict(os.environ), {}, []
     try:
         for system in systems:
-            os.environ.update(TrainingTask.environments.get(system, {}))
+            os.environ.update(_ENVIRONMENTS.get(system, {}))
             pipes[system], theirs = spawn.Pipe()
             processes.append(spawn.Process(target=_serve, args=(theirs, system, shape, n_threads), daemon=True))
             processes[-1].start()
