@@ -161,16 +161,21 @@ def test_patience_starts_anew_with_each_better_model(dataset: Path, tmp_path: Pa
     assert max(since[:-1]) < 3 == since[-1]
 
 
-def test_a_resumed_search_has_the_patience_that_was_left(dataset: Path, tmp_path: Path) -> None:
-    more = ["--trials=400", "--patience=6", "--threads=1", "--quiet", hopeless(tmp_path)]
-    subprocess.run(command(dataset, tmp_path / "whole", *more), check=True, capture_output=True)
-    process = subprocess.Popen(command(dataset, tmp_path / "model", *more), stderr=subprocess.DEVNULL)
-    study = tmp_path / "model.search"
+def kill_after(n_ended: int, arguments: list[str], study: Path) -> None:
+    """Run a search and kill it when so many trainings have ended."""
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not ((study / "trials.jsonl").is_file() and len(ends(study)) >= 3):
+    while time.monotonic() < deadline and not ((study / "trials.jsonl").is_file() and len(ends(study)) >= n_ended):
         time.sleep(0.02)
     process.kill()
     process.wait()
+
+
+def test_a_resumed_search_has_the_patience_that_was_left(dataset: Path, tmp_path: Path) -> None:
+    more = ["--trials=400", "--patience=6", "--threads=1", "--quiet", hopeless(tmp_path)]
+    subprocess.run(command(dataset, tmp_path / "whole", *more), check=True, capture_output=True)
+    study = tmp_path / "model.search"
+    kill_after(3, command(dataset, tmp_path / "model", *more), study)
     assert 3 <= len(ends(study)) < 7
     subprocess.run(command(dataset, tmp_path / "model", "--resume", *more), check=True, capture_output=True)
     whole, resumed = (read_results(tmp_path / name) for name in ("whole", "model"))
@@ -186,13 +191,8 @@ def test_a_budget_too_small_is_said(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_an_unfinished_search_is_kept_until_something_is_said(dataset: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(dataset, tmp_path / "model", "--trials", "400"), stderr=subprocess.DEVNULL)
     study = tmp_path / "model.search"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not ((study / "trials.jsonl").is_file() and len(ends(study)) >= 2):
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    kill_after(2, command(dataset, tmp_path / "model", "--trials", "400"), study)
     finished = ends(study)
     assert len(finished) >= 2
     with pytest.raises(OutputExistsError, match="unfinished search"):
