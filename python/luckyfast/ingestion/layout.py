@@ -98,8 +98,8 @@ def read_tables(
             continue
         rows = sample_rows(sample, dialect, n_head=n_rows // 2, n_block=n_rows // (2 * N_BLOCKS))
         # a header that comes again says nothing of the values
-        texts = [text for text in rows if text != dialect.header]
-        tables.append(RawTable(source, dialect, texts, filled, decoded))
+        rows = [row for row in rows if row != dialect.header]
+        tables.append(RawTable(source, dialect, rows, filled, decoded))
     if columns is None:
         tables = _name_continuations(tables)
     if not any(table.filled for table in tables):
