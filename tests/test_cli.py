@@ -154,6 +154,22 @@ def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no CUDA here" in fails(["fit", "out", "--device", "cuda"], capsys)
 
 
+def test_any_setting_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    capsys.readouterr()
+    assert "unknown model setting: layer" in fails(["fit", "out", "--set", "layer=2"], capsys)
+    assert "layers is 'two'" in fails(["fit", "out", "--set", "layers=two"], capsys)
+    assert "hidden cannot be given by --set" in fails(["fit", "out", "--set", "hidden=4"], capsys)
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "out", "--set", "layers"])
+    assert "'layers' is no NAME=VALUE" in capsys.readouterr().err
+    chosen = ["--set", "layers=2", "--set", "schedule=linear", "--set", "visit-spans=[2.0, 9]"]
+    assert main(["fit", "out", "--epochs", "1", "--hidden", "4", *chosen, "--threads", "1", "--quiet"]) == 0
+    settings = json.loads(Path("model-lstm-embed/config.json").read_text())["model"]
+    assert (settings["layers"], settings["schedule"], settings["visit_spans"]) == (2, "linear", [2.0, 9])
+
+
 def test_from_raw_logs_to_offers(capsys: pytest.CaptureFixture[str]) -> None:
     write("raw/a.csv", RECEIPTS)
     assert main(["ingest", "raw", "out", "--quiet"]) == 0

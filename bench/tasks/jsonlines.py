@@ -1,9 +1,9 @@
 """Raw receipts as JSON lines to histories sorted by customer and time, on disk.
 
 The input is the Complete Journey log with one object per line, the product's columns in an object of its own, of which
-one is needed (0.66 GB). The end result and the formulations are those of the task `ingest`; polars and DuckDB are told
-the types, and DuckDB only of the needed values, which is the fastest way that was found for each. pyarrow reads JSON
-only whole, pandas only as Python objects: both are left out.
+one is needed (653 MB times the scale). The end result and the formulations are those of the task `ingest`; polars and
+DuckDB are told the types, and DuckDB only of the needed values, which is the fastest way that was found for each.
+pyarrow reads JSON only whole, pandas only as Python objects: both are left out.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ class JsonLinesTask(IngestTask):
     default_runs = (5, 1)
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
-        """Write the log once (in the quick form its first lines), and tell the right checksum from the receipts."""
-        n_lines = QUICK_LINES if settings.quick else None
-        log = cache / ("jsonlines-quick.jsonl" if settings.quick else "jsonlines.jsonl")
+        """Write the log (in the quick form its first lines), and tell the right checksum from the receipts."""
+        n_lines, scale = (QUICK_LINES, 1) if settings.quick else (None, settings.scale)
+        log = cache / ("jsonlines-quick.jsonl" if settings.quick else f"jsonlines-x{scale}.jsonl")
         sample = cache / "sample.jsonl"
         if not log.exists():
-            write_json_receipts(log, nested=JSON_PRODUCT, n_lines=n_lines)
+            write_json_receipts(log, nested=JSON_PRODUCT, scale=scale, n_lines=n_lines)
         with log.open("rb") as file:
             if not sample.exists():
                 sample.write_bytes(b"".join(file.readline() for _ in range(_SAMPLE_LINES)))
             while file.read(1 << 24):  # so that every system finds the file in the page cache
                 pass
-        values = {"memory_bytes": settings.memory_bytes, "n_threads": settings.n_threads, "scale": 1}
+        values = {"memory_bytes": settings.memory_bytes, "n_threads": settings.n_threads, "scale": scale}
         return Inputs(
             values={**values, "jsonl": str(log)},
-            expected=known_checksum(log, 1, n_lines),
+            expected=known_checksum(log, scale, n_lines),
             n_bytes=log.stat().st_size,
             warm_up={**values, "jsonl": str(sample)},
         )

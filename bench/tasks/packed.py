@@ -39,8 +39,8 @@ class PackedTask(IngestTask):
     default_runs = (5, 1)
 
     def prepare(self, cache: Path, settings: Settings) -> Inputs:
-        """Pack the log of the ingest task, or in the quick form its first lines."""
-        inputs = super().prepare(cache, replace(settings, scale=1))
+        """Pack the log of the ingest task, in the quick form only its first lines."""
+        inputs = super().prepare(cache, replace(settings, scale=1) if settings.quick else settings)
         log, sample, expected = Path(inputs.values["csv"]), cache / "receipts-sample.csv", inputs.expected
         if settings.quick:
             whole, log = log, cache / "receipts-quick.csv"

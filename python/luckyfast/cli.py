@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from luckyfast import __version__
-from luckyfast.errors import LuckyfastError, SchemaError, UserError
+from luckyfast.errors import LuckyfastError, ModelError, SchemaError, UserError
 
 __all__ = ["main"]
 
@@ -395,7 +395,28 @@ def _add_fit(commands: Any) -> None:
     network.add_argument("--dropout", type=float, metavar="SHARE")
     network.add_argument("--learning-rate", type=float, metavar="RATE")
     network.add_argument("--epochs", type=int, metavar="N", help="most passes over the training visits")
+    network.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="any other setting, such as layers=2 or schedule=linear; may be given again",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A setting's name and its value, which is a number or a list as TOML has them, or else a word."""
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
+    try:
+        return name.strip().replace("-", "_"), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip().replace("-", "_"), value.strip()
 
 
 def _run_fit(options: argparse.Namespace) -> int:
@@ -405,11 +426,14 @@ def _run_fit(options: argparse.Namespace) -> int:
     from luckyfast.trial_display import make_search_display
 
     dataset = options.dataset or _recall("dataset", "luckyfast fit DATASET")
-    settings = {
-        name: value
-        for name in ("hidden", "embedding", "dropout", "learning_rate", "epochs")
-        if (value := getattr(options, name)) is not None
-    }
+    own_flags = ("arch", "habit", "seed", "hidden", "embedding", "dropout", "learning_rate", "epochs")
+    settings = dict(options.set)
+    for name in own_flags:
+        if name in settings:
+            raise ModelError(
+                f"{name} cannot be given by --set", hint=f"see luckyfast fit --help for the flag of {name}"
+            )
+    settings |= {name: value for name in own_flags[3:] if (value := getattr(options, name)) is not None}
     model = fit(
         dataset,
         arch=options.arch,
