@@ -119,12 +119,20 @@ def write_json_receipts(path: Path, *, nested: str, scale: int = 1, n_lines: int
     products = text.column_names.index("manufacturer_id")
     own, theirs = text.column_names[:products], text.column_names[products:]
     lines = lines.set_column(at, COLUMNS["time"], text[COLUMNS["time"]])
+    household, basket = COLUMNS["customer"], COLUMNS["visit"]
     with partial.open("w", encoding="utf-8") as file:
         for start in range(0, lines.num_rows, _ROWS_PER_BLOCK):
+            rows = lines.slice(start, _ROWS_PER_BLOCK).to_pylist()
+            ids = [(row[household], row[basket]) for row in rows]
+            texts = []
+            for row in rows:
+                row |= {household: "{household}", basket: "{basket}"}
+                found = {name: row[name] for name in own} | {nested: {name: row[name] for name in theirs}}
+                texts.append(json.dumps(found))
             for copy in range(scale):
-                for row in _shift(lines.slice(start, _ROWS_PER_BLOCK), copy).to_pylist():
-                    found = {name: row[name] for name in own} | {nested: {name: row[name] for name in theirs}}
-                    file.write(json.dumps(found) + "\n")
+                for text, (own_household, own_basket) in zip(texts, ids, strict=True):
+                    shifted = text.replace('"{household}"', str(own_household + copy * CUSTOMER_SHIFT), 1)
+                    file.write(shifted.replace('"{basket}"', str(own_basket + copy * _BASKET_SHIFT), 1) + "\n")
     partial.rename(path)
     return path.stat().st_size
 
