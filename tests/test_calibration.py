@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from luckyfast.calibration import KNOT, Calibration, _fit_chance, _ranks, log_softmax, mean_by_visit
+from luckyfast.calibration import Calibration, _fit_bends, _fit_chance, _ranks, log_softmax, mean_by_visit
 from luckyfast.windows import Labels
 
 
@@ -22,14 +22,14 @@ def draw(truth: Calibration, n: int, n_actions: int, seed: int) -> tuple[np.ndar
     return scores, Labels(start, np.nonzero(came)[1].astype(np.int32), mean_size)
 
 
-@pytest.mark.parametrize(("dispersion", "tail"), [(0.001, -0.5), (0.4, 0.0), (1.0, 0.7), (3.0, -0.3)])
-def test_the_curve_is_recovered(dispersion: float, tail: float) -> None:
+@pytest.mark.parametrize("dispersion", [0.001, 0.4, 1.0, 3.0])
+def test_the_curve_is_recovered(dispersion: float) -> None:
     rng = np.random.default_rng(0)
     log_p = -np.sort(rng.exponential(size=(60_000, 10)) * 3, axis=1)
     mean_size = rng.integers(1, 12, (60_000, 1)).astype(np.float64)
     log_size = np.broadcast_to(np.log1p(mean_size), log_p.shape)
-    features = np.stack((log_p, np.ones_like(log_p), log_size, np.minimum(log_p - KNOT, 0.0)), axis=2)
-    truth = Calibration(1.0, 1.3, -0.4, 0.6, dispersion, tail)
+    features = np.stack((log_p, np.ones_like(log_p), log_size), axis=2)
+    truth = Calibration(1.0, 1.3, -0.4, 0.6, dispersion)
     chances = truth.chance(log_p.astype(np.float32), mean_size)
     outcomes = (rng.random(chances.shape) < chances).astype(np.float64)
     fitted = Calibration(1.0, *_fit_chance(features, outcomes, 1.0 / np.arange(1, 11)))
@@ -37,7 +37,20 @@ def test_the_curve_is_recovered(dispersion: float, tail: float) -> None:
     assert errors.max() < 0.02
     assert errors.mean() < 0.004
     assert fitted.dispersion == pytest.approx(dispersion, abs=0.1 * (1 + dispersion))
-    assert fitted.tail == pytest.approx(tail, abs=0.15)
+
+
+@pytest.mark.parametrize("slopes", [(1.0, 1.0, 1.0, 1.0), (0.8, 1.2, 1.1, 0.5), (0.5, 0.9, 0.1, 0.3)])
+def test_bends_are_recovered(slopes: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(1)
+    z = np.sort(rng.normal(-1.5, 1.5, (30_000, 10)))[:, ::-1]
+    weights = 1.0 / np.arange(1, 11)
+    knots = _fit_bends(z, np.zeros_like(z), weights)["knots"]
+    truth = Calibration(odds_slope=slopes[0], odds_intercept=0.2, knots=knots, bends=tuple(np.diff(slopes).tolist()))
+    chances = 1 / (1 + np.exp(-truth._bend(z)))
+    fitted = _fit_bends(z, (rng.random(z.shape) < chances).astype(np.float64), weights)
+    errors = np.abs(1 / (1 + np.exp(-Calibration(**fitted)._bend(z))) - chances)
+    assert np.quantile(errors, 0.999) < 0.05
+    assert errors.mean() < 0.004
 
 
 @pytest.mark.parametrize("n_actions", [1, 5, 10, 11, 30, 302, 50_000])
@@ -50,7 +63,7 @@ def test_ranks_stand_for_all(n_actions: int) -> None:
 
 
 def test_rare_actions_come_as_often_as_said() -> None:
-    truth = Calibration(1.0, 1.3, 0.6, 0.8, 0.2, -0.5)
+    truth = Calibration(1.0, 1.3, 0.6, 0.8, 0.2, 0.8, -0.3)
     fitted = Calibration.fit(draw(truth, 3000, 200, seed) for seed in range(6))
     scores, labels = draw(truth, 3000, 200, 99)
     chances = fitted.in_visit(scores, labels.mean_size)[:, 1:]
@@ -112,7 +125,7 @@ def test_probabilities_are_probabilities() -> None:
     scores = np.array([[-np.inf, 800.0, 0.0], [-np.inf, -800.0, -900.0], [0.0, 0.0, 0.0]], np.float32)
     for calibration in (
         Calibration(),
-        Calibration(0.2, 3.0, -2.0, 0.0, 10.0, -2.5),
+        Calibration(0.2, 3.0, -2.0, 0.0, 10.0, 0.05, 3.0, (-3.0, 0.0), (0.5, -0.5)),
         Calibration(0.1, 9.0, 200.0, 9.0, 0.001),
     ):
         p = calibration.next_action(scores)
@@ -124,14 +137,8 @@ def test_probabilities_are_probabilities() -> None:
 
 
 def test_json_round_trip() -> None:
-    calibration = Calibration(0.9, 1.3, -0.2, 0.8, 0.1, -0.4)
+    calibration = Calibration(0.9, 1.3, -0.2, 0.8, 0.1, 1.1, -0.1, (-2.5, 0.5), (0.25, -0.5))
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
-
-
-def test_a_calibration_without_a_tail_is_read() -> None:
-    values = Calibration(0.9, 1.3, -0.2, 0.8, 0.1).to_dict()
-    assert values.pop("tail") == 0.0
-    assert Calibration.from_dict(values) == Calibration(0.9, 1.3, -0.2, 0.8, 0.1)
 
 
 def test_nothing_to_fit_gives_the_default() -> None:

@@ -20,7 +20,7 @@ from luckyfast.windows import Split, split_by_time
 
 DAY = 86_400_000_000
 ACTIONS = ["BREAD", "MILK", "EGGS", "BEER", "ÉPICES", "a <b>", "TEA", "FISH", "RICE"]
-CALIBRATION = Calibration(1.1, 1.2, 0.3, 0.9, 1.7, -0.3)
+CALIBRATION = Calibration(1.1, 1.2, 0.3, 0.9, 1.7, 0.9, -0.1, (-2.0, 0.5), (0.4, -0.6))
 SMALL: dict[str, Any] = {"hidden": 6, "embedding": 5, "window": 3, "habit_hidden": 4}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from luckyfast.dataset import Dataset
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
-__all__ = ["KNOT", "LOWEST", "Calibration", "calibrate", "log_softmax", "mean_by_visit"]
+__all__ = ["LOWEST", "Calibration", "calibrate", "log_softmax", "mean_by_visit"]
 
 SAMPLE_VALUES = 2**24
 N_CANDIDATES = 10
 N_TAIL = 12
-KNOT = float(np.log(0.02))
+KNOTS = (0.5, 0.8, 0.95)
+"""Quantiles of the log odds, weighted like the fit, at which their curve bends."""
+LEAST_SLOPE = 0.05
+LOGS = 30.0
+"""Logarithms in a fit are held within so much of 0."""
 LOWEST = -80.0
 FLOOR = 30.0
 DISPERSIONS = (1e-3, 10.0)
@@ -27,14 +31,15 @@ DISPERSIONS = (1e-3, 10.0)
 class Calibration:
     """The map from scores to two probabilities: of the next single action, and of an action being in the next visit.
 
-    With ``p = softmax(scores / temperature)`` for the next action, the chance that an action is in the next visit is
-    ``1 - (1 + dispersion * rate) ** (-1 / dispersion)`` with ``log rate = slope * log p + tail * min(log p - KNOT, 0) +
-    intercept + size_weight * log(1 + mean_size)``, where ``mean_size`` is the mean number of distinct actions in the
-    customer's earlier visits. Below the knot, a probability of 0.02, the slope is ``slope + tail``: what is rare for a
-    customer comes by another law than what is frequent.
+    With ``p = softmax(scores / temperature)`` for the next action, a first chance that an action is in the next visit
+    is ``1 - (1 + dispersion * rate) ** (-1 / dispersion)`` with ``log rate = slope * log p + intercept + size_weight *
+    log(1 + mean_size)``, where ``mean_size`` is the mean number of distinct actions in the customer's earlier visits.
+    Its log odds ``z`` become ``odds_intercept + odds_slope * z + sum(bends * max(z - knots, 0))``: where chances are
+    large or small they come true by another law than in between.
     The first is temperature scaling (Guo et al., 2017). The second is the chance of at least one event where their
     number is negative binomial with that mean, a Poisson process whose intensity varies from visit to visit; as a link
-    function, that of Aranda-Ordaz (1981). Dispersion 1 is the logistic curve, dispersion near 0 a Poisson process.
+    function, that of Aranda-Ordaz (1981). Dispersion 1 is the logistic curve, dispersion near 0 a Poisson process. The
+    third is logistic recalibration (Cox, 1958) in pieces.
     The default rate, an expected number of ``p * (1 + mean_size)``, is not far off before any fit.
 
     Example:
@@ -48,7 +53,10 @@ class Calibration:
     intercept: float = 0.0
     size_weight: float = 1.0
     dispersion: float = 1.0
-    tail: float = 0.0
+    odds_slope: float = 1.0
+    odds_intercept: float = 0.0
+    knots: tuple[float, ...] = ()
+    bends: tuple[float, ...] = ()
 
     @classmethod
     def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Calibration:
@@ -75,7 +83,10 @@ class Calibration:
         if not any(len(labels.actions) for _, labels in sample):
             return cls()
         temperature = _fit_temperature(sample)
-        return cls(temperature, *_fit_chance(*_candidates(sample, temperature)))
+        features, outcomes, weights = _candidates(sample, temperature)
+        first = cls(temperature, *_fit_chance(features, outcomes, weights))
+        rate = np.exp(np.clip(features @ (first.slope, first.intercept, first.size_weight), -LOGS, LOGS))
+        return replace(first, **_fit_bends(_log_odds(rate, first.dispersion), outcomes, weights))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -110,20 +121,27 @@ class Calibration:
         # A bound keeps extreme fits of tiny samples from overflowing; chances there are 1 to every digit shown.
         # An action without any probability, as id 0 may be, is as good as one of a very small one.
         log_next = np.maximum(log_next, np.float32(LOWEST))
-        rare = np.float32(self.tail) * np.minimum(log_next - np.float32(KNOT), np.float32(0.0))
-        rate = np.exp(np.minimum(np.float32(self.slope) * log_next + rare + size, np.float32(60.0)))
-        dispersion = np.float32(self.dispersion)
-        chances: NDArray[np.float32] = -np.expm1(-np.log1p(dispersion * rate) / dispersion)
+        rate = np.exp(np.minimum(np.float32(self.slope) * log_next + size, np.float32(60.0)))
+        odds = self._bend(_log_odds(rate, self.dispersion))
+        chances: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-np.clip(odds, LOWEST, -LOWEST)))
         return chances
 
-    def to_dict(self) -> dict[str, float]:
-        """The six numbers by name, for JSON."""
-        return asdict(self)
+    def _bend(self, log_odds: NDArray[Any]) -> NDArray[Any]:
+        bent: NDArray[Any] = self.odds_slope * log_odds + self.odds_intercept
+        for knot, bend in zip(self.knots, self.bends, strict=True):
+            bent += bend * np.maximum(log_odds - knot, 0)
+        return bent
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers by name, for JSON."""
+        return asdict(self) | {"knots": list(self.knots), "bends": list(self.bends)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Read what :meth:`to_dict` gave."""
-        return cls(**{field.name: float(values.get(field.name, field.default)) for field in fields(cls)})
+        lists: dict[str, Any] = {name: tuple(map(float, values[name])) for name in ("knots", "bends")}
+        numbers: dict[str, Any] = {name: float(value) for name, value in values.items() if name not in lists}
+        return cls(**numbers, **lists)
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
@@ -203,8 +221,8 @@ def _candidates(
     """Features of each visit's actions of some ranks, whether they came, and the weight of each rank.
 
     Returns:
-        float64 [n_visits, n_ranks, 4]: log p, 1, log of size, and log p below the knot; float64 [n_visits, n_ranks], 0
-        or 1; and float64 [n_ranks].
+        float64 [n_visits, n_ranks, 3]: log p, 1 and log of size; float64 [n_visits, n_ranks], 0 or 1; and float64
+        [n_ranks].
     """
     ranks, weights = _ranks(sample[0][0].shape[1] - 1)
     features, outcomes = [], []
@@ -216,7 +234,7 @@ def _candidates(
         came[np.repeat(np.arange(n_rows), np.diff(labels.start)), labels.actions] = True
         log_p = np.maximum(np.take_along_axis(log_next, chosen, axis=1).astype(np.float64), -FLOOR)
         log_size = np.broadcast_to(np.log1p(labels.mean_size)[:, None], log_p.shape)
-        features.append(np.stack((log_p, np.ones_like(log_p), log_size, np.minimum(log_p - KNOT, 0.0)), axis=2))
+        features.append(np.stack((log_p, np.ones_like(log_p), log_size), axis=2))
         outcomes.append(np.take_along_axis(came, chosen, axis=1).astype(np.float64))
     return np.concatenate(features), np.concatenate(outcomes), weights
 
@@ -233,25 +251,24 @@ def _ranks(n_actions: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 
 def _fit_chance(
     features: NDArray[np.float64], outcomes: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[float, float, float, float, float]:
+) -> tuple[float, float, float, float]:
     """Fisher scoring for the chance of at least one negative binomial event, with a normal prior around the defaults.
 
     Args:
-        features: float64 [n_visits, n_ranks, 4]: log p, 1, log of size, log p below the knot; the log rate is linear in
-            them.
+        features: float64 [n_visits, n_ranks, 3]: log p, 1, log of size; the log rate is linear in them.
         outcomes: float64 [n_visits, n_ranks], 0 or 1.
         weights: float64 [n_ranks].
 
     Returns:
-        Slope, intercept, size weight, dispersion and tail.
+        Slope, intercept, size weight and dispersion.
     """
     importance = np.tile(weights, len(outcomes))
     features, outcomes = features.reshape(-1, features.shape[-1]), outcomes.ravel()
-    prior = np.array([1.0, 0.0, 1.0, 0.0, 1.0])
+    prior = np.array([1.0, 0.0, 1.0, 1.0])
     values = prior.copy()
     for _ in range(50):
         dispersion = values[-1]
-        rate = np.exp(np.clip(features @ values[:-1], -30.0, 30.0))
+        rate = np.exp(np.clip(features @ values[:-1], -LOGS, LOGS))
         hazard = np.log1p(dispersion * rate) / dispersion
         chances = np.clip(-np.expm1(-hazard), 1e-12, 1.0 - 1e-12)
         odds = (1.0 - chances) / chances
@@ -268,7 +285,51 @@ def _fit_chance(
         values = values - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
         if float(np.abs(step).max()) < 1e-7:
             break
-    slope, intercept, size_weight, tail, dispersion = (float(value) for value in values)
+    slope, intercept, size_weight, dispersion = (float(value) for value in values)
     # A more probable action never gets the smaller chance.
-    slope = max(slope, 0.05)
-    return slope, intercept, size_weight, dispersion, max(tail, 0.05 - slope)
+    return max(slope, LEAST_SLOPE), intercept, size_weight, dispersion
+
+
+def _log_odds(rate: NDArray[Any], dispersion: float) -> NDArray[Any]:
+    """Log odds of at least one event, where their number is negative binomial."""
+    hazard = np.log1p(dispersion * rate) / dispersion
+    odds: NDArray[Any] = hazard + np.log(np.maximum(-np.expm1(-hazard), np.finfo(hazard.dtype).tiny))
+    return odds
+
+
+def _fit_bends(
+    log_odds: NDArray[np.float64], outcomes: NDArray[np.float64], weights: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Logistic regression on log odds and what of them lies above each knot, with a normal prior around no change.
+
+    Args:
+        log_odds: float64 [n_visits, n_ranks].
+        outcomes: float64 [n_visits, n_ranks], 0 or 1.
+        weights: float64 [n_ranks].
+
+    Returns:
+        ``odds_slope``, ``odds_intercept``, ``knots`` and ``bends``.
+    """
+    importance, z, outcomes = np.tile(weights, len(outcomes)), log_odds.ravel(), outcomes.ravel()
+    order = np.argsort(z)
+    sums = np.cumsum(importance[order])
+    knots = z[order][np.minimum(np.searchsorted(sums, np.array(KNOTS) * sums[-1]), len(z) - 1)]
+    features = np.stack((np.ones_like(z), z, *(np.maximum(z - knot, 0.0) for knot in knots)), axis=1)
+    prior = np.zeros(len(features[0]))
+    prior[1] = 1.0
+    values = prior.copy()
+    for _ in range(50):
+        chances = 1.0 / (1.0 + np.exp(-np.clip(features @ values, -LOGS, LOGS)))
+        gradient = features.T @ (importance * (chances - outcomes)) + values - prior
+        curvature = importance * np.maximum(chances * (1.0 - chances), 1e-12)
+        step = np.linalg.solve((features * curvature[:, None]).T @ features + np.eye(len(prior)), gradient)
+        values = values - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
+        if float(np.abs(step).max()) < 1e-7:
+            break
+    slopes = np.maximum(np.cumsum(values[1:]), LEAST_SLOPE)
+    return {
+        "odds_slope": float(slopes[0]),
+        "odds_intercept": float(values[0]),
+        "knots": tuple(knots.tolist()),
+        "bends": tuple(np.diff(slopes).tolist()),
+    }

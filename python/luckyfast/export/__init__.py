@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luckyfast.calibration import KNOT, LOWEST
+from luckyfast.calibration import LOWEST
 from luckyfast.export.graph import Graph, Value
 from luckyfast.export.habits import habit_features
 from luckyfast.export.history import Calendar, History
@@ -79,12 +79,14 @@ def export_onnx(
     log_next = graph.op("LogSoftmax", _logits(graph, history, trained) / calibration.temperature, axis=-1)
     size = history.mean_size().log1p() * calibration.size_weight + calibration.intercept
     log_p = log_next.at_least(LOWEST)
-    below_knot = (log_p * -1.0 + KNOT).at_least(0.0)
-    log_rate = log_p * calibration.slope - below_knot * calibration.tail + size.insert_axis(1)
-    rate = graph.op("Exp", log_rate)
+    rate = graph.op("Exp", log_p * calibration.slope + size.insert_axis(1))
     # In double precision, since one minus a number near one loses the digits of small chances.
     hazard = (rate.cast(np.float64) * calibration.dispersion).log1p() / calibration.dispersion
-    chance = (1.0 - graph.op("Exp", hazard * -1.0)).cast(np.float32)
+    odds = hazard + graph.op("Log", (1.0 - graph.op("Exp", hazard * -1.0)).at_least(1e-38))
+    bent = odds * calibration.odds_slope + calibration.odds_intercept
+    for knot, bend in zip(calibration.knots, calibration.bends, strict=True):
+        bent = bent + (odds - knot).at_least(0.0) * bend
+    chance = graph.op("Sigmoid", bent).cast(np.float32)
     graph.output("in_visit", chance, ["B", n_actions], "chance that the action is in the next visit")
     graph.output("next_action", graph.op("Exp", log_next), ["B", n_actions], "distribution of the next single action")
     metadata = {
