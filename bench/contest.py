@@ -8,16 +8,14 @@ up to as many passes as the own top rung, and their pruner hears each pass. Noth
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import re
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,14 +34,11 @@ from luckyfast.search.study import Study
 from .machine import describe_machine
 from .simulation import CHECKPOINTS
 from .tasks.quality import N_TARGETS, prepare_dataset
+from .tuners import PEERS, Found
 
 __all__ = ["SYSTEMS", "main", "render_table", "run_system"]
 
-SYSTEMS = ("luckyfast", "luckyfast (bayes)", "Optuna TPE + Hyperband", "Optuna TPE + median", "random")
-_LOSS = re.compile(r"loss (\d+\.\d+)")
-
-Found = list[tuple[float, float]]
-"""Seconds and validation loss of everything that was validated."""
+SYSTEMS = ("luckyfast", "luckyfast (bayes)", *PEERS)
 
 
 def run_system(
@@ -72,7 +67,7 @@ def run_system(
             if system.startswith("luckyfast"):
                 optimizer = GP_OPTIMIZER if "bayes" in system else DEFAULT_OPTIMIZER
                 return _search(processes, dataset, space, probed, budget_s, optimizer, seed, n_workers, scratch)
-            peer = _Peer(processes, dataset, space, probed["split"], budget_s, scratch, system, seed)
+            peer = PEERS[system](processes, dataset, space, probed["split"], budget_s, scratch, system, seed)
             return peer.search(n_workers)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -113,90 +108,6 @@ class _OnlyTrials(CostModel):
 
     def finish_s(self, settings: Mapping[str, Any], left_s: float = math.inf) -> float:
         return 0.0
-
-
-@dataclass
-class _Peer:
-    """Optuna, or random search, with trials in the same processes."""
-
-    processes: JobProcesses
-    dataset: Path
-    space: Space
-    split: list[int]
-    budget_s: float
-    scratch: Path
-    system: str
-    seed: int
-    found: Found = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def search(self, n_workers: int) -> Found:
-        """Keep the workers busy until the time is up."""
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        n_passes = max(round(RUNGS[-1].epochs * self.space.start["epochs"]), 1)
-        sampler = optuna.samplers.RandomSampler if self.system == "random" else optuna.samplers.TPESampler
-        pruner = {
-            "Optuna TPE + Hyperband": optuna.pruners.HyperbandPruner(1, n_passes, 3),
-            "Optuna TPE + median": optuna.pruners.MedianPruner(),
-        }.get(self.system, optuna.pruners.NopPruner())
-        study = optuna.create_study(study_name="contest", sampler=sampler(seed=self.seed), pruner=pruner)
-        study.enqueue_trial({name: self.space.start[name] for name in self._names()})
-        self.began, running = time.monotonic(), dict[Future[Any], Any]()
-        while (left_s := self.budget_s - (time.monotonic() - self.began)) > 0:
-            while len(running) < n_workers:
-                trial = study.ask()
-                running[self._begin(trial)] = trial
-            done, _ = wait(running, timeout=left_s, return_when=FIRST_COMPLETED)
-            for future in done:
-                trial, error = running.pop(future), future.exception()
-                if error is None and (loss := future.result()["valid_loss"]) is not None:
-                    study.tell(trial, loss)
-                else:
-                    pruned = bool(trial.user_attrs.get("pruned"))
-                    state = optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.FAIL
-                    study.tell(trial, state=state)
-        for future in running:
-            self.processes.kill(future)
-        return sorted(self.found)
-
-    def _names(self) -> list[str]:
-        return [dimension.name for dimension in self.space.dimensions]
-
-    def _begin(self, trial: Any) -> Future[Any]:
-        settings = dict(self.space.start) | {
-            dimension.name: _suggest(trial, dimension.name, dimension.kind, dimension.values)
-            for dimension in self.space.dimensions
-        }
-        n_heard = 0
-
-        def hear(event: tuple[Any, ...]) -> None:
-            nonlocal n_heard
-            match = _LOSS.match(event[1]) if event[0] == "note" else None
-            if match is None:
-                return
-            n_heard += 1
-            at_s = time.monotonic() - self.began
-            with self.lock:
-                if at_s <= self.budget_s:
-                    self.found.append((at_s, float(match[1])))
-                trial.report(float(match[1]), n_heard)
-                if trial.should_prune():
-                    trial.set_user_attr("pruned", True)
-                    self.processes.kill(future)
-
-        folder = str(self.scratch / f"trial-{trial.number}")
-        arguments = (str(self.dataset), self.split, settings, 1.0, RUNGS[-1].epochs, True, None, 1, "cpu", folder)
-        future = self.processes.start(jobs.call, jobs.TRIAL, *arguments, on_event=hear)
-        return future
-
-
-def _suggest(trial: Any, name: str, kind: str, values: tuple[Any, ...]) -> Any:
-    if kind in ("ordered", "choice"):
-        return trial.suggest_categorical(name, values)
-    suggest = trial.suggest_int if isinstance(values[0], int) else trial.suggest_float
-    return suggest(name, *values, log=kind == "log")
 
 
 def render_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -249,6 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = []
     for seed in range(options.seeds):
         for system in options.systems:
+            if "Keras" in system and importlib.util.find_spec("keras_tuner") is None:
+                print(f"{system}: skipped, pip install keras-tuner", file=sys.stderr)
+                continue
             file = folder / f"{re.sub('[^a-z]+', '-', system.lower()).strip('-')}-{seed}.json"
             if not file.exists():
                 found = run_system(

@@ -130,11 +130,18 @@ class JobProcesses(Executor):
 
     def interrupt(self, future: Future[Any]) -> None:
         """Send Ctrl-C to a job: a training ends and keeps its best."""
-        self._signal(future, signal.SIGINT)
+        self.signal(future, signal.SIGINT)
 
     def kill(self, future: Future[Any]) -> None:
         """End a job now."""
-        self._signal(future, signal.SIGKILL)
+        self.signal(future, signal.SIGKILL)
+
+    def signal(self, future: Future[Any], number: int) -> None:
+        """Send a signal to a job's process, if it runs."""
+        job = self._jobs.get(future)
+        if job is not None and job.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(job.pid, number)
 
     @property
     def own_bytes(self) -> int:
@@ -224,12 +231,6 @@ class JobProcesses(Executor):
             job.future.set_exception(JobInterruptedError("a job was interrupted"))
         else:
             job.future.set_exception(JobDiedError(content or "a job's process was killed or crashed"))
-
-    def _signal(self, future: Future[Any], number: int) -> None:
-        job = self._jobs.get(future)
-        if job is not None and job.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(job.pid, number)
 
     def _watch(self) -> None:
         while not self._closed.wait(INTERVAL_S):
