@@ -24,6 +24,12 @@ class Drift(nn.Module):
     Args:
         n_periods: equal stretches that the training time is cut into.
         network: whose training it is.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> drift = Drift(4, SimpleNamespace(prior=torch.zeros(10)))
+        >>> drift.periods(np.array([0.0, 0.3, 1.0])).tolist()
+        [0, 1, 3]
     """
 
     def __init__(self, n_periods: int, network: Network) -> None:

@@ -77,7 +77,7 @@ def print_figures(metrics: dict[str, Any]) -> None:
         print(f"calibration: {changes}" if changes else "calibrated on the validation visits")
         print(
             f"ECE of perfect chances on so many visits: {systems[0]['ece_floor']:.4f}; "
-            f"ECE without that noise: {systems[0]['figures']['ece_debiased']['value']:.4f}; "
+            f"root mean square without that noise: {systems[0]['figures']['ece_debiased']['value']:.4f}; "
             f"over all pairs of visit and action: {systems[0]['figures']['ece_pairs']['value']:.4f}"
         )
 
