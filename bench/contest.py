@@ -23,7 +23,7 @@ from typing import Any
 from luckyfast.config import available_cores, parse_duration
 from luckyfast.search import jobs
 from luckyfast.search.clock import Clock, CostModel
-from luckyfast.search.journal import Journal
+from luckyfast.search.journal import Journal, Record
 from luckyfast.search.memory import MemoryModel
 from luckyfast.search.process import JobProcesses
 from luckyfast.search.proposer import DEFAULT_OPTIMIZER, GP_OPTIMIZER, Proposer
@@ -106,7 +106,7 @@ def _search(
 class _OnlyTrials(CostModel):
     """Costs where nothing follows the search."""
 
-    def finish_s(self, settings: Mapping[str, Any], left_s: float = math.inf) -> float:
+    def finish_s(self, settings: Mapping[str, Any], left_s: float = math.inf, best: Record | None = None) -> float:
         return 0.0
 
 

@@ -167,6 +167,7 @@ class KerasTunerPeer(Peer):
         """See `Peer`."""
         self.oracle = self._make_oracle()
         self._turns: queue.SimpleQueue[tuple[int, _Training]] = queue.SimpleQueue()
+        self._worker_of: dict[int, int] = {}
         known: dict[str, _Training] = {}
         self.start_clock()
         running = {0: self._start(0, _Training(self.n_passes), dict(self.space.start))}
@@ -257,9 +258,6 @@ class KerasTunerPeer(Peer):
             self.oracle.update_trial(trial.trial_id, {"val_loss": min(training.losses)}, step=len(training.losses))
         trial.status = "COMPLETED" if training.losses else "FAILED"
         self.oracle.end_trial(trial)
-
-    def __post_init__(self) -> None:
-        self._worker_of: dict[int, int] = {}
 
 
 PEERS: dict[str, type[Peer]] = {

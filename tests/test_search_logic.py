@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,14 @@ import pytest
 
 from luckyfast.errors import ModelError
 from luckyfast.models import ModelConfig
-from luckyfast.search.clock import CostModel, visit_cost
+from luckyfast.search.clock import Clock, CostModel, visit_cost
 from luckyfast.search.importance import importance
-from luckyfast.search.journal import Record, Trial
+from luckyfast.search.journal import Journal, Record, Trial
 from luckyfast.search.memory import MemoryModel
 from luckyfast.search.proposer import GP_OPTIMIZER, Proposer
 from luckyfast.search.scheduler import RUNGS, Job, Scheduler, lexicographic
 from luckyfast.search.space import Dimension, Space, default_space
+from luckyfast.search.study import Study
 
 START = ModelConfig().to_dict()
 PLANE = Space((Dimension("dropout", "linear", (0.0, 1.0)), Dimension("recency", "linear", (0.0, 1.0))), START)
@@ -172,6 +176,37 @@ def test_costs_follow_what_was_measured() -> None:
     assert costs.estimate(Job(1, 1, slow)) == pytest.approx(3 + 20 * START["epochs"] / 3)
     assert visit_cost(START | {"batch_visits": 64}) > visit_cost(START)
     assert visit_cost(START | {"layers": 2}) > visit_cost(START)
+
+
+def test_the_refit_keeps_its_time(tmp_path: Path) -> None:
+    """However little is left, what the best needs in the end is not given to trials."""
+    journal = Journal(tmp_path / "trials.jsonl", {})
+    journal.begin(0, 2, START, 0.0)
+    journal.end(0, 2, record(1.0, seconds=52.0, valid_seconds=2.0, n_validations=1, peak_bytes=1 << 28))
+    (tmp_path / "trial-0-2").mkdir()
+    costs = CostModel(RUNGS, journal.trials, {"train_s": 10.0, "valid_seconds": 2.0}, START)
+    whole_s = costs.finish_s(START)
+    assert whole_s > 1.2 * 10 * START["refit_epochs"]
+    for left_s in (600.0, 60.0, 50.0, 30.0, 5.0):
+        study = Study(
+            dataset_path="",
+            split=[0, 0, 0],
+            scheduler=Scheduler(Proposer(PLANE), RUNGS, journal.trials),
+            journal=journal,
+            executor=ThreadPoolExecutor(1),
+            clock=Clock(1000.0, time.monotonic() - (1000.0 - left_s)),
+            costs=costs,
+            memory=MemoryModel(300, 300 << 20),
+            folder=tmp_path,
+        )
+        assert study.best is not None
+        job = Job(1, 0, START)
+        assert study._affordable(job) == (left_s >= whole_s + 1.15 * costs.estimate(job))
+    journal.close()
+    cut = record(1.0, seconds=10.0, cut_short=True)
+    assert costs.finish_s(START, best=cut) == pytest.approx(
+        costs.finish_s(START | {"refit_epochs": 0}) + 10 * START["refit_epochs"] / START["epochs"]
+    )
 
 
 def test_memory_is_learnt_from_trials_and_never_forgotten_at_once() -> None:

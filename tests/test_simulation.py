@@ -78,7 +78,9 @@ def test_the_table_has_a_row_per_network_and_search() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["luckyfast", "Optuna TPE + median", "Keras Tuner Hyperband", "Keras Tuner Bayesian"])
+@pytest.mark.parametrize(
+    "system", ["luckyfast", "Optuna TPE + median", "Keras Tuner Hyperband", "Keras Tuner Bayesian"]
+)
 def test_every_system_finds_something_in_the_contest(system: str, tmp_path: Path) -> None:
     if "Keras" in system:
         pytest.importorskip("keras_tuner")

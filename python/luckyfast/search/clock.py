@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-from luckyfast.search.journal import Trial
+from luckyfast.search.journal import Record, Trial
 from luckyfast.search.scheduler import Job, Rung
 
 __all__ = ["FIXED_S", "Clock", "CostModel", "visit_cost"]
@@ -59,19 +59,24 @@ class CostModel:
         ratio = median(ratios) if ratios else self._probed_ratio
         return self.validation_s + ratio * self._passes(job.settings, job.rung) * visit_cost(job.settings)
 
-    def finish_s(self, settings: Mapping[str, Any], left_s: float = math.inf) -> float:
+    def finish_s(self, settings: Mapping[str, Any], left_s: float = math.inf, best: Record | None = None) -> float:
         """Seconds that the end of the command takes: calibration, measuring, writing, and the refit.
 
         Args:
             settings: of the model.
-            left_s: seconds left for training and the end together; a refit gets its share of passes at most, since it
-                can be cut short as the training can.
+            left_s: seconds left for training and the end together, where nothing is trained yet: a refit gets its share
+                of passes at most, since it can be cut short as the training can.
+            best: what is to be refitted, where there is something: if its training was cut short, so will its refit be.
         """
         ratios = [ratio for trial in list(self.trials.values())[-30:] for ratio in self._ratios(trial)]
         pass_s = (median(ratios) if ratios else self._probed_ratio) * visit_cost(settings)
         fixed_s = FIXED_S + SCORING * self.validation_s
-        share = settings["refit_epochs"] / (settings["refit_epochs"] + settings["epochs"])
-        refit_s: float = min(1.2 * pass_s * settings["refit_epochs"], share * max(left_s - fixed_s, 0.0))
+        refit_s: float = 1.2 * pass_s * settings["refit_epochs"]
+        if best is None:
+            share = settings["refit_epochs"] / (settings["refit_epochs"] + settings["epochs"])
+            refit_s = min(refit_s, share * max(left_s - fixed_s, 0.0))
+        elif best.figures.get("cut_short"):
+            refit_s = min(refit_s, best.seconds * settings["refit_epochs"] / settings["epochs"])
         return fixed_s + refit_s
 
     @property

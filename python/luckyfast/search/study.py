@@ -213,10 +213,13 @@ class Study:
 
     def _search_left_s(self) -> float:
         """Seconds until the end of the command needs the machine."""
-        settings = self.best.settings if self.best else dict(self.scheduler.proposer.space.start)
-        left_s = self.clock.left_s - self.costs.finish_s(settings, self.clock.left_s)
+        left_s = self.clock.left_s
+        if self.best is not None:
+            record = self.journal.trials[self.best.number].records[self.best.rung]
+            return left_s - self.costs.finish_s(self.best.settings, best=record)
         # A first model there must be: what is short then comes off what the end was thought to take.
-        return left_s if self.best else max(left_s, LEAST_SHARE * self.clock.left_s)
+        start = dict(self.scheduler.proposer.space.start)
+        return max(left_s - self.costs.finish_s(start, left_s), LEAST_SHARE * left_s)
 
     def _affordable(self, job: Job) -> bool:
         return START_FACTOR * self._estimate(job) <= self._search_left_s()
