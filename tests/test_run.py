@@ -26,9 +26,9 @@ from naive_reader import read_rows
 from naive_times import naive_time
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
-from luckyfast.ingestion import ingest, run, shards
+from luckyfast.ingestion import giants, ingest, run, shards
 from luckyfast.ingestion.disk import check_disk
-from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Source, TimeFormat
+from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Rules, Source, TimeFormat
 from luckyfast.ingestion.run import Budget, run_plan
 from luckyfast.progress import NullProgress
 
@@ -230,6 +230,70 @@ def test_giant_customers_are_sorted_on_disk(
     events = [event for _, _, _, event in naive_events(log.read_bytes()) if event]
     naive = write_dataset(events, tmp_path / "naive", batch_pairs=50, shard_batches=3)  # type: ignore[arg-type]
     assert read_folder(summary.path / "shards") == read_folder(naive / "shards")
+
+
+@pytest.fixture
+def sorted_on_disk(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names of the customers that were sorted on disk."""
+    names: list[bytes] = []
+    sort = giants._sort_giant
+
+    def listen(units: Any, unit: int, *rest: Any) -> Any:
+        names.append(units.name(unit))
+        return sort(units, unit, *rest)
+
+    monkeypatch.setattr(giants, "_sort_giant", listen)
+    return names
+
+
+def repetitive_log(seed: int) -> bytes:
+    """Two large customers and small ones, of whose rows many come again: at once, later, and one all the time."""
+    draw = random.Random(seed)
+    lines: list[bytes] = []
+    for i in range(30_000):
+        customer = draw.choice([b"giant", b"giant", b"twin", b"%d" % draw.randrange(300)])
+        visit, minute = draw.randrange(2000), draw.randrange(60)
+        line = b"s%d,%s,2017-01-%02d,10:%02d,a%d,%s-%d\n" % (
+            draw.randrange(3),
+            customer,
+            1 + visit % 28,
+            minute,
+            draw.randrange(9),
+            customer,
+            visit,
+        )
+        lines += [line] * draw.choice([1, 1, 1, 2, 3])
+        if i % 4 == 0:
+            lines += [b"s,giant,2017-02-01,11:00,a0,giant-x\n", draw.choice(lines)]
+    return HEADER + b"".join(lines)
+
+
+@pytest.mark.parametrize(("n_workers", "spills"), [(1, False), (2, True)])
+@pytest.mark.parametrize("rules", [Rules(drop_duplicates=True), Rules(drop_duplicates=True, min_visits=15)])
+def test_equal_rows_of_giant_customers_are_dropped_on_disk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sorted_on_disk: list[bytes],
+    n_workers: int,
+    spills: bool,
+    rules: Rules,
+) -> None:
+    """In memory and on disk the same rows stay: one of each."""
+    monkeypatch.setattr(run, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(shards, "BATCH_PAIRS", 50)
+    data = repetitive_log(3)
+    log = tmp_path / "log.csv"
+    log.write_bytes(data)
+    in_memory = run_plan(make_plan([log], tmp_path / "a", rules=rules), budget=ONE)
+    assert not sorted_on_disk
+    held = 0 if spills else 3_500_000
+    small = Budget(n_workers, 1 << 14, 300_000 if spills else 1 << 26, held + 200_000 * (n_workers + 2))
+    on_disk = run_plan(make_plan([log], tmp_path / "b", rules=rules), budget=small)
+    assert (on_disk.n_spilled_runs > 0) == spills
+    assert {b"giant", b"twin"} <= set(sorted_on_disk)
+    assert read_folder(in_memory.path) == read_folder(on_disk.path)
+    n_rows, n_distinct = data.count(b"\n") - 1, len(set(data.splitlines())) - 1
+    assert on_disk.counts["duplicates_removed"] == n_rows - n_distinct > 10_000
 
 
 def test_lookup(tmp_path: Path) -> None:

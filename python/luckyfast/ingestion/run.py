@@ -19,7 +19,7 @@ import numpy as np
 from luckyfast import _engine
 from luckyfast.config import peak_memory, resident_memory
 from luckyfast.errors import BudgetError, InputError
-from luckyfast.ingestion.append import Base, ShardRun, content_ids, open_base
+from luckyfast.ingestion.append import Base, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.disk import check_disk
 from luckyfast.ingestion.duplicates import DuplicateSample
@@ -36,6 +36,7 @@ from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Rules
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
+from luckyfast.ingestion.shardrun import ShardRun
 from luckyfast.ingestion.shards import BATCH_PAIRS, ShardWriter
 from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
