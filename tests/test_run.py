@@ -10,9 +10,11 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from luckyfast.ingestion import giants, ingest, run, shards
 from luckyfast.ingestion.disk import check_disk
 from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Rules, Source, TimeFormat
 from luckyfast.ingestion.run import Budget, run_plan
+from luckyfast.ingestion.turns import SWITCH_INTERVAL_S
 from luckyfast.progress import NullProgress
 
 HEADER = b"store,customer,day,clock,action,visit\n"
@@ -410,6 +413,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from luckyfast.errors import InputError
 from luckyfast.ingestion.run import Budget, run_plan
+from luckyfast.ingestion.turns import SWITCH_INTERVAL_S
 from test_run import make_plan
 plan = make_plan([Path({str(log)!r})], Path({str(tmp_path / "out")!r}), temp=Path({str(temp)!r}))
 try:
@@ -440,6 +444,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from luckyfast.errors import InputError
 from luckyfast.ingestion.run import Budget, run_plan
+from luckyfast.ingestion.turns import SWITCH_INTERVAL_S
 from test_run import make_plan
 plan = make_plan([Path({str(log)!r})], Path({str(tmp_path / "out")!r}))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -475,3 +480,34 @@ def test_sorted_rows_inside_visits_are_reported(tmp_path: Path) -> None:
     assert leaks[0]["suspicious"] is True
     assert leaks[0]["column"] == "action"
     assert leaks[1]["suspicious"] is False
+
+
+class Companion(NullProgress):
+    """Begins another run once its own has begun, and ends before it: `hold` is waited for."""
+
+    def __init__(self, begun: threading.Event, hold: threading.Event) -> None:
+        self._begun, self._hold = begun, hold
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        if not self._begun.is_set():
+            self._begun.set()
+            assert self._hold.wait(60)
+
+
+def test_runs_that_overlap_leave_the_interpreter_as_it_was(logs: list[Path], tmp_path: Path) -> None:
+    """The first to begin is the first to end; turns stay short for the other, and are as before in the end."""
+    before = sys.getswitchinterval()
+    assert before > SWITCH_INTERVAL_S
+    events = [threading.Event() for _ in range(4)]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run_plan, make_plan(logs, tmp_path / "a"), budget=ONE, progress=Companion(*events[:2]))
+        assert events[0].wait(60)
+        second = pool.submit(run_plan, make_plan(logs, tmp_path / "b"), budget=ONE, progress=Companion(*events[2:]))
+        assert events[2].wait(60)
+        events[1].set()
+        first.result()
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
+        events[3].set()
+        second.result()
+    assert sys.getswitchinterval() == before
+    assert read_folder(tmp_path / "a") == read_folder(tmp_path / "b")

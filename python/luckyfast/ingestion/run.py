@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -40,6 +39,7 @@ from luckyfast.ingestion.shardrun import ShardRun
 from luckyfast.ingestion.shards import BATCH_PAIRS, ShardWriter
 from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
+from luckyfast.ingestion.turns import short_turns
 from luckyfast.ingestion.watch import FileWatch
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
@@ -57,7 +57,6 @@ _WORKER_BYTES = 10 << 20
 _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
 _MIN_STORE_BYTES = 12 << 20
 _MERGE_TARGET_BYTES = 8 << 20
-_SWITCH_INTERVAL_S = 0.0005
 _ROWS_BEFORE_JUDGING = 20_000
 _USUAL_RATIO = 4  # of the sizes of a text and of the compressed text
 
@@ -137,14 +136,8 @@ def run_plan(plan: IngestPlan, *, progress: Progress | None = None, budget: Budg
     """
     progress = progress or NullProgress()
     started = time.monotonic()
-    interval = sys.getswitchinterval()
-    # PERF: a worker that comes out of a kernel needs the interpreter for microseconds and must not wait for it long
-    sys.setswitchinterval(min(interval, _SWITCH_INTERVAL_S))
-    try:
-        with open_workplace(plan) as workplace:
-            return _Run(plan, workplace, progress, started).carry_out(budget)
-    finally:
-        sys.setswitchinterval(interval)
+    with short_turns(), open_workplace(plan) as workplace:
+        return _Run(plan, workplace, progress, started).carry_out(budget)
 
 
 class _Run:
