@@ -15,6 +15,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,64 @@ def test_nothing_is_left_behind(logs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputExistsError):
         run_plan(gone, budget=ONE)
+
+
+class Scales(NullProgress):
+    """Weighs a folder of files that are passing, again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.most_bytes = 0
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        self.advance(0.0)
+
+    def advance(self, amount: float) -> None:
+        n_bytes = 0
+        for path in self._folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                n_bytes += path.stat().st_size
+        self.most_bytes = max(self.most_bytes, n_bytes)
+
+
+def row_of_loyal(i: int, draw: random.Random) -> bytes:
+    return b"s,%032d,2017-01-01,10:00,a%d,%d\n" % (draw.randrange(500), draw.randrange(300), i // 8)
+
+
+def row_of_new(i: int, draw: random.Random) -> bytes:
+    return b"s,%040d,2017-01-01,10:00,a%d,%d\n" % (i // 3, draw.randrange(300), i // 3)
+
+
+def row_of_pages(i: int, draw: random.Random) -> bytes:
+    page = b"https://shop.example.com/department/%d/article/%06d" % (i % 7, int(draw.paretovariate(0.5)) % 40_000)
+    return b"s,%036d,2017-01-%02d,10:%02d,%s,\n" % (draw.randrange(9000), 1 + i // 9000, i % 60, page)
+
+
+@pytest.mark.parametrize("row", [row_of_loyal, row_of_new, row_of_pages])
+@pytest.mark.parametrize(("n_workers", "rules"), [(1, Rules()), (3, Rules(drop_duplicates=True))])
+def test_what_is_used_of_the_disk_was_foreseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: Any, n_workers: int, rules: Rules
+) -> None:
+    """Names of customers and actions included, and not many times too much."""
+    foreseen: list[int] = []
+
+    def listen(needed: dict[Path, int]) -> None:
+        foreseen.extend(needed.values())
+        check_disk(needed)
+
+    monkeypatch.setattr(run, "check_disk", listen)
+    draw = random.Random(6)
+    log, temp = tmp_path / "log.csv", tmp_path / "temp"
+    log.write_bytes(HEADER + b"".join(row(i, draw) for i in range(200_000)))
+    temp.mkdir()
+    scales = Scales(temp)
+    plan = make_plan([log], tmp_path / "out", temp=temp, rules=rules)
+    summary = run_plan(plan, budget=Budget(n_workers, 1 << 16, 2_000_000, 1 << 28), progress=scales)
+    assert summary.n_spilled_runs >= n_workers
+    spilled, written = foreseen
+    n_bytes = sum(map(len, read_folder(summary.path).values()))
+    assert scales.most_bytes <= spilled <= 3 * scales.most_bytes + (8 << 20)
+    assert n_bytes <= written
 
 
 def test_too_little_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:

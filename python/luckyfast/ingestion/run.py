@@ -20,7 +20,7 @@ from luckyfast.config import peak_memory, resident_memory
 from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
-from luckyfast.ingestion.disk import check_disk
+from luckyfast.ingestion.disk import check_disk, estimate_disk
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.giants import Giant, merge_all
@@ -395,11 +395,9 @@ class _Run:
             file.source.size_bytes * (1 if file.source.is_plain or file.source.is_columnar else _USUAL_RATIO)
             for file in self.plan.files
         )
-        scale = self.n_workers * max(1.0, total / read)
-        n_fragments, n_actions = parser.n_fragments, int(parser.store.state[parse_kernel.N_ACTIONS])
-        row_bytes = 8 * n_actions if self.plan.rules.drop_duplicates else 0
-        spilled = int(scale * (24 * n_fragments + 4 * n_actions + row_bytes))
-        check_disk({self.temp: spilled, self.partial: int(scale * (24 * n_fragments + 8 * n_actions))})
+        share = parser.measure()
+        spilled, written = estimate_disk(share, self.n_workers * max(1.0, total / read), self.n_workers)
+        check_disk({self.temp: spilled, self.partial: written})
 
     def _gather_runs(self, parsers: list[Parser], pool: ThreadPoolExecutor) -> None:
         """What is left in the stores becomes runs: on disk if others went there, or else in memory."""
