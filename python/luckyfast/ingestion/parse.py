@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "LookupTable", "Parser", "make_layout"]
 
 ROLES = ("customer", "time", "action", "visit")
-_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named")
+_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named", "gaps")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
 _LEAST_FRAGMENTS, _MOST_FIRST_FRAGMENTS = 1 << 11, 1 << 16

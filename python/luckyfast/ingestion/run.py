@@ -23,6 +23,7 @@ from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.disk import check_disk, estimate_disk
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
+from luckyfast.ingestion.gaps import VisitDays, has_gaps
 from luckyfast.ingestion.giants import Giant, merge_all
 from luckyfast.ingestion.jsonlines import Projector, find_projector
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
@@ -159,6 +160,7 @@ class _Run:
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
+        self.days = VisitDays()
         self.runs: list[Run] = []
         self.n_spilled = 0
         self.n_workers = 1
@@ -225,6 +227,8 @@ class _Run:
         order_leak = pool.submit(self._measure_order)
         examples = pool.submit(self._write_rejects)
         writer = self._merge(budget, ranking.ranks, pool)
+        if has_gaps(plan.time_format):
+            times = self.days.time_range
         counts = {
             "rows_read": n_rows,
             "events": n_events,
@@ -253,7 +257,7 @@ class _Run:
             return
         self.base = open_base(self.plan, self.contents)
         ids = self.vocabulary.adopt(self.base.texts, self.base.events)
-        self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids))
+        self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids, has_gaps(self.plan.time_format)))
 
     def _restore(self) -> None:
         """Take in what an interrupted run had come to at its last checkpoint."""
@@ -451,7 +455,7 @@ class _Run:
         target = min(_MERGE_TARGET_BYTES, max(sum(sizes) // (4 * budget.n_workers), _MERGE_TARGET_BYTES >> 4))
         stretches = plan_merge(self.runs, share, target)
         self.progress.start(stage, float(len(stretches)), "parts")
-        for merged in merge_all(
+        parts = merge_all(
             pool,
             self.runs,
             ranks,
@@ -461,7 +465,8 @@ class _Run:
             folder=self.temp,
             least_pairs=BATCH_PAIRS,
             min_visits=min_visits,
-        ):
+        )
+        for merged in self.days.add_up(parts) if has_gaps(self.plan.time_format) else parts:
             yield merged
             self.progress.advance(1)
         self.progress.finish()

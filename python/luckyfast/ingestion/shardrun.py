@@ -16,6 +16,7 @@ import numpy as np
 
 from luckyfast.errors import DatasetError
 from luckyfast.ingestion.format import damaged
+from luckyfast.ingestion.gaps import DAY_US
 from luckyfast.ingestion.partition import N_BUCKETS, N_UNITS, Piece, Run, Segment, bucket_starts, cut_pieces
 from luckyfast.kernels import parse as parse_kernel
 
@@ -97,13 +98,17 @@ class ShardRun(Run):
         folder: the dataset.
         shards: as in its manifest.
         ids: uint32, for each row of its vocabulary the id in the run's vocabulary.
+        has_gaps: its times have days that were added up, which are taken off again.
 
     Raises:
         DatasetError: a shard is damaged.
     """
 
-    def __init__(self, folder: Path, shards: Sequence[dict[str, Any]], ids: NDArray[np.uint32]) -> None:
+    def __init__(
+        self, folder: Path, shards: Sequence[dict[str, Any]], ids: NDArray[np.uint32], has_gaps: bool = False
+    ) -> None:
         self._ids = ids
+        self._has_gaps = has_gaps
         self._batches: list[_Batch] = []
         counts = np.zeros((N_UNITS, N_BUCKETS), np.int64)
         at = (0, 0, 0, 0)
@@ -148,12 +153,16 @@ class ShardRun(Run):
             at, stop = batch.visit_starts.read(low, high + 1)[[0, -1]].tolist()
             while at < stop:
                 end = min(at + n_visits, stop)
-                times, keys = batch.time.read(at, end), batch.key.read(at, end)
+                times, keys = self._read_times(batch, at, end), batch.key.read(at, end)
                 edges = batch.pair_starts.read(at, end + 1).astype(np.int64)
                 for begin, finish, touched, sizes in cut_pieces(edges, n_pairs):
                     actions, counts = self._ids[batch.actions.read(begin, finish)], batch.counts.read(begin, finish)
                     yield Piece(times[touched], keys[touched], sizes, actions, counts, _NO_ROWS)
                 at = end
+
+    def _read_times(self, batch: _Batch, first: int, stop: int) -> NDArray[np.int64]:
+        times = batch.time.read(first, stop)
+        return times % DAY_US if self._has_gaps else times
 
     def _overlaps(self, first: int, stop: int) -> Iterator[tuple[_Batch, int, int]]:
         """The batches that hold the customers first:stop, and which of their own these are."""
@@ -178,7 +187,7 @@ class ShardRun(Run):
             batch.names.read(*name_starts[[0, -1]].tolist()),
             np.repeat(owner, np.diff(visit_starts)),
             np.diff(n_before[pair_starts - pairs[0]]).astype(np.uint32),
-            batch.time.read(first, stop),
+            self._read_times(batch, first, stop),
             batch.key.read(first, stop),
             np.repeat(self._ids[actions], counts),
             _NO_ROWS,
