@@ -182,6 +182,8 @@ def test_days_of_customers_larger_than_memory(tmp_path: Path, monkeypatch: pytes
 
 def test_rules_on_whole_histories_see_the_days(tmp_path: Path) -> None:
     rows = draw_log(9, 400)
+    # a customer who is left out has the latest day
+    rows += [("rare", "r1", "1", "", "p1"), ("rare", "r2", "2", "8000", "p1"), ("rare", "r3", "3", "8000", "p1")]
     files = write_files(tmp_path / "raw", rows, [])
     ingest(files, tmp_path / "out", action="product_id", min_visits=5, max_reject=0.5, memory="8GB")
     n_of: dict[str, set[str]] = defaultdict(set)

@@ -43,7 +43,7 @@ def estimate_disk(store: StoreSize, n_stores: float, n_workers: int) -> tuple[in
     Example:
         >>> store = StoreSize(1000, 36_000, 5000, 20_000, 0, 300, 6000, 1 << 20)
         >>> estimate_disk(store, 40.0, 2)
-        (20855360, 13497600)
+        (23526912, 13872000)
     """
     names = min(n_stores * (store.action_bytes + 16 * store.n_actions), n_workers * store.most_bytes)
     customers = store.customer_bytes + 16 * store.n_customers

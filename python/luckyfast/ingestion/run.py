@@ -466,6 +466,8 @@ class _Run:
             least_pairs=BATCH_PAIRS,
             min_visits=min_visits,
         )
+        # the customers of this merge alone
+        self.days = VisitDays()
         for merged in self.days.add_up(parts) if has_gaps(self.plan.time_format) else parts:
             yield merged
             self.progress.advance(1)
