@@ -9,7 +9,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["group_visits", "number_customers", "place_fragments", "take_names"]
+__all__ = ["add_up_gaps", "group_visits", "number_customers", "place_fragments", "take_names"]
 
 
 @njit(cache=True, nogil=True)
@@ -263,6 +263,34 @@ def group_visits(  # type: ignore[no-untyped-def]
         n_visits[p] = n_own
         n_customer_pairs[p] = n_all_pairs - first_pair
     return n_all_visits, n_all_pairs
+
+
+@njit(cache=True, nogil=True)
+def add_up_gaps(n_visits, time, gap_bits, day, state):  # type: ignore[no-untyped-def]
+    """Add to each time the days from the customer's first visit on; visits of one number have one day.
+
+    Args:
+        n_visits: int64 per customer.
+        time: int64 per visit in order, number << gap_bits | most - days since the number before; changed.
+        gap_bits: how many bits the days have; of visits of one number the first has the most days.
+        day: what a day adds.
+        state: int64[2], number of the visit before (-1: none) and its day, of the first customer; of the last, written.
+    """
+    most = (np.int64(1) << gap_bits) - 1
+    number, days = state[0], state[1]
+    at = 0
+    for p in range(len(n_visits)):
+        if p > 0:
+            number, days = -1, 0
+        for _ in range(n_visits[p]):
+            own = time[at] >> gap_bits
+            if own != number:
+                if number >= 0:
+                    days += most - (time[at] & most)
+                number = own
+            time[at] += days * day
+            at += 1
+    state[0], state[1] = number, days
 
 
 @njit(cache=True, nogil=True)

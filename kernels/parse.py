@@ -36,7 +36,7 @@ DONE, STORE_FULL, CUSTOMERS_FULL, ACTIONS_FULL, REJECTS_FULL, SCRATCH_FULL, SAMP
 # Places in Layout.numbers.
 DELIMITER, QUOTE, N_FIELDS, TIME_KIND, UNIT_US, DATE_SEPARATOR, HAS_LOOKUP = 0, 1, 2, 3, 4, 5, 6
 YEAR_DIGITS, CLOCK_DIGITS, SINCE, UNTIL, N_WHERE, N_NUMBERS = 7, 8, 9, 10, 11, 12
-ISO, EPOCH, YMD, DMY, MDY, ORDER, NAMED = 0, 1, 2, 3, 4, 5, 6
+ISO, EPOCH, YMD, DMY, MDY, ORDER, NAMED, GAPS = 0, 1, 2, 3, 4, 5, 6, 7
 
 # Places in Store.state.
 N_FRAGMENTS, N_ACTIONS, N_EVENTS, MIN_TIME, MAX_TIME, STATUS = 0, 1, 2, 3, 4, 5
@@ -45,6 +45,9 @@ N_SAMPLED, SAMPLE_BITS, N_STATE = 6, 7, 8
 # Columns of Layout.conditions, and the values of two of them.
 RULE, COLUMN, OPERATOR, IS_NUMBER, VALUE, SIZE, N_CONDITION = 0, 1, 2, 3, 4, 5, 6
 LESS, LESS_EQUAL, EQUAL, UNEQUAL, GREATER_EQUAL, GREATER = 0, 1, 2, 3, 4, 5
+
+# A number and the days since the one before it are number << GAP_BITS | MOST_DAYS - days: less than a day of µs.
+GAP_BITS, MOST_DAYS, MOST_NUMBER = 13, (1 << 13) - 1, (1 << 23) - 1
 
 UNCLOSED = 0x80000000
 US = 1_000_000
@@ -887,6 +890,23 @@ def parse_decimal(data, at, stop, unit):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def parse_gap(data, at, stop):  # type: ignore[no-untyped-def]
+    """A number in order and, behind a blank, the whole days since the one before it; without them none went by."""
+    blank = at
+    while blank < stop and byte_at(data, blank) != 32:
+        blank += 1
+    good, number = parse_decimal(data, at, blank, -1)
+    days = 0
+    while blank < stop and byte_at(data, blank) == 32:
+        blank += 1
+    if good and blank < stop:
+        good, days = parse_decimal(data, blank, stop, -1)
+    if not good or number < 0 or number > MOST_NUMBER or days < 0 or days > MOST_DAYS:
+        return False, 0
+    return True, number << GAP_BITS | MOST_DAYS - days
+
+
+@njit(cache=True, nogil=True)
 def parse_time(data, start, size, form):  # type: ignore[no-untyped-def]
     """Whether a field has the form (kind, unit, separator, digits of the year and of the clock), and its time.
 
@@ -907,6 +927,8 @@ def parse_time(data, start, size, form):  # type: ignore[no-untyped-def]
         return parse_decimal(data, start, stop, -1)
     if kind == NAMED:
         return parse_named(data, start, stop)
+    if kind == GAPS:
+        return parse_gap(data, start, stop)
     return parse_date(data, start, stop, form)
 
 
@@ -973,8 +995,12 @@ def field(data, separators, first, row_start, column, where):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def join_fields(data, separators, first, row_start, role, columns, n_columns, where, nulls, top):  # type: ignore[no-untyped-def]
+def join_fields(  # type: ignore[no-untyped-def]
+    data, separators, first, row_start, role, columns, n_columns, n_required, where, nulls, top
+):
     """The columns of a role as one value in the scratch bytes: start, size (0: a part is missing), new top.
+
+    Behind the first `n_required` columns a missing part is an empty one.
 
     `columns` is the address of the first one's index, `where` is (number of fields, quote, quotes are plain, addresses
     of constants and of their stops).
@@ -989,7 +1015,9 @@ def join_fields(data, separators, first, row_start, role, columns, n_columns, wh
             top += 1
         at, size, rewritten = unquote(data, at, size, quote, is_plain, top)
         if is_null(data, at, size, role, nulls):
-            return start, 0, start
+            if i < n_required:
+                return start, 0, start
+            continue
         if rewritten == top:
             for k in range(size):
                 put(data, top + k, byte_at(data, at + k))
@@ -1216,6 +1244,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
         starts[2] - starts[1] > 1,
         starts[3] - starts[2] > 1,
     )
+    n_required_times = 1 if numbers[TIME_KIND] == GAPS else starts[2] - starts[1]
     n_visit_columns = starts[4] - starts[3]
     visit_column = columns[starts[3]] if n_visit_columns > 0 else 0
     n_fragments, n_actions = state[N_FRAGMENTS], state[N_ACTIONS]
@@ -1282,6 +1311,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     0,
                     column_of + 8 * starts[0],
                     starts[1] - starts[0],
+                    starts[1] - starts[0],
                     where,
                     nulls,
                     top,
@@ -1314,6 +1344,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         1,
                         column_of + 8 * starts[1],
                         starts[2] - starts[1],
+                        n_required_times,
                         where,
                         nulls,
                         top,
@@ -1350,6 +1381,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         row_start,
                         2,
                         column_of + 8 * starts[2],
+                        starts[3] - starts[2],
                         starts[3] - starts[2],
                         where,
                         nulls,
@@ -1412,7 +1444,17 @@ def parse_rows(  # type: ignore[no-untyped-def]
         else:
             if n_visit_columns > 1:
                 at, size, top = join_fields(
-                    bytes_, index, first, row_start, 3, column_of + 8 * starts[3], n_visit_columns, where, nulls, top
+                    bytes_,
+                    index,
+                    first,
+                    row_start,
+                    3,
+                    column_of + 8 * starts[3],
+                    n_visit_columns,
+                    n_visit_columns,
+                    where,
+                    nulls,
+                    top,
                 )
             else:
                 at, size = field(bytes_, index, first, row_start, visit_column, where)

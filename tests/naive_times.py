@@ -32,6 +32,8 @@ def naive_time(text: str, form: TimeFormat) -> int | None:
     text = text.strip(" ")
     if form.kind in ("order", "epoch"):
         return naive_number(text, form)
+    if form.kind == "gaps":
+        return naive_gap(text)
     if form.kind == "named":
         return naive_named(text)
     for pattern in date_patterns(form):
@@ -43,6 +45,15 @@ def naive_time(text: str, form: TimeFormat) -> int | None:
                 year += 1900 if year >= 69 else 2000
             return moment_us(year, int(part["month"]), int(part["day"]), text[match.end() :], form)
     return None
+
+
+def naive_gap(text: str) -> int | None:
+    """The number of a visit with the days since the one before, as one number that is less than a day of µs."""
+    number, _, days = text.partition(" ")
+    parsed = [naive_number(part.strip(" "), TimeFormat("order")) for part in (number, days or "0")]
+    if None in parsed or not 0 <= parsed[0] < 2**23 or not 0 <= parsed[1] < 2**13:  # type: ignore[operator]
+        return None
+    return parsed[0] * 2**13 + 2**13 - 1 - parsed[1]  # type: ignore[operator]
 
 
 def naive_number(text: str, form: TimeFormat) -> int | None:

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luckyfast.errors import DatasetError, InputError, SchemaError
-from luckyfast.ingestion import ingest
+from luckyfast.ingestion import giants, ingest, run, shards
 from luckyfast.ingestion.append import content_id
+from luckyfast.ingestion.planning import make_plan
 
 COLUMNS = "card;when;shelf;product;ticket;quantity"
 ROLES = {"customer": "card", "time": "when", "action": "shelf", "visit": "ticket", "memory": "8GB", "max_reject": 0.5}
@@ -93,8 +94,6 @@ def test_appending_equals_ingesting_at_once(
 
 def test_many_shards_and_small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stretches that begin and end within the record batches of the old shards."""
-    from luckyfast.ingestion import run, shards
-
     monkeypatch.setattr(shards, "BATCH_PAIRS", 300)
     monkeypatch.setattr(shards, "SHARD_BATCHES", 3)
     monkeypatch.setattr(run, "_MERGE_TARGET_BYTES", 5000)
@@ -106,6 +105,51 @@ def test_many_shards_and_small_memory(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(list((tmp_path / "grown" / "shards").iterdir())) > 5
     assert summary.counts == manifest(tmp_path / "grown")["counts"]
     assert len(list((tmp_path / "grown" / "rejects").iterdir())) == 2
+
+
+@pytest.mark.parametrize("visit", ["ticket", "none"])
+def test_adding_to_customers_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visit: str) -> None:
+    """Histories that are too large for the merge, some behind small ones in a batch, are read in pieces and go on."""
+    monkeypatch.setattr(shards, "BATCH_PAIRS", 300)
+    monkeypatch.setattr(run, "BATCH_PAIRS", 300)
+    monkeypatch.setattr(shards, "SHARD_BATCHES", 3)
+    sorted_on_disk = []
+    sort = giants._sort_giant
+
+    def listen(units: Any, unit: int, *rest: Any) -> Any:
+        sorted_on_disk.append((units.name(unit), [type(one).__name__ for one in units.runs]))
+        return sort(units, unit, *rest)
+
+    monkeypatch.setattr(giants, "_sort_giant", listen)
+    draw = random.Random(8)
+    rows = draw_rows(5, 3000)
+    for name in ("giant", "twin"):
+        for i in range(24_000):
+            visit_ = i // 4 if draw.random() < 0.9 else draw.randrange(6000)
+            time = f"2024-{1 + visit_ // 600:02d}-{1 + visit_ % 28:02d} {visit_ % 24:02d}:{draw.randrange(60):02d}"
+            rows.append(f"{name};{time};{draw.choice('abcdefgh')};p;{name}-{visit_};1")
+    draw.shuffle(rows)
+    files = write_files(tmp_path / "raw", rows, [20_000, 40_000, 49_000])
+    settings_: dict[str, Any] = {**ROLES, "visit": visit}
+    ingest(files, tmp_path / "at once", **settings_)
+    assert not sorted_on_disk
+    ingest(files[:1], tmp_path / "grown", **settings_)
+    small = run.Budget(2, 1 << 14, 300_000, 4 * 250_000)
+    for new in (files[1:2], files[2:]):
+        sorted_on_disk.clear()
+        run.run_plan(make_plan(new, tmp_path / "grown", append=True, max_reject=0.5), budget=small)
+        assert {name for name, _ in sorted_on_disk} == {b"giant", b"twin"}
+        assert all(kinds[0] == "ShardRun" for _, kinds in sorted_on_disk)
+    check_equal(tmp_path / "grown", tmp_path / "at once")
+
+
+def test_a_shard_that_was_cut_short_is_told(dataset: Path, tmp_path: Path) -> None:
+    (new,) = write_files(tmp_path / "new", draw_rows(2, 100), [])
+    (shard,) = (dataset / "shards").iterdir()
+    whole = shard.read_bytes()
+    for n_bytes in (0, 100, len(whole) // 2, len(whole) - 20):
+        shard.write_bytes(whole[:n_bytes])
+        refused(dataset, new, DatasetError, "part-00000.arrow is damaged")
 
 
 @pytest.fixture

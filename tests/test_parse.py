@@ -33,6 +33,7 @@ FORMS = [
     TimeFormat("dmy", year_digits=2, clock_digits=2),
     TimeFormat("mdy"),
     TimeFormat("iso", clock_digits=4),
+    TimeFormat("gaps"),
 ]
 
 
@@ -116,12 +117,18 @@ NUMBERS = st.one_of(
     st.text("0123456789-.,", max_size=20),
     st.tuples(st.integers(-(2**63), 2**63), st.sampled_from(".,"), DIGITS).map(lambda t: "".join(map(str, t))),
 )
-TIMES = st.one_of(st.tuples(st.sampled_from(["", " "]), DATES, CLOCKS, ZONES).map("".join), NUMBERS, NAMED)
+GAPS = st.tuples(
+    st.sampled_from([0, 7, 2**23 - 1]).flatmap(lambda n: st.integers(n - 1, n + 1)).map(str),
+    st.sampled_from(["", " ", "  ", ".0 ", ",5 "]),
+    st.sampled_from(["", "0", "7.0", "30", "8191", "8192", "-1", "2.5", "7 1"]),
+).map("".join)
+TIMES = st.one_of(st.tuples(st.sampled_from(["", " "]), DATES, CLOCKS, ZONES).map("".join), NUMBERS, NAMED, GAPS)
 
 
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(TIMES.map(str.encode), min_size=1, max_size=30))
 @example(texts=[b"2000-02-29", b"1900-02-29", b"2017-01-01T00:00:00.1234567Z", b"2017-04-31", b"0000-01-01"])
+@example(texts=[b"8388607 8191", b"8388608 1", b"1 8192", b"3 ", b"3  7.0", b"3 7.5", b"0", b"-1 1", b"1 -1"])
 @example(texts=[b"9223372036854775807", b"9223372036854775808", b"-1", b"-", b"29/2/2016 7:05", b"31.12.1999 23:59:59"])
 def test_times(tmp_path_factory: pytest.TempPathFactory, texts: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("log") / "log.csv"

@@ -10,9 +10,12 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +29,11 @@ from naive_reader import read_rows
 from naive_times import naive_time
 
 from luckyfast.errors import BudgetError, InputError, OutputExistsError
-from luckyfast.ingestion import ingest, run, shards
+from luckyfast.ingestion import giants, ingest, run, shards
 from luckyfast.ingestion.disk import check_disk
-from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Source, TimeFormat
+from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Lookup, Roles, Rules, Source, TimeFormat
 from luckyfast.ingestion.run import Budget, run_plan
+from luckyfast.ingestion.turns import SWITCH_INTERVAL_S
 from luckyfast.progress import NullProgress
 
 HEADER = b"store,customer,day,clock,action,visit\n"
@@ -232,6 +236,70 @@ def test_giant_customers_are_sorted_on_disk(
     assert read_folder(summary.path / "shards") == read_folder(naive / "shards")
 
 
+@pytest.fixture
+def sorted_on_disk(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names of the customers that were sorted on disk."""
+    names: list[bytes] = []
+    sort = giants._sort_giant
+
+    def listen(units: Any, unit: int, *rest: Any) -> Any:
+        names.append(units.name(unit))
+        return sort(units, unit, *rest)
+
+    monkeypatch.setattr(giants, "_sort_giant", listen)
+    return names
+
+
+def repetitive_log(seed: int) -> bytes:
+    """Two large customers and small ones, of whose rows many come again: at once, later, and one all the time."""
+    draw = random.Random(seed)
+    lines: list[bytes] = []
+    for i in range(30_000):
+        customer = draw.choice([b"giant", b"giant", b"twin", b"%d" % draw.randrange(300)])
+        visit, minute = draw.randrange(2000), draw.randrange(60)
+        line = b"s%d,%s,2017-01-%02d,10:%02d,a%d,%s-%d\n" % (
+            draw.randrange(3),
+            customer,
+            1 + visit % 28,
+            minute,
+            draw.randrange(9),
+            customer,
+            visit,
+        )
+        lines += [line] * draw.choice([1, 1, 1, 2, 3])
+        if i % 4 == 0:
+            lines += [b"s,giant,2017-02-01,11:00,a0,giant-x\n", draw.choice(lines)]
+    return HEADER + b"".join(lines)
+
+
+@pytest.mark.parametrize(("n_workers", "spills"), [(1, False), (2, True)])
+@pytest.mark.parametrize("rules", [Rules(drop_duplicates=True), Rules(drop_duplicates=True, min_visits=15)])
+def test_equal_rows_of_giant_customers_are_dropped_on_disk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sorted_on_disk: list[bytes],
+    n_workers: int,
+    spills: bool,
+    rules: Rules,
+) -> None:
+    """In memory and on disk the same rows stay: one of each."""
+    monkeypatch.setattr(run, "BATCH_PAIRS", 50)
+    monkeypatch.setattr(shards, "BATCH_PAIRS", 50)
+    data = repetitive_log(3)
+    log = tmp_path / "log.csv"
+    log.write_bytes(data)
+    in_memory = run_plan(make_plan([log], tmp_path / "a", rules=rules), budget=ONE)
+    assert not sorted_on_disk
+    held = 0 if spills else 3_500_000
+    small = Budget(n_workers, 1 << 14, 300_000 if spills else 1 << 26, held + 200_000 * (n_workers + 2))
+    on_disk = run_plan(make_plan([log], tmp_path / "b", rules=rules), budget=small)
+    assert (on_disk.n_spilled_runs > 0) == spills
+    assert {b"giant", b"twin"} <= set(sorted_on_disk)
+    assert read_folder(in_memory.path) == read_folder(on_disk.path)
+    n_rows, n_distinct = data.count(b"\n") - 1, len(set(data.splitlines())) - 1
+    assert on_disk.counts["duplicates_removed"] == n_rows - n_distinct > 10_000
+
+
 def test_lookup(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_bytes(dirty_log(5, 3000))
@@ -324,6 +392,64 @@ def test_nothing_is_left_behind(logs: list[Path], tmp_path: Path) -> None:
         run_plan(gone, budget=ONE)
 
 
+class Scales(NullProgress):
+    """Weighs a folder of files that are passing, again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.most_bytes = 0
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        self.advance(0.0)
+
+    def advance(self, amount: float) -> None:
+        n_bytes = 0
+        for path in self._folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                n_bytes += path.stat().st_size
+        self.most_bytes = max(self.most_bytes, n_bytes)
+
+
+def row_of_loyal(i: int, draw: random.Random) -> bytes:
+    return b"s,%032d,2017-01-01,10:00,a%d,%d\n" % (draw.randrange(500), draw.randrange(300), i // 8)
+
+
+def row_of_new(i: int, draw: random.Random) -> bytes:
+    return b"s,%040d,2017-01-01,10:00,a%d,%d\n" % (i // 3, draw.randrange(300), i // 3)
+
+
+def row_of_pages(i: int, draw: random.Random) -> bytes:
+    page = b"https://shop.example.com/department/%d/article/%06d" % (i % 7, int(draw.paretovariate(0.5)) % 40_000)
+    return b"s,%036d,2017-01-%02d,10:%02d,%s,\n" % (draw.randrange(9000), 1 + i // 9000, i % 60, page)
+
+
+@pytest.mark.parametrize("row", [row_of_loyal, row_of_new, row_of_pages])
+@pytest.mark.parametrize(("n_workers", "rules"), [(1, Rules()), (3, Rules(drop_duplicates=True))])
+def test_what_is_used_of_the_disk_was_foreseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: Any, n_workers: int, rules: Rules
+) -> None:
+    """Names of customers and actions included, and not many times too much."""
+    foreseen: list[int] = []
+
+    def listen(needed: dict[Path, int]) -> None:
+        foreseen.extend(needed.values())
+        check_disk(needed)
+
+    monkeypatch.setattr(run, "check_disk", listen)
+    draw = random.Random(6)
+    log, temp = tmp_path / "log.csv", tmp_path / "temp"
+    log.write_bytes(HEADER + b"".join(row(i, draw) for i in range(200_000)))
+    temp.mkdir()
+    scales = Scales(temp)
+    plan = make_plan([log], tmp_path / "out", temp=temp, rules=rules)
+    summary = run_plan(plan, budget=Budget(n_workers, 1 << 16, 2_000_000, 1 << 28), progress=scales)
+    assert summary.n_spilled_runs >= n_workers
+    spilled, written = foreseen
+    n_bytes = sum(map(len, read_folder(summary.path).values()))
+    assert scales.most_bytes <= spilled <= 3 * scales.most_bytes + (8 << 20)
+    assert n_bytes <= written
+
+
 def test_too_little_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     check_disk({tmp_path: free // 4})
@@ -346,6 +472,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from luckyfast.errors import InputError
 from luckyfast.ingestion.run import Budget, run_plan
+from luckyfast.ingestion.turns import SWITCH_INTERVAL_S
 from test_run import make_plan
 plan = make_plan([Path({str(log)!r})], Path({str(tmp_path / "out")!r}), temp=Path({str(temp)!r}))
 try:
@@ -376,6 +503,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from luckyfast.errors import InputError
 from luckyfast.ingestion.run import Budget, run_plan
+from luckyfast.ingestion.turns import SWITCH_INTERVAL_S
 from test_run import make_plan
 plan = make_plan([Path({str(log)!r})], Path({str(tmp_path / "out")!r}))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -411,3 +539,34 @@ def test_sorted_rows_inside_visits_are_reported(tmp_path: Path) -> None:
     assert leaks[0]["suspicious"] is True
     assert leaks[0]["column"] == "action"
     assert leaks[1]["suspicious"] is False
+
+
+class Companion(NullProgress):
+    """Begins another run once its own has begun, and ends before it: `hold` is waited for."""
+
+    def __init__(self, begun: threading.Event, hold: threading.Event) -> None:
+        self._begun, self._hold = begun, hold
+
+    def start(self, stage: str, total: float | None, unit: str) -> None:
+        if not self._begun.is_set():
+            self._begun.set()
+            assert self._hold.wait(60)
+
+
+def test_runs_that_overlap_leave_the_interpreter_as_it_was(logs: list[Path], tmp_path: Path) -> None:
+    """The first to begin is the first to end; turns stay short for the other, and are as before in the end."""
+    before = sys.getswitchinterval()
+    assert before > SWITCH_INTERVAL_S
+    events = [threading.Event() for _ in range(4)]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run_plan, make_plan(logs, tmp_path / "a"), budget=ONE, progress=Companion(*events[:2]))
+        assert events[0].wait(60)
+        second = pool.submit(run_plan, make_plan(logs, tmp_path / "b"), budget=ONE, progress=Companion(*events[2:]))
+        assert events[2].wait(60)
+        events[1].set()
+        first.result()
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
+        events[3].set()
+        second.result()
+    assert sys.getswitchinterval() == before
+    assert read_folder(tmp_path / "a") == read_folder(tmp_path / "b")

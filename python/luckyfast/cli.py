@@ -219,7 +219,9 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--delimiter", metavar="CHAR", help="one character, or tab")
     form.add_argument("--quote", metavar="CHAR", help='one character, or none when " is data')
     form.add_argument("--encoding", metavar="NAME", help="text encoding of the files: cp1252, utf-16, ...")
-    form.add_argument("--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, named, order")
+    form.add_argument(
+        "--time-format", metavar="FORMAT", help="iso, epoch-s, epoch-ms, ymd, dmy, mdy, named, order, gaps"
+    )
     form.add_argument(
         "--null",
         action="append",

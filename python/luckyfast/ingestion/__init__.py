@@ -73,7 +73,8 @@ def ingest(
         filename_pattern: for a role that is "filename", the regular expression whose first group is the value; the
             file's name without its endings if None.
         null: texts COLUMN=LITERAL that mean "no value" besides the empty field, instead of what is found there.
-        time_format: iso, ymd, dmy, mdy, named (months in letters), order, epoch-s, epoch-ms, epoch-us or epoch-ns.
+        time_format: iso, ymd, dmy, mdy, named (months in letters), order, gaps (a number in order and the days since
+            the one before), epoch-s, epoch-ms, epoch-us or epoch-ns.
         where: rows to keep, such as "quantity > 0 and store != 'online'"; of several, each is counted by itself. It is
             looked at before the roles are, so a row that is left out is never a reject for their sake.
         since: keep rows from this moment on.

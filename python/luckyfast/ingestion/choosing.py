@@ -13,6 +13,7 @@ from luckyfast.ingestion.plan import Roles, TimeFormat
 from luckyfast.ingestion.roles import (
     ColumnSample,
     choose_role,
+    is_gap_name,
     is_order_name,
     rank_candidates,
     show_samples,
@@ -152,8 +153,15 @@ def _choose_time(
 ) -> tuple[tuple[str, ...], TimeFormat]:
     names = given
     if names is None:
-        names = _find_time(log)
-    values = _joined(log, names)
+        names = _add_gaps(log, _find_time(log), time_format)
+    if time_format is None and len(names) == 2 and is_order_name(names[0]) and is_gap_name(names[1]):
+        time_format = "gaps"
+    if time_format == "gaps" and len(names) != 2:
+        raise SchemaError(
+            "the time format gaps needs two columns: a number in order, and the days since the one before",
+            hint="name both, for example --time order_number,days_since_prior_order",
+        )
+    values = _joined(log, names, n_required=1 if time_format == "gaps" else len(names))
     shown = " + ".join(show_samples(log.find(name)) for name in names)
     if not values:
         raise SchemaError(f"the time column {shown} has no values in the sample", hint="name another with --time")
@@ -197,6 +205,24 @@ def _find_time(log: _Log) -> tuple[str, ...]:
     return log.require(
         "time", "when", "name it: --time COLUMN; if numbers only order the visits, add --time-format order"
     )
+
+
+def _add_gaps(log: _Log, names: tuple[str, ...], time_format: str | None) -> tuple[str, ...]:
+    """Join a number that orders the visits with the one column of days between them, if there is exactly one."""
+    if not is_order_name(names[0]) or time_format not in (None, "gaps"):
+        return names
+    gaps = [
+        column.name
+        for column in log.columns
+        if column.name not in log.taken
+        and is_gap_name(column.name)
+        and _are_integers([value for value in column.values if value and value not in _NO_VALUE])
+    ]
+    if len(gaps) != 1:
+        return names
+    log.taken.append(gaps[0])
+    log.reasons["time"] += f"; {gaps[0]} holds the days in between"
+    return (*names, gaps[0])
 
 
 def _find_parts(log: _Log) -> tuple[str, ...] | None:
@@ -297,14 +323,15 @@ def _choose_looked_up(
     return names
 
 
-def _joined(log: _Log, names: Sequence[str]) -> list[str]:
-    """The values of the time, several columns joined by a space, of the rows where all have one."""
+def _joined(log: _Log, names: Sequence[str], n_required: int | None = None) -> list[str]:
+    """The values of the time, several columns joined by a space, of the rows where all that are required have one."""
     parts = [log.find(name).values for name in names]
     literals = _NO_VALUE.union(*(log.nulls.get(name, ()) for name in (*names, "time")))
     if len(parts) == 1:
         return [value for value in parts[0] if value and value not in literals]
     rows = zip(*parts, strict=True)
-    return [" ".join(row) for row in rows if all(part.strip() and part not in literals for part in row)]
+    filled = [[part if part.strip() and part not in literals else "" for part in row] for row in rows]
+    return [" ".join(row) for row in filled if all(row[:n_required])]
 
 
 def _split_names(given: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

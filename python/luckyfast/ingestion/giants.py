@@ -3,14 +3,15 @@
 Three passes over one customer, each in bounded memory. First, fragments are grouped to visits piece by piece and dealt
 out by visit key, so that all pieces of a visit meet in one file. Then each file is read whole, its visits are joined
 and sorted by time. Last, stretches of time are read from all files and joined in order, each small enough.
+
+Where equal rows are dropped, a pass before these deals rows out by their hash, so that equal ones meet in one file.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from luckyfast.errors import BudgetError
 from luckyfast.ingestion.merge import MERGE_EXPANSION, Histories, merge_buckets, merge_segments
-from luckyfast.ingestion.partition import Run
+from luckyfast.ingestion.partition import Piece, Run
 from luckyfast.kernels import merge as kernel
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Giant", "Visits", "merge_all", "merge_oversize"]
 
-_BYTES_PER_FRAGMENT, _BYTES_PER_ACTION = 24, 4
+_BYTES_PER_FRAGMENT, _BYTES_PER_ACTION, _BYTES_PER_ROW = 24, 4, 8
 _EXPANSION = 16
 """Each pass takes at most about so many times the bytes of fragments, or of visits, that it holds."""
 
 _N_SAMPLES = 256
+_NO_ROWS = np.zeros(0, np.uint64)
 
 
 class Visits(NamedTuple):
@@ -73,14 +75,8 @@ def merge_oversize(
         min_visits: customers with fewer visits are left out.
 
     Raises:
-        BudgetError: equal rows are to be dropped, or an existing dataset is to be added to.
+        BudgetError: several customers of one hash are too large together.
     """
-    if any(run.starts[4, -1] or not run.has_columns for run in runs):
-        raise BudgetError(
-            f"some customers have so many events that they cannot be sorted in {share_bytes >> 20} MiB "
-            "while equal rows are dropped or files are added",
-            hint="give more --memory, or ingest all files at once and without --drop-duplicates",
-        )
     units = _Units(runs, buckets)
     limit = share_bytes // MERGE_EXPANSION
     first, held = 0, 0
@@ -90,9 +86,8 @@ def merge_oversize(
                 yield merge_segments(units.read(first, unit), ranks, min_visits)
             first, held = unit + 1, 0
             if unit < len(units.hashes) and size > limit:
-                giant = _sort_giant(units, unit, ranks, share_bytes, folder, least_pairs)
-                n_visits = giant.n_visits if isinstance(giant, Giant) else int(giant.n_visits[0])
-                if n_visits >= min_visits:
+                giant = _sort_giant(units, unit, ranks, share_bytes, folder, least_pairs, min_visits)
+                if giant is not None:
                     yield giant
                 continue
             first = unit
@@ -105,35 +100,26 @@ class _Units:
     def __init__(self, runs: Sequence[Run], buckets: tuple[int, int]) -> None:
         first, stop = buckets
         self.runs = [run for run in runs if run.starts[0, first] < run.starts[0, stop]]
-        starts = [run.starts[:4, first].tolist() for run in self.runs]
-        stops = [run.starts[:4, stop].tolist() for run in self.runs]
-        own = [run.read_column(0, a[0], b[0]) for run, a, b in zip(self.runs, starts, stops, strict=True)]
-        self.hashes = np.unique(np.concatenate(own))
+        own = [run.read_edges(first, stop) for run in self.runs]
+        self.hashes = np.unique(np.concatenate([hashes for hashes, _ in own]))
         self.n_bytes = np.zeros(len(self.hashes), np.int64)
-        self._bounds = []
-        for run, a, b, hashes in zip(self.runs, starts, stops, own, strict=True):
-            # for each of the run's customers where its name, fragments and actions begin
-            edges = np.zeros((4, len(hashes) + 1), np.int64)
-            edges[0] = np.arange(a[0], b[0] + 1)
-            edges[1] = [a[1], *run.read_column(1, a[0], b[0]).tolist()]
-            edges[2:, 0] = a[2:]
-            for at in range(a[2], b[2], 1 << 20):
-                end = min(at + (1 << 20), b[2])
-                owner = run.read_column(3, at, end) - np.uint32(a[0])
-                sizes = run.read_column(4, at, end)
-                edges[2, 1:] += np.bincount(owner, minlength=len(hashes))
-                edges[3, 1:] += np.bincount(owner, sizes, minlength=len(hashes)).astype(np.int64)
-            np.cumsum(edges[2], out=edges[2])
-            np.cumsum(edges[3], out=edges[3])
+        self.n_rows = np.zeros(len(self.hashes), np.int64)
+        self._edges = []
+        for run, (hashes, edges) in zip(self.runs, own, strict=True):
             at_hash = edges[:, np.append(np.searchsorted(hashes, self.hashes), len(hashes))]
-            self.n_bytes += np.diff(at_hash[2]) * _BYTES_PER_FRAGMENT + np.diff(at_hash[3]) * _BYTES_PER_ACTION
-            self.n_bytes += np.diff(at_hash[1]) + 16 * np.diff(at_hash[0])
-            self._bounds.append(at_hash)
+            n_customers, n_name_bytes, n_fragments, n_actions = np.diff(at_hash)
+            self.n_bytes += n_fragments * _BYTES_PER_FRAGMENT + n_actions * _BYTES_PER_ACTION
+            self.n_bytes += n_name_bytes + 16 * n_customers
+            if run.has_rows:
+                self.n_bytes += n_actions * _BYTES_PER_ROW
+                self.n_rows += n_actions
+            self._edges.append(at_hash)
 
     def bounds(self, index: int, first: int, stop: int) -> list[tuple[int, int]]:
         """Where the units first:stop lie in a run."""
-        edges = self._bounds[index]
-        return [*((int(edges[i, first]), int(edges[i, stop])) for i in range(4)), (0, 0)]
+        edges = self._edges[index]
+        bounds = [(int(edges[i, first]), int(edges[i, stop])) for i in range(4)]
+        return [*bounds, bounds[3] if self.runs[index].has_rows else (0, 0)]
 
     def read(self, first: int, stop: int) -> list[Any]:
         """The units first:stop of all runs."""
@@ -142,51 +128,48 @@ class _Units:
 
     def name(self, unit: int) -> bytes:
         """The name of the one customer of a unit."""
-        names: set[bytes] = set()
-        for i, run in enumerate(self.runs):
-            customers, place, *_ = self.bounds(i, unit, unit + 1)
-            stops = run.read_column(1, *customers).tolist()
-            text: bytes = run.read_column(2, *place).tobytes()
-            names |= {text[a - place[0] : b - place[0]] for a, b in pairwise([place[0], *stops])}
+        bounds = [self.bounds(i, unit, unit + 1) for i in range(len(self.runs))]
+        names = {name for run, own in zip(self.runs, bounds, strict=True) for name in run.read_names(own)}
         if len(names) != 1:
             raise BudgetError(
                 f"{len(names)} customers of one hash have more events than fit into memory", hint="give more --memory"
             )
         return names.pop()
 
-    def pieces(self, unit: int, n_bytes: int) -> Iterator[tuple[Any, Any, Any, Any]]:
-        """(time, key, number of actions, actions) of a unit's fragments; a long fragment comes in several pieces."""
-        n_fragments, n_actions = max(1, n_bytes // 2 // _BYTES_PER_FRAGMENT), max(1, n_bytes // 2 // _BYTES_PER_ACTION)
+    def pieces(self, unit: int, n_bytes: int) -> Iterator[Piece]:
+        """A unit's fragments of all runs; a long fragment comes in several pieces."""
         for i, run in enumerate(self.runs):
-            _, _, (at, stop), (first_action, _), _ = self.bounds(i, unit, unit + 1)
-            while at < stop:
-                end = min(at + n_fragments, stop)
-                sizes, times, keys = (run.read_column(column, at, end) for column in (4, 5, 6))
-                ends = np.cumsum(sizes, dtype=np.int64)
-                for begin in range(0, int(ends[-1]), n_actions):
-                    finish = min(begin + n_actions, int(ends[-1]))
-                    a, b = np.searchsorted(ends, begin, "right"), np.searchsorted(ends, finish, "left") + 1
-                    part = np.minimum(ends[a:b], finish) - np.maximum(ends[a:b] - sizes[a:b], begin)
-                    actions = run.read_column(7, first_action + begin, first_action + finish)
-                    yield times[a:b], keys[a:b], part, actions
-                at, first_action = end, first_action + int(ends[-1])
+            yield from run.read_pieces(self.bounds(i, unit, unit + 1), n_bytes)
 
 
 def _sort_giant(
-    units: _Units, unit: int, ranks: NDArray[np.int32], share_bytes: int, folder: Path, least_pairs: int
-) -> Histories | Giant:
+    units: _Units,
+    unit: int,
+    ranks: NDArray[np.int32],
+    share_bytes: int,
+    folder: Path,
+    least_pairs: int,
+    min_visits: int,
+) -> Histories | Giant | None:
     name = units.name(unit)
     held = share_bytes // _EXPANSION
     n_files = int(units.n_bytes[unit]) // held + 1
     paths = [folder / f"giant-{i}" for i in range(n_files)]
-    for piece in units.pieces(unit, held):
-        visits = _group(*piece, ranks)
+    pieces = units.pieces(unit, held)
+    if n_rows := int(units.n_rows[unit]):
+        pieces = _without_repeats(pieces, n_rows * _ROW.itemsize // held + 1, folder)
+    for piece in pieces:
+        visits = _group(piece, ranks)
         for i, part in _deal(visits, n_files):
             with paths[i].open("ab") as spill:
                 spill.write(np.array([len(part.time), len(part.actions)], np.int64).tobytes())
                 spill.writelines(column.tobytes() for column in part)
     files = [_SortedFile(path, _join(list(_read_parts(path)))) for path in paths if path.exists()]
     n_visits, n_pairs = sum(file.n_visits for file in files), sum(file.n_pairs for file in files)
+    if n_visits < min_visits:
+        for file in files:
+            file.remove()
+        return None
     if n_pairs < least_pairs:
         visits = _in_order([file.read(0, file.n_visits) for file in files])
         for file in files:
@@ -198,8 +181,47 @@ def _sort_giant(
     return Giant(name, n_visits, n_pairs, _read_in_order(files, n_parts))
 
 
-def _group(time: Any, key: Any, n_actions: Any, actions: Any, ranks: NDArray[np.int32]) -> Visits:
-    """Fragments to visits."""
+_ROW = np.dtype([("row", "u8"), ("key", "u8"), ("time", "i8"), ("action", "u4")])
+
+
+def _without_repeats(pieces: Iterable[Piece], n_files: int, folder: Path) -> Iterator[Piece]:
+    """The same without the rows of a visit that equal another; a row has the time of its fragment.
+
+    No visit loses its time: of each of its rows one is kept, and the earliest row is in no fragment that is later.
+    """
+    paths = [folder / f"giant-rows-{i}" for i in range(n_files)]
+    for piece in pieces:
+        rows = np.empty(len(piece.rows), _ROW)
+        rows["row"], rows["action"] = piece.rows, piece.actions
+        rows["time"], rows["key"] = np.repeat(piece.time, piece.n_actions), np.repeat(piece.key, piece.n_actions)
+        # of a row that comes all the time, there is one a piece
+        rows = _first_rows(rows)
+        target = (rows["row"] % np.uint64(n_files)).astype(np.int64)
+        for i in np.unique(target).tolist():
+            with paths[i].open("ab") as spill:
+                spill.write(rows[target == i].tobytes())
+    for path in paths:
+        if path.exists():
+            rows = _first_rows(np.fromfile(path, _ROW))
+            path.unlink()
+            columns = [np.ascontiguousarray(rows[name]) for name in ("time", "key", "action")]
+            yield Piece(columns[0], columns[1], np.ones(len(rows), np.int64), columns[2], None, _NO_ROWS)
+
+
+def _first_rows(rows: NDArray[Any]) -> NDArray[Any]:
+    """Of equal rows of a visit the first."""
+    order = np.lexsort((rows["row"], rows["key"]))
+    row, key = rows["row"][order], rows["key"][order]
+    is_first = np.ones(len(rows), bool)
+    is_first[1:] = (row[1:] != row[:-1]) | (key[1:] != key[:-1])
+    return rows[order[is_first]]
+
+
+def _group(piece: Piece, ranks: NDArray[np.int32]) -> Visits:
+    """Fragments to visits; those that have counts are visits already."""
+    time, key, n_actions, actions, counts, _ = piece
+    if counts is not None:
+        return Visits(time, key, n_actions, ranks[actions], counts)
     n = len(time)
     first = np.cumsum(n_actions, dtype=np.int64) - n_actions
     one, one_too = np.zeros(1, np.int64), np.zeros(1, np.int64)

@@ -12,6 +12,7 @@ import numpy as np
 
 from luckyfast import _engine
 from luckyfast.errors import BudgetError
+from luckyfast.ingestion.disk import StoreSize
 from luckyfast.ingestion.duplicates import SAMPLE_ROWS, thin_sample
 from luckyfast.ingestion.plan import Rules
 from luckyfast.ingestion.rejects import REASONS, BlockReport, Rejects
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "LookupTable", "Parser", "make_layout"]
 
 ROLES = ("customer", "time", "action", "visit")
-_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named")
+_TIME_KINDS = ("iso", "epoch", "ymd", "dmy", "mdy", "order", "named", "gaps")
 _REJECTS_AT_ONCE = 4096
 _FIRST_NAMES = 1 << 10
 _LEAST_FRAGMENTS, _MOST_FIRST_FRAGMENTS = 1 << 11, 1 << 16
@@ -278,6 +279,22 @@ class Parser:
             reasons[reasons == kernel.FIELD_COUNT] = REASONS.index("bad_json")
         report.rejects.append(Rejects(offsets, lines, reasons, sizes, raw))
         self._rejects.state[0] = 0
+
+    def measure(self) -> StoreSize:
+        """How much the store holds."""
+        n_customers, n_names, n_actions = (
+            int(state) for state in (self.customers.state[0], self.actions.state[0], self.store.state[kernel.N_ACTIONS])
+        )
+        return StoreSize(
+            n_customers,
+            int(self.customers.stops[n_customers]) if n_customers else 0,
+            self.n_fragments,
+            n_actions,
+            n_actions if len(self.store.rows) else 0,
+            n_names,
+            int(self.actions.stops[n_names]) if n_names else 0,
+            self._store_bytes,
+        )
 
     def take_sample(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:
         """What was sampled to tell rows that come twice, which the parser then forgets."""

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
     from luckyfast.ingestion.parse import Parser
 
-__all__ = ["N_BUCKETS", "N_UNITS", "Ranking", "Run", "Segment", "Vocabulary", "bucket_starts", "cut_store"]
+__all__ = [
+    "N_BUCKETS",
+    "N_UNITS",
+    "Piece",
+    "Ranking",
+    "Run",
+    "Segment",
+    "Vocabulary",
+    "bucket_starts",
+    "cut_pieces",
+    "cut_store",
+]
 
 BUCKET_BITS = 12
 OTHER_ACTION = b"<other>"
@@ -48,10 +59,26 @@ class Segment(NamedTuple):
     first_name_byte: int
 
 
+class Piece(NamedTuple):
+    """Fragments of one customer, or parts of them.
+
+    `counts` says how often each action comes (None: once); `rows` is as in `Segment`.
+    """
+
+    time: NDArray[np.int64]
+    key: NDArray[np.uint64]
+    n_actions: NDArray[np.int64]
+    actions: NDArray[np.uint32]
+    counts: NDArray[np.int32] | None
+    rows: NDArray[np.uint64]
+
+
 _DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4", "u8"))
 # which of the starts (customers, name bytes, fragments, actions, rows) each column goes by
 _UNITS = (0, 0, 1, 2, 2, 2, 2, 3, 4)
 N_UNITS = 5
+_NO_ROWS = np.zeros(0, np.uint64)
+_EDGES_AT_ONCE = 1 << 18
 
 
 class Ranking(NamedTuple):
@@ -160,9 +187,6 @@ class Run:
         sizes = [int(starts[unit, -1]) * dtype.itemsize for unit, dtype in zip(_UNITS, _DTYPES, strict=True)]
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
 
-    has_columns = True
-    """Whether `read_column` and `read_stretch` work."""
-
     @classmethod
     def load(cls, path: Path) -> Run:
         """The run that an earlier process wrote."""
@@ -177,6 +201,11 @@ class Run:
     def is_in_memory(self) -> bool:
         """Whether it takes memory all the time."""
         return bool(self._columns)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it holds hashes of the raw rows."""
+        return bool(self.starts[4, -1])
 
     def bucket_bytes(self) -> NDArray[np.int64]:
         """Bytes of each bucket."""
@@ -195,6 +224,49 @@ class Run:
         """A stretch that begins and ends at a customer; where its customers, name bytes, ... begin and end."""
         columns = (self.read_column(i, *bounds[unit]) for i, unit in enumerate(_UNITS))
         return Segment._make((*columns, bounds[0][0], bounds[1][0]))
+
+    def read_edges(self, first: int, stop: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The customers of the buckets first:stop one by one.
+
+        Returns:
+            Their hashes, and int64[4, n + 1]: where each one, its name bytes, fragments and actions begin.
+        """
+        a, b = self.starts[:4, first].tolist(), self.starts[:4, stop].tolist()
+        hashes = self.read_column(0, a[0], b[0])
+        edges = np.zeros((4, len(hashes) + 1), np.int64)
+        edges[0] = np.arange(a[0], b[0] + 1)
+        edges[1] = [a[1], *self.read_column(1, a[0], b[0]).tolist()]
+        edges[2:, 0] = a[2:]
+        for at in range(a[2], b[2], _EDGES_AT_ONCE):
+            end = min(at + _EDGES_AT_ONCE, b[2])
+            owner = self.read_column(3, at, end) - np.uint32(a[0])
+            sizes = self.read_column(4, at, end)
+            edges[2, 1:] += np.bincount(owner, minlength=len(hashes))
+            edges[3, 1:] += np.bincount(owner, sizes, minlength=len(hashes)).astype(np.int64)
+        np.cumsum(edges[2:], axis=1, out=edges[2:])
+        return hashes, edges
+
+    def read_names(self, bounds: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The names of the customers of a stretch."""
+        customers, (first, stop), *_ = bounds
+        stops = self.read_column(1, *customers).tolist()
+        text: bytes = self.read_column(2, first, stop).tobytes()
+        return [text[a - first : b - first] for a, b in pairwise([first, *stops])]
+
+    def read_pieces(self, bounds: Sequence[tuple[int, int]], n_bytes: int) -> Iterator[Piece]:
+        """The fragments of a stretch of one customer, so many bytes at a time."""
+        _, _, (at, stop), (first_action, _), (first_row, _) = bounds
+        n_fragments = max(1, n_bytes // 2 // 24)
+        n_actions = max(1, n_bytes // 2 // (12 if self.has_rows else 4))
+        while at < stop:
+            end = min(at + n_fragments, stop)
+            sizes, times, keys = (self.read_column(column, at, end) for column in (4, 5, 6))
+            edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+            for begin, finish, touched, parts in cut_pieces(edges, n_actions):
+                actions = self.read_column(7, first_action + begin, first_action + finish)
+                rows = self.read_column(8, first_row + begin, first_row + finish) if self.has_rows else _NO_ROWS
+                yield Piece(times[touched], keys[touched], parts, actions, None, rows)
+            at, first_action, first_row = end, first_action + int(edges[-1]), first_row + int(edges[-1])
 
     def read_column(self, index: int, start: int, stop: int) -> Any:
         """Entries start:stop of a column, numbered as the fields of `Segment`."""
@@ -216,6 +288,22 @@ def bucket_starts(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Where each bucket begins among ascending hashes, and their number: int64[N_BUCKETS + 1]."""
     borders = np.arange(N_BUCKETS, dtype=np.uint64) << np.uint64(64 - BUCKET_BITS)
     return np.append(np.searchsorted(hashes, borders), len(hashes))
+
+
+def cut_pieces(
+    edges: NDArray[np.int64], n_most: int
+) -> Iterator[tuple[int, int, NDArray[np.int64], NDArray[np.int64]]]:
+    """Cut groups of items, which begin and end at `edges`, into stretches of at most so many items.
+
+    Yields:
+        First and stop of the items, the groups that lie in them, and how many of the items each of these has.
+    """
+    for begin in range(int(edges[0]), int(edges[-1]), n_most):
+        finish = min(begin + n_most, int(edges[-1]))
+        inside = np.clip(edges, begin, finish)
+        sizes = inside[1:] - inside[:-1]
+        touched = np.flatnonzero(sizes)
+        yield begin, finish, touched, sizes[touched]
 
 
 def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None) -> Run:

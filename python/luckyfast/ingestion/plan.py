@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Compression = Literal["none", "gzip", "zstd", "bz2", "zip"]
 Form = Literal["delimited", "json", "parquet", "arrow"]
-TimeKind = Literal["iso", "epoch", "ymd", "dmy", "mdy", "named", "order"]
+TimeKind = Literal["iso", "epoch", "ymd", "dmy", "mdy", "named", "order", "gaps"]
 Operator = Literal["<", "<=", "=", "!=", ">=", ">"]
 
 PART_SEPARATOR = b"\x1f"
@@ -85,6 +85,8 @@ class TimeFormat:
       alone; the year has `year_digits` digits (of two, 69 to 99 are 1969 to 1999). Then optionally a time of day.
     - `named`: the month in letters, English or French, as in RFC 2822 or `5 mars 2024 14:30`.
     - `order`: an integer that only orders the visits.
+    - `gaps`: such an integer from 0 to 2**23 - 1, and in a second column the whole days (0 to 8191, or nothing) since
+      the customer's visit before; see `luckyfast.ingestion.gaps`.
 
     A time of day (`has_clock`) is `H:MM[:SS[.f]]`, perhaps with AM or PM, or with `clock_digits` an integer without
     colons: 4 for HHMM, 6 for HHMMSS, 2 for an hour and perhaps minute and second behind spaces. A zone may follow:

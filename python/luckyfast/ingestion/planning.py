@@ -173,6 +173,12 @@ def make_plan(
     choices.reasons.update({about: note for about, note in notes.items() if note})
     nulls, said = find_nulls(choices, samples, user_nulls)
     choices.reasons.update({role: f"{choices.reasons.get(role, '')}; {note}" for role, note in said.items()})
+    if choices.time_format.kind == "gaps" and (given["since"] is not None or given["until"] is not None):
+        number = choices.roles.time[0]
+        raise SchemaError(
+            "--since and --until need times, and this log only has the days between visits",
+            hint=f"name visits by number, for example --where '{number} >= 2'",
+        )
     rules = make_rules(
         where=given["where"],
         since=given["since"],

@@ -17,6 +17,7 @@ __all__ = [
     "Candidate",
     "ColumnSample",
     "choose_role",
+    "is_gap_name",
     "is_order_name",
     "name_score",
     "rank_candidates",
@@ -72,6 +73,8 @@ _KNOWN_WORDS = frozenset(word for words in _WORDS.values() for word in words)
 _ID_WORDS = frozenset(("id", "no", "num", "number", "numero", "key", "code", "nr"))
 _ORDER_WORDS = frozenset(("order", "sequence", "seq", "step", "rank", "visit", "session", "rang", "ordre"))
 _ORDER_MARKS = frozenset(("number", "num", "no", "index", "idx", "rank", "numero", "seq", "sequence", "step", "ordre"))
+_GAP_UNITS = frozenset(("days", "day", "jours", "jour"))
+_GAP_MARKS = frozenset(("since", "prior", "previous", "depuis", "precedent", "precedente", "between", "entre"))
 _FRACTION = re.compile(r"-?\d*[.,]\d*[1-9]\d*")
 
 
@@ -170,6 +173,12 @@ def is_order_name(name: str) -> bool:
     """Whether a name such as order_number or sequence speaks of a place in an order rather than of an id."""
     words = split_words(name)
     return bool(set(words) & _ORDER_MARKS) and bool(set(words) & _ORDER_WORDS)
+
+
+def is_gap_name(name: str) -> bool:
+    """Whether a name such as days_since_prior_order speaks of the days between two visits."""
+    words = set(split_words(name))
+    return bool(words & _GAP_UNITS) and bool(words & _GAP_MARKS)
 
 
 def split_words(name: str) -> list[str]:

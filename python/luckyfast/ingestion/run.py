@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,11 +18,12 @@ import numpy as np
 from luckyfast import _engine
 from luckyfast.config import peak_memory, resident_memory
 from luckyfast.errors import BudgetError, InputError
-from luckyfast.ingestion.append import Base, ShardRun, content_ids, open_base
+from luckyfast.ingestion.append import Base, content_ids, open_base
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
-from luckyfast.ingestion.disk import check_disk
+from luckyfast.ingestion.disk import check_disk, estimate_disk
 from luckyfast.ingestion.duplicates import DuplicateSample
 from luckyfast.ingestion.feed import Feed
+from luckyfast.ingestion.gaps import VisitDays, has_gaps
 from luckyfast.ingestion.giants import Giant, merge_all
 from luckyfast.ingestion.jsonlines import Projector, find_projector
 from luckyfast.ingestion.manifest import check_conservation, make_manifest, measure_order, time_kind, write_vocabulary
@@ -36,9 +36,11 @@ from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Rules
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
+from luckyfast.ingestion.shardrun import ShardRun
 from luckyfast.ingestion.shards import BATCH_PAIRS, ShardWriter
 from luckyfast.ingestion.stream import Block, Workspace
 from luckyfast.ingestion.survey import Survey, survey_histories
+from luckyfast.ingestion.turns import short_turns
 from luckyfast.ingestion.watch import FileWatch
 from luckyfast.kernels import parse as parse_kernel
 from luckyfast.progress import NullProgress
@@ -56,7 +58,6 @@ _WORKER_BYTES = 10 << 20
 _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
 _MIN_STORE_BYTES = 12 << 20
 _MERGE_TARGET_BYTES = 8 << 20
-_SWITCH_INTERVAL_S = 0.0005
 _ROWS_BEFORE_JUDGING = 20_000
 _USUAL_RATIO = 4  # of the sizes of a text and of the compressed text
 
@@ -136,14 +137,8 @@ def run_plan(plan: IngestPlan, *, progress: Progress | None = None, budget: Budg
     """
     progress = progress or NullProgress()
     started = time.monotonic()
-    interval = sys.getswitchinterval()
-    # PERF: a worker that comes out of a kernel needs the interpreter for microseconds and must not wait for it long
-    sys.setswitchinterval(min(interval, _SWITCH_INTERVAL_S))
-    try:
-        with open_workplace(plan) as workplace:
-            return _Run(plan, workplace, progress, started).carry_out(budget)
-    finally:
-        sys.setswitchinterval(interval)
+    with short_turns(), open_workplace(plan) as workplace:
+        return _Run(plan, workplace, progress, started).carry_out(budget)
 
 
 class _Run:
@@ -165,6 +160,7 @@ class _Run:
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
         self.lookup = LookupTable(plan.lookup)
+        self.days = VisitDays()
         self.runs: list[Run] = []
         self.n_spilled = 0
         self.n_workers = 1
@@ -231,6 +227,8 @@ class _Run:
         order_leak = pool.submit(self._measure_order)
         examples = pool.submit(self._write_rejects)
         writer = self._merge(budget, ranking.ranks, pool)
+        if has_gaps(plan.time_format):
+            times = self.days.time_range
         counts = {
             "rows_read": n_rows,
             "events": n_events,
@@ -259,7 +257,7 @@ class _Run:
             return
         self.base = open_base(self.plan, self.contents)
         ids = self.vocabulary.adopt(self.base.texts, self.base.events)
-        self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids))
+        self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids, has_gaps(self.plan.time_format)))
 
     def _restore(self) -> None:
         """Take in what an interrupted run had come to at its last checkpoint."""
@@ -401,11 +399,9 @@ class _Run:
             file.source.size_bytes * (1 if file.source.is_plain or file.source.is_columnar else _USUAL_RATIO)
             for file in self.plan.files
         )
-        scale = self.n_workers * max(1.0, total / read)
-        n_fragments, n_actions = parser.n_fragments, int(parser.store.state[parse_kernel.N_ACTIONS])
-        row_bytes = 8 * n_actions if self.plan.rules.drop_duplicates else 0
-        spilled = int(scale * (24 * n_fragments + 4 * n_actions + row_bytes))
-        check_disk({self.temp: spilled, self.partial: int(scale * (24 * n_fragments + 8 * n_actions))})
+        share = parser.measure()
+        spilled, written = estimate_disk(share, self.n_workers * max(1.0, total / read), self.n_workers)
+        check_disk({self.temp: spilled, self.partial: written})
 
     def _gather_runs(self, parsers: list[Parser], pool: ThreadPoolExecutor) -> None:
         """What is left in the stores becomes runs: on disk if others went there, or else in memory."""
@@ -459,7 +455,7 @@ class _Run:
         target = min(_MERGE_TARGET_BYTES, max(sum(sizes) // (4 * budget.n_workers), _MERGE_TARGET_BYTES >> 4))
         stretches = plan_merge(self.runs, share, target)
         self.progress.start(stage, float(len(stretches)), "parts")
-        for merged in merge_all(
+        parts = merge_all(
             pool,
             self.runs,
             ranks,
@@ -469,7 +465,10 @@ class _Run:
             folder=self.temp,
             least_pairs=BATCH_PAIRS,
             min_visits=min_visits,
-        ):
+        )
+        # the customers of this merge alone
+        self.days = VisitDays()
+        for merged in self.days.add_up(parts) if has_gaps(self.plan.time_format) else parts:
             yield merged
             self.progress.advance(1)
         self.progress.finish()

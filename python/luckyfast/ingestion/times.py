@@ -34,11 +34,12 @@ _MONTH_WORDS = (
 _MONTHS = frozenset(_MONTH_WORDS.split())
 _NUMBER = re.compile(r"(-?\d{1,19})(?:[.,]\d+)?", re.ASCII)
 _ORDER = re.compile(r"-?\d{1,19}(?:[.,]0+)?", re.ASCII)
+_GAP = re.compile(r"\d{1,7}(?:[.,]0+)?(?: +\d{1,4}(?:[.,]0+)?)?", re.ASCII)
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?", re.ASCII)
 # seconds of 1980 to 2100; the other units are multiples
 _EPOCH_RANGE_S = (315_532_800, 4_102_444_800)
 _EPOCH_UNITS_US = {"epoch-s": 1_000_000, "epoch-ms": 1000, "epoch-us": 1, "epoch-ns": 0}
-_FORMATS = ("iso", "ymd", "dmy", "mdy", "named", "order", *_EPOCH_UNITS_US)
+_FORMATS = ("iso", "ymd", "dmy", "mdy", "named", "order", "gaps", *_EPOCH_UNITS_US)
 _Order = Literal["ymd", "dmy", "mdy"]
 _ORDERS: tuple[_Order, ...] = ("ymd", "dmy", "mdy")
 _SAID = {"ymd": "year first", "dmy": "day first", "mdy": "month first"}
@@ -85,8 +86,9 @@ def check_time_format(name: str, values: Sequence[str]) -> TimeFormat:
     """Read `--time-format` and check it against a sample.
 
     Args:
-        name: iso, ymd, dmy, mdy, named, order, epoch-s, epoch-ms, epoch-us, epoch-ns; `epoch` alone finds the unit.
-        values: the non-empty times of all sampled rows.
+        name: iso, ymd, dmy, mdy, named, order, gaps, epoch-s, epoch-ms, epoch-us, epoch-ns; `epoch` alone finds the
+            unit.
+        values: the non-empty times of all sampled rows; of gaps a number, and behind a blank its days if it has any.
 
     Returns:
         The form; separator, digits of the year and time of day are taken from the sample.
@@ -114,6 +116,8 @@ def check_time_format(name: str, values: Sequence[str]) -> TimeFormat:
         form = _find_epoch(values, enough)
     elif name == "order":
         form = TimeFormat("order") if len(_match(_ORDER, values)) >= enough else None
+    elif name == "gaps":
+        form = TimeFormat("gaps") if len(_match(_GAP, values)) >= enough else None
     elif len(_match(_NUMBER, values)) >= enough:
         form = TimeFormat("epoch", _EPOCH_UNITS_US[name], has_clock=True)
     if form is None:
@@ -144,6 +148,8 @@ def describe_time_format(form: TimeFormat) -> str:
         )
     if form.kind == "order":
         return "numbers that only order the visits"
+    if form.kind == "gaps":
+        return "numbers in order and the days between them, added up from 1970-01-01 on"
     if form.kind == "named":
         text = "day, month in letters, year"
     elif form.kind == "iso":
