@@ -9,7 +9,12 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["add_up_gaps", "group_visits", "number_customers", "place_fragments", "take_names"]
+__all__ = ["add_up_gaps", "group_features", "group_visits", "number_customers", "place_fragments", "take_names"]
+
+# Values of features that are none, and that of a row of a dataset whose category is no longer known.
+NO_VALUE, MIXED = np.int64(-(1 << 63)), np.int64(-(1 << 63) + 2)
+LARGEST = np.int64(10**18 - 1)
+ROWS, OTHERS = 0, 1
 
 
 @njit(cache=True, nogil=True)
@@ -301,3 +306,112 @@ def take_names(names, starts, order, out):  # type: ignore[no-untyped-def]
         for k in range(starts[order[i]], starts[order[i] + 1]):
             out[at] = names[k]
             at += 1
+
+
+@njit(cache=True, nogil=True)
+def group_features(  # type: ignore[no-untyped-def]
+    starts, order, key, first_action, n_actions, values, is_number, ranks, n_visits, visit_key, out, rows
+):
+    """Put together the features of each visit's rows, whatever their order; returns how many visits cannot be.
+
+    A number becomes the sum of its rows, exact and cut off at 18 digits; a category the most frequent one, of equally
+    frequent the one with the smallest id. A visit cannot be put together if rows in it are MIXED and others came.
+
+    Args:
+        starts, order: from `place_fragments`.
+        key, first_action, n_actions: of each fragment.
+        values: int64, one entry per feature for each action: millionths, an id of the run, NO_VALUE or MIXED.
+        is_number: int64 per feature.
+        ranks: int32[n_features, n_ids], final ids of categories, from 1.
+        n_visits: int64 per place; visit_key: uint64 per visit, from `group_visits`.
+        out: int64[n_visits, n_features], written: the number or the category, 0 where there is none.
+        rows: int32[n_visits, n_features, 2], written: how many ROWS have it (of a number: have any), how many OTHERS.
+    """
+    n_features = len(is_number)
+    most, most_fragments, n_categories = 0, 0, 0
+    for p in range(len(n_visits)):
+        most = max(most, n_visits[p])
+        most_fragments = max(most_fragments, starts[p + 1] - starts[p])
+    for k in range(n_features):
+        for i in range(ranks.shape[1]):
+            n_categories = max(n_categories, ranks[k, i])
+    table_size = 4
+    while table_size < 2 * most:
+        table_size *= 2
+    table = np.zeros(table_size, np.int32)
+    head, chain = np.empty(most, np.int64), np.empty(most_fragments, np.int64)
+    n_of, met = np.zeros(n_categories + 1, np.int64), np.empty(n_categories + 1, np.int64)
+    n_torn = 0
+    first_visit = 0
+    for p in range(len(n_visits)):
+        first, n, n_own = starts[p], starts[p + 1] - starts[p], n_visits[p]
+        size = 4
+        while size < 2 * n_own:
+            size *= 2
+        mask = np.uint64(size - 1)
+        table[:size] = 0
+        for v in range(n_own):
+            slot = visit_key[first_visit + v] & mask
+            while table[slot] != 0:
+                slot = (slot + np.uint64(1)) & mask
+            table[slot] = v + 1
+            head[v] = -1
+        for i in range(n):
+            own_key = key[order[first + i]]
+            slot = own_key & mask
+            while visit_key[first_visit + table[slot] - 1] != own_key:
+                slot = (slot + np.uint64(1)) & mask
+            v = table[slot] - 1
+            chain[i] = head[v]
+            head[v] = i
+        for v in range(n_own):
+            is_torn = False
+            for k in range(n_features):
+                n_rows = n_mixed = n_met = n_fragments = 0
+                # in two halves, no sum of 2 ** 31 rows can overflow
+                high = low = np.int64(0)
+                at = head[v]
+                while at >= 0:
+                    fragment = order[first + at]
+                    n_fragments += 1
+                    begin = first_action[fragment] * n_features + k
+                    for e in range(n_actions[fragment]):
+                        value = values[begin + e * n_features]
+                        if value == NO_VALUE:
+                            continue
+                        if value == MIXED:
+                            n_mixed += 1
+                            continue
+                        n_rows += 1
+                        if is_number[k] != 0:
+                            high += value >> np.int64(32)
+                            low += value & np.int64(0xFFFFFFFF)
+                        else:
+                            rank = ranks[k, value]
+                            if n_of[rank] == 0:
+                                met[n_met] = rank
+                                n_met += 1
+                            n_of[rank] += 1
+                    at = chain[at]
+                is_torn |= n_mixed > 0 and n_fragments > 1
+                if is_number[k] != 0:
+                    high += low >> np.int64(32)
+                    low &= np.int64(0xFFFFFFFF)
+                    if abs(high) > 1 << 28:
+                        total = LARGEST if high > 0 else -LARGEST
+                    else:
+                        total = min(max((high << np.int64(32)) + low, -LARGEST), LARGEST)
+                    out[first_visit + v, k] = total
+                    rows[first_visit + v, k, ROWS], rows[first_visit + v, k, OTHERS] = n_rows, 0
+                    continue
+                best, n_best = np.int64(0), np.int64(0)
+                for i in range(n_met):
+                    rank = met[i]
+                    if n_of[rank] > n_best or (n_of[rank] == n_best and rank < best):
+                        best, n_best = rank, n_of[rank]
+                    n_of[rank] = 0
+                out[first_visit + v, k] = best
+                rows[first_visit + v, k, ROWS], rows[first_visit + v, k, OTHERS] = n_best, n_rows - n_best + n_mixed
+            n_torn += is_torn
+        first_visit += n_own
+    return n_torn

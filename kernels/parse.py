@@ -14,6 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 __all__ = [
+    "Features",
     "Layout",
     "Names",
     "Rejects",
@@ -22,6 +23,7 @@ __all__ = [
     "hash_names",
     "intern_names",
     "parse_rows",
+    "read_numbers",
     "rehash_names",
     "take_rows",
 ]
@@ -32,6 +34,7 @@ MISSING_ACTION, UNMATCHED_LOOKUP, BAD_ENCODING = 5, 6, 7
 
 # Why `parse_rows` stopped.
 DONE, STORE_FULL, CUSTOMERS_FULL, ACTIONS_FULL, REJECTS_FULL, SCRATCH_FULL, SAMPLE_FULL = 0, 1, 2, 3, 4, 5, 6
+CATEGORIES_FULL = 7
 
 # Places in Layout.numbers.
 DELIMITER, QUOTE, N_FIELDS, TIME_KIND, UNIT_US, DATE_SEPARATOR, HAS_LOOKUP = 0, 1, 2, 3, 4, 5, 6
@@ -48,6 +51,11 @@ LESS, LESS_EQUAL, EQUAL, UNEQUAL, GREATER_EQUAL, GREATER = 0, 1, 2, 3, 4, 5
 
 # A number and the days since the one before it are number << GAP_BITS | MOST_DAYS - days: less than a day of µs.
 GAP_BITS, MOST_DAYS, MOST_NUMBER = 13, (1 << 13) - 1, (1 << 23) - 1
+
+# Values of Features.values that are none, and the size of the others if they are numbers: millionths, of 18 digits.
+NO_VALUE, UNREADABLE = np.int64(-(1 << 63)), np.int64(-(1 << 63) + 1)
+DECIMALS, LARGEST = 6, np.uint64(10**18 - 1)
+N_ROLES = 4
 
 UNCLOSED = 0x80000000
 US = 1_000_000
@@ -109,6 +117,7 @@ class Layout(NamedTuple):
     `-1 - k` has the same value in all rows, `constants[constant_stops[k]:constant_stops[k + 1]]`.
     `conditions` is int64[n, N_CONDITION], or None without any rule: a row that does not meet one is filtered under its
     RULE. A number is VALUE x 10 ** SIZE; a text is SIZE bytes of `condition_bytes` from VALUE on.
+    Feature k has the column `feature_columns[k]` and the null literals of role N_ROLES + k.
     """
 
     numbers: Any
@@ -122,6 +131,24 @@ class Layout(NamedTuple):
     constant_stops: Any
     conditions: Any
     condition_bytes: Any
+    feature_columns: Any
+
+
+class Features(NamedTuple):
+    """Columns whose values are kept beside each event.
+
+    `is_number` is int64 per feature, `looked_up` its place among the columns of `key_values`, or -1. `values` (int64)
+    has one entry per feature for each of `Store.actions`: millionths, or a local id of `categories` (a `Names`, one for
+    all features), or NO_VALUE or UNREADABLE. Key i of the lookup table `keys` (a `Names`) has the values
+    `key_values[i]` (int64[n, n_looked_up]).
+    """
+
+    is_number: Any
+    looked_up: Any
+    values: Any
+    categories: Any
+    keys: Any
+    key_values: Any
 
 
 class Store(NamedTuple):
@@ -1076,6 +1103,35 @@ def parse_number(data, start, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def parse_fixed(data, start, size):  # type: ignore[no-untyped-def]
+    """A decimal number in millionths, rounded half away from zero and cut off at 18 digits; or UNREADABLE."""
+    good, negative, mantissa, exponent = parse_number(data, start, size)
+    if not good:
+        return UNREADABLE
+    ten = np.uint64(10)
+    exponent += DECIMALS
+    if exponent < -20:
+        mantissa = np.uint64(0)
+    while exponent > 0 and np.uint64(0) < mantissa <= LARGEST:
+        mantissa *= ten
+        exponent -= 1
+    while exponent < 0 and mantissa > np.uint64(0):
+        # what was cut off before cannot change how the last digit is rounded
+        mantissa = (mantissa + np.uint64(5 if exponent == -1 else 0)) // ten
+        exponent += 1
+    value = np.int64(min(mantissa, LARGEST))
+    return -value if negative else value
+
+
+@njit(cache=True, nogil=True)
+def read_numbers(data, starts, values):  # type: ignore[no-untyped-def]
+    """`parse_fixed` of each of `data[starts[i]:starts[i + 1]]`; 8 readable bytes must follow."""
+    at = address(data)
+    for i in range(len(values)):
+        values[i] = parse_fixed(at, starts[i], starts[i + 1] - starts[i])
+
+
+@njit(cache=True, nogil=True)
 def compare_numbers(a_negative, a, a_exponent, b_negative, b, b_exponent):  # type: ignore[no-untyped-def]
     """-1, 0 or 1 as one decimal number is less than, equal to or greater than another; exact."""
     if a == np.uint64(0) or b == np.uint64(0) or a_negative != b_negative:
@@ -1193,6 +1249,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     store,
     rejects,
     conditions,
+    features,
 ):
     """Parse rows[0]:rows[1] of an indexed block; returns the row where it stopped (and Store.state[STATUS] why).
 
@@ -1213,6 +1270,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
         rejects: `Rejects`, extended.
         conditions: int64[n, N_CONDITION]; None where the run has no rules at all. PERF: for None another kernel is
             compiled, whose loop holds nothing of them.
+        features: `Features`, extended; None where no columns are kept beside the events, as for `conditions`.
     """
     numbers, columns, starts = layout.numbers, layout.columns, layout.starts
     n_fields, quote = numbers[N_FIELDS], numbers[QUOTE]
@@ -1236,6 +1294,11 @@ def parse_rows(  # type: ignore[no-untyped-def]
     reject_row, reject_start, reject_stop, reject_reason, reject_state, filtered = rejects
     owner, size_of, time_of, key_of, action_of, rows_of, action_counts, hashes, sample_keys, sample_rows, state = store
     texts = address(layout.condition_bytes)
+    if features is not None:
+        n_features = len(features.is_number)
+        feature_columns, values_of = address(layout.feature_columns), features.values
+        is_number, looked_up = address(features.is_number), address(features.looked_up)
+        known_categories, feature_keys = open_names(features.categories), open_names(features.keys)
     since, until, n_where = numbers[SINCE], numbers[UNTIL], numbers[N_WHERE]
     has_lookup = numbers[HAS_LOOKUP] != 0
     customer_column, time_column, action_column = columns[starts[0]], columns[starts[1]], columns[starts[2]]
@@ -1470,6 +1533,37 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     key = name_hash(bytes_, at, size)
                     # a joined value lies in the scratch bytes, which the next row writes over
                     last_visit_at, last_visit_size = raw_visit, raw_visit_size if n_visit_columns == 1 else -1
+
+        if features is not None:
+            has_room_for_all = True
+            for k in range(n_features):
+                column = load_i64(feature_columns, 8 * k)
+                at, size = field(bytes_, index, first, row_start, column, where)
+                at, size, _ = unquote(bytes_, at, size, quote, is_plain, top)
+                place = load_i64(looked_up, 8 * k)
+                value = NO_VALUE
+                if place >= 0:
+                    entry = find_name(bytes_, at, size, table_hash(bytes_, at, size), feature_keys)
+                    if entry >= 0:
+                        value = features.key_values[entry, place]
+                elif not is_null(bytes_, at, size, N_ROLES + k, nulls):
+                    if load_i64(is_number, 8 * k) != 0:
+                        value = parse_fixed(bytes_, at, size)
+                    else:
+                        hash_ = table_hash(bytes_, at, size)
+                        value = np.int64(find_name(bytes_, at, size, hash_, known_categories))
+                        if value < 0:
+                            if not is_utf8(bytes_, at, size):
+                                value = UNREADABLE
+                            elif has_room(known_categories, size):
+                                value = np.int64(add_name(bytes_, at, size, hash_, features.categories))
+                            else:
+                                has_room_for_all = False
+                                break
+                values_of[n_actions * n_features + k] = value
+            if not has_room_for_all:
+                status = CATEGORIES_FULL
+                break
 
         if key <= last_sampled:
             at = state[N_SAMPLED]

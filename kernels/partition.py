@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["count_fragments", "gather", "gather_actions", "gather_names", "gather_rows", "order_fragments"]
+__all__ = [
+    "count_fragments",
+    "gather",
+    "gather_actions",
+    "gather_features",
+    "gather_names",
+    "gather_rows",
+    "order_fragments",
+]
+
+NO_VALUE, UNREADABLE = np.int64(-(1 << 63)), np.int64(-(1 << 63) + 1)
 
 
 @njit(cache=True, nogil=True)
@@ -61,6 +71,38 @@ def gather_rows(rows, n_actions, first_action, order, out):  # type: ignore[no-u
         for k in range(first, first + n_actions[i]):
             out[at] = rows[k]
             at += 1
+
+
+@njit(cache=True, nogil=True)
+def gather_features(values, n_actions, first_action, order, is_number, ids, out, counts, lacks):  # type: ignore[no-untyped-def]
+    """The features of the fragments in order; categories become ids of the run and are counted.
+
+    Args:
+        values: int64, one entry per feature for each action; see `Features` of the parser.
+        n_actions, first_action, order: of the fragments.
+        is_number: int64 per feature.
+        ids: uint32, for each local category the id of the run.
+        out: int64, written; what could not be read becomes NO_VALUE.
+        counts: int64[n_features, n_categories], added to, by local id.
+        lacks: int64[n_features, 2], added to: events without a value, and among them those that could not be read.
+    """
+    n_features = len(is_number)
+    at = 0
+    for j in range(len(order)):
+        i = order[j]
+        first = first_action[i] * n_features
+        for event in range(n_actions[i]):
+            for k in range(n_features):
+                value = values[first + event * n_features + k]
+                if value == NO_VALUE or value == UNREADABLE:
+                    lacks[k, 0] += 1
+                    lacks[k, 1] += value == UNREADABLE
+                    value = NO_VALUE
+                elif is_number[k] == 0:
+                    counts[k, value] += 1
+                    value = np.int64(ids[value])
+                out[at] = value
+                at += 1
 
 
 @njit(cache=True, nogil=True)

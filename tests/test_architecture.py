@@ -24,6 +24,7 @@ STAGES = [
     "inspection",
     "windows",
     "habits",
+    "features",
     "batches",
     "models",
     "drift",

@@ -9,9 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luckyfast.dataset import Dataset, Histories
+from luckyfast.features import FeatureMeter, FeatureScale, VisitFeatures, read_features
 from luckyfast.habits import N_FIXED_FEATURES, Habits, compute_habits
 
-__all__ = ["DAY_US", "GAP_EDGES", "Batch", "Constants", "Segment", "cut_segment", "measure", "training_batches"]
+__all__ = [
+    "DAY_US",
+    "GAP_EDGES",
+    "Batch",
+    "Constants",
+    "Segment",
+    "StepFeatures",
+    "cut_segment",
+    "measure",
+    "training_batches",
+]
 
 DAY_US = 86_400_000_000
 N_CONTEXT_VALUES = 7
@@ -31,6 +42,7 @@ class Constants:
         clock: whether times have weekdays and hours.
         strength: how many visits of an average customer the prior of a habit is worth.
         n_visits: visits in the training time.
+        features: side columns that are read.
     """
 
     popularity: NDArray[np.float64]
@@ -41,6 +53,7 @@ class Constants:
     clock: bool
     strength: float
     n_visits: int
+    features: tuple[FeatureScale, ...] = ()
 
     @property
     def n_actions(self) -> int:
@@ -71,11 +84,13 @@ class Moments:
         calendar: float32 [n_visits, n_calendar].
         contexts: int32 [n_visits, n_contexts].
         action_start: int64 [n_visits + 1], that of the histories.
+        features: the side columns of each visit, which only later moments may see; None where none are read.
     """
 
     calendar: NDArray[np.float32]
     contexts: NDArray[np.int32]
     action_start: NDArray[np.int64]
+    features: VisitFeatures | None = None
 
     @classmethod
     def of(cls, histories: Histories, constants: Constants) -> Moments:
@@ -98,6 +113,7 @@ class Moments:
             np.stack(columns, axis=1).astype(np.float32),
             np.stack(contexts, axis=1).astype(np.int32),
             histories.action_start.astype(np.int64),
+            read_features(histories, constants.features) if constants.features else None,
         )
 
 
@@ -119,6 +135,21 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
+class StepFeatures:
+    """The side columns of the visits that are seen, step by step.
+
+    Args:
+        numbers: float32 [T * B, 3 * numbers]; 0 where no visit is seen.
+        category_start: int64 [T * B + 1]; step s has the rows ``categories[category_start[s]:category_start[s + 1]]``.
+        categories: int64, rows of the common table.
+    """
+
+    numbers: NDArray[np.float32]
+    category_start: NDArray[np.int64]
+    categories: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class Segment:
     """Some steps in time of a batch, as the arrays a model reads: T steps of B customers, n moments.
 
@@ -132,6 +163,7 @@ class Segment:
         calendar: float32 [n, n_calendar].
         habits: the habits at these moments, if wanted.
         label_actions: int64, the distinct known actions of each moment's visit; label_start: int64 [n + 1] bounds them.
+        features: the side columns of the visits seen, if there are any.
     """
 
     shape: tuple[int, int]
@@ -144,6 +176,7 @@ class Segment:
     habits: Habits | None
     label_start: NDArray[np.int64]
     label_actions: NDArray[np.int64]
+    features: StepFeatures | None = None
 
     def part(self, start: int, stop: int) -> Segment:
         """The moments ``start:stop`` of this segment, with all its steps."""
@@ -162,17 +195,26 @@ class Segment:
 
 
 def measure(
-    dataset: Dataset, stop_time: int, *, n_half_lives: int, visit_spans: tuple[float, ...], strength: float
+    dataset: Dataset,
+    stop_time: int,
+    *,
+    n_half_lives: int,
+    visit_spans: tuple[float, ...],
+    strength: float,
+    features: bool = True,
 ) -> Constants:
-    """Measure popularity and rhythm in the visits before a time, in one pass.
+    """Measure popularity, rhythm and, with ``features``, side columns in the visits before a time, in one pass.
 
     Half-lives are spread geometrically from a mean gap between visits to the whole time before ``stop_time``.
     """
+    meter = FeatureMeter(dataset.features if features else ())
     n_holding = np.zeros(dataset.n_actions, np.int64)
     n_visits, n_gaps, gaps, start_time = 0, 0, 0.0, stop_time
     for histories in dataset.batches():
         inside = histories.visit_time < stop_time
         n_visits += int(inside.sum())
+        if meter.infos:
+            meter.add(histories, inside)
         n_holding += np.bincount(
             histories.actions[np.repeat(inside, np.diff(histories.action_start))], minlength=dataset.n_actions
         )
@@ -196,6 +238,7 @@ def measure(
         clock=dataset.time_kind == "clock",
         strength=strength,
         n_visits=n_visits,
+        features=meter.scales(),
     )
 
 
@@ -265,6 +308,7 @@ def cut_segment(
         axis=2,
     ).astype(np.float32)
     pairs, bag_start = _ranges(bounds[seen.ravel()], sizes.ravel())
+    side = batch.moments.features
 
     starts = first + offset
     chosen, row_start = _ranges(starts, stop - starts)
@@ -302,6 +346,18 @@ def cut_segment(
         habits=habits,
         label_start=np.concatenate((np.zeros(1, np.int64), np.cumsum(known, dtype=np.int64)))[label_start],
         label_actions=label_actions[known],
+        features=None if side is None else _features_of(side, seen.ravel()),
+    )
+
+
+def _features_of(side: VisitFeatures, seen: NDArray[np.int64]) -> StepFeatures:
+    """The side columns of the visits seen; -1 for none."""
+    there = seen >= 0
+    n_categories = side.categories.shape[1]
+    return StepFeatures(
+        np.where(there[:, None], side.numbers[seen], np.float32(0)),
+        np.concatenate((np.zeros(1, np.int64), np.cumsum(n_categories * there))),
+        side.categories[seen[there]].ravel(),
     )
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from luckyfast.calibration import log_softmax
-from luckyfast.dataset import Histories
+from luckyfast.dataset import FeatureColumn, Histories
 from luckyfast.errors import ModelError
 from luckyfast.windows import Scorer, first_visits
 
@@ -21,8 +21,8 @@ _N_CUSTOMERS = 32
 def assert_blind(scorer: Scorer, histories: Histories, targets: NDArray[np.int64], *, seed: int = 0) -> None:
     """Check that scores for a visit do not depend on what it holds nor on anything after it.
 
-    Some customers are scored twice at their first target: as they are, and with that visit's actions replaced at random
-    and all later visits removed. A scorer that peeks gives different scores.
+    Some customers are scored twice at their first target: as they are, and with that visit's actions and side columns
+    replaced at random and all later visits removed. A scorer that peeks gives different scores.
 
     Args:
         scorer: a fitted model or baseline.
@@ -57,7 +57,7 @@ def _hide(
     n_actions: int,
     rng: np.random.Generator,
 ) -> Histories:
-    """Copy some histories up to a visit whose actions, counts and key are replaced at random."""
+    """Copy some histories up to a visit whose actions, counts, key and side columns are replaced at random."""
     kept = [np.arange(start, visit + 1) for start, visit in zip(starts, visits, strict=True)]
     sets = []
     counts = []
@@ -84,7 +84,19 @@ def _hide(
         action_start=np.concatenate(([0], np.cumsum([len(actions) for actions in sets]))).astype(np.int32),
         actions=np.concatenate(sets),
         counts=np.concatenate(counts),
+        features=tuple(_hide_feature(column.take(order), stops - 1, rng) for column in histories.features),
     )
+
+
+def _hide_feature(column: FeatureColumn, visits: NDArray[np.int64], rng: np.random.Generator) -> FeatureColumn:
+    """A side column with other values of the batch, or none, at some visits."""
+    values, rows = column.values.copy(), column.rows.copy()
+    others = rng.integers(len(values), size=len(visits))
+    values[visits], rows[visits] = column.values[others], column.rows[others]
+    # a column in which all values are equal would hide nothing
+    unchanged = visits[(values[visits] == column.values[visits]) & (rows[visits] == column.rows[visits])]
+    values[unchanged] = rows[unchanged] = 0
+    return FeatureColumn(values, rows)
 
 
 def checked_blocks(

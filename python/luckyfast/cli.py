@@ -210,6 +210,13 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     roles.add_argument("--visit", type=_columns, metavar="COLUMN", help="basket, ticket or session id")
     roles.add_argument("--lookup", metavar="FILE", help="table that holds the action, such as products.csv")
     roles.add_argument("--on", metavar="COLUMN", help="column shared by the logs and the lookup table")
+    roles.add_argument(
+        "--feature",
+        type=_columns,
+        action="extend",
+        metavar="COLUMN[:KIND]",
+        help="side columns for the models to use, of kind number or category (found when not given)",
+    )
     roles.add_argument("--schema", metavar="FILE", help="a schema.toml that an earlier run wrote")
     form = parser.add_argument_group("format (inferred when not given)")
     form.add_argument("--columns", type=_columns, metavar="NAMES", help="column names of files without a header")
@@ -244,6 +251,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
     names = ("customer", "time", "action", "visit", "lookup", "on", "delimiter", "quote", "encoding", "columns", "null")
     more = (
+        "feature",
         "filename_pattern",
         "time_format",
         "schema",
@@ -376,6 +384,9 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument(
         "--no-habit", dest="habit", action="store_false", help="the plain network: no habits, no cadence"
     )
+    parser.add_argument(
+        "--no-features", dest="features", action="store_false", help="leave the dataset's side columns out"
+    )
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use (default: all of this process)")
     parser.add_argument(
@@ -428,14 +439,14 @@ def _run_fit(options: argparse.Namespace) -> int:
     from luckyfast.trial_display import make_search_display
 
     dataset = options.dataset or _recall("dataset", "luckyfast fit DATASET")
-    own_flags = ("arch", "habit", "seed", "hidden", "embedding", "dropout", "learning_rate", "epochs")
+    own_flags = ("arch", "habit", "features", "seed", "hidden", "embedding", "dropout", "learning_rate", "epochs")
     settings = dict(options.set)
     for name in own_flags:
         if name in settings:
             raise ModelError(
                 f"{name} cannot be given by --set", hint=f"see luckyfast fit --help for the flag of {name}"
             )
-    settings |= {name: value for name in own_flags[3:] if (value := getattr(options, name)) is not None}
+    settings |= {name: value for name in own_flags[4:] if (value := getattr(options, name)) is not None}
     model = fit(
         dataset,
         arch=options.arch,
@@ -451,6 +462,7 @@ def _run_fit(options: argparse.Namespace) -> int:
         warm_start=options.warm_start,
         optimizer=options.optimizer,
         habit=options.habit,
+        features=options.features,
         seed=options.seed,
         threads=options.threads,
         device=options.device,

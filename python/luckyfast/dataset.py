@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,11 +16,45 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from luckyfast.errors import DatasetError
+from luckyfast.ingestion.featureshards import feature_columns
 from luckyfast.ingestion.format import REBUILD, damaged, read_manifest
 
-__all__ = ["Dataset", "Histories"]
+__all__ = ["Dataset", "FeatureColumn", "FeatureInfo", "Histories"]
 
 _PAIRS = pa.list_(pa.list_(pa.int32()))
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """A side column of a dataset.
+
+    Attributes:
+        name: its column in the raw files.
+        kind: ``number`` or ``category``.
+        categories: their names; the first has id 1, and 0 is no value.
+    """
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureColumn:
+    """What a side column holds at the visits of a batch.
+
+    Attributes:
+        values: int64[n_visits], of a number the sum over the visit's rows in millionths; of a category int32[n_visits],
+            the id of the most frequent one.
+        rows: int32[n_visits], rows of the visit with that category, or with any number; 0 is no value.
+    """
+
+    values: NDArray[np.int64] | NDArray[np.int32]
+    rows: NDArray[np.int32]
+
+    def take(self, visits: NDArray[np.int64] | slice) -> FeatureColumn:
+        """The column at some visits."""
+        return FeatureColumn(self.values[visits], self.rows[visits])
 
 
 @dataclass(frozen=True)
@@ -39,6 +73,7 @@ class Histories:
         actions: int32[n_pairs], distinct action ids of each visit, ascending.
         counts: int32[n_pairs], events of that action in that visit.
         first_visit: how many visits the batches before this one hold.
+        features: the side columns, in the order of the dataset's.
     """
 
     customers: pa.StringArray
@@ -49,6 +84,7 @@ class Histories:
     actions: NDArray[np.int32]
     counts: NDArray[np.int32]
     first_visit: int = 0
+    features: tuple[FeatureColumn, ...] = ()
 
     @property
     def n_customers(self) -> int:
@@ -138,6 +174,12 @@ class Dataset:
         """``clock`` (times are µs since the epoch) or ``order`` (times are order numbers)."""
         return str(self.manifest["time"]["kind"])
 
+    @cached_property
+    def features(self) -> tuple[FeatureInfo, ...]:
+        """The side columns that were kept."""
+        described = self.manifest.get("features", [])
+        return tuple(FeatureInfo(own["name"], own["kind"], tuple(own.get("categories", ()))) for own in described)
+
     def sample(self, share: float) -> Dataset:
         """A view of this dataset whose :meth:`batches` hold the first customers only; nothing is copied.
 
@@ -184,8 +226,8 @@ class Dataset:
                     for index in range(reader.num_record_batches):
                         batch = reader.get_batch(index)
                         if shard["file"] not in self._checked_shards:
-                            _check_batch(file, batch, self.time_kind, self.n_actions)
-                        histories = _view(batch, first_visit + n_visits)
+                            _check_batch(file, batch, self.time_kind, self.n_actions, self.features)
+                        histories = _view(batch, first_visit + n_visits, self.features)
                         n_visits += histories.n_visits
                         n_customers += histories.n_customers
                         yield histories
@@ -201,25 +243,34 @@ class Dataset:
             first_visit += n_visits
 
 
-def _check_batch(file: Path, batch: pa.RecordBatch, time_kind: str, n_actions: int) -> None:
+def _check_batch(
+    file: Path, batch: pa.RecordBatch, time_kind: str, n_actions: int, features: Sequence[FeatureInfo]
+) -> None:
     """Refuse what a kernel could not read safely: other types, offsets out of range, unknown ids."""
     time = pa.timestamp("us") if time_kind == "clock" else pa.int64()
     types = {"visit_time": pa.list_(time), "visit_key": pa.list_(pa.uint64()), "actions": _PAIRS, "counts": _PAIRS}
-    for name, type_ in {"customer": pa.string(), **types}.items():
+    side = {name: pa.list_(type_) for name, type_, _ in feature_columns([(own.name, own.kind) for own in features])}
+    for name, type_ in {"customer": pa.string(), **types, **side}.items():
         if name not in batch.schema.names or batch.schema.field(name).type != type_:
             raise damaged(file, f"it has no column {name} of type {type_}")
     batch.validate(full=True)
     columns = [batch.column(name) for name in types]
-    outer, inner = [column.offsets for column in columns], [column.values.offsets for column in columns[2:]]
+    outer = [batch.column(name).offsets for name in (*types, *side)]
+    inner = [column.values.offsets for column in columns[2:]]
     if any(not offsets.equals(outer[0]) for offsets in outer[1:]) or not inner[0].equals(inner[1]):
         raise damaged(file, "its columns disagree about where visits end")
     ids = columns[2].values.values
     bounds = pc.min_max(ids)
     if len(ids) and (bounds["min"].as_py() < 0 or bounds["max"].as_py() >= n_actions):
         raise damaged(file, f"it has action ids beyond the {n_actions} of the vocabulary")
+    for own in features:
+        if own.kind == "category" and len(ids):
+            bounds = pc.min_max(batch.column(f"feature.{own.name}.category").values)
+            if bounds["min"].as_py() < 0 or bounds["max"].as_py() > len(own.categories):
+                raise damaged(file, f"it has categories of {own.name} beyond the {len(own.categories)} that are named")
 
 
-def _view(batch: pa.RecordBatch, first_visit: int) -> Histories:
+def _view(batch: pa.RecordBatch, first_visit: int, features: Sequence[FeatureInfo]) -> Histories:
     times = batch.column("visit_time")
     actions = batch.column("actions")
     pairs = actions.values
@@ -232,7 +283,18 @@ def _view(batch: pa.RecordBatch, first_visit: int) -> Histories:
         actions=_numpy(pairs.values),
         counts=_numpy(batch.column("counts").values.values),
         first_visit=first_visit,
+        features=tuple(_view_feature(batch, own) for own in features),
     )
+
+
+def _view_feature(batch: pa.RecordBatch, info: FeatureInfo) -> FeatureColumn:
+    what = "sum" if info.kind == "number" else "category"
+    entries, rows = (batch.column(f"feature.{info.name}.{name}").values for name in (what, "rows"))
+    if info.kind == "category":
+        return FeatureColumn(_numpy(entries), _numpy(rows))
+    # 18 digits fit into the low half of a decimal of 128 bits
+    halves = np.frombuffer(entries.buffers()[1], np.int64).reshape(-1, 2)
+    return FeatureColumn(halves[entries.offset : entries.offset + len(entries), 0], _numpy(rows))
 
 
 def _head(histories: Histories, n_customers: int) -> Histories:
@@ -248,6 +310,7 @@ def _head(histories: Histories, n_customers: int) -> Histories:
         action_start=histories.action_start[: n_visits + 1],
         actions=histories.actions[:n_pairs],
         counts=histories.counts[:n_pairs],
+        features=tuple(column.take(slice(n_visits)) for column in histories.features),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ __all__ = [
     "MODEL_FORMAT_VERSION",
     "Packed",
     "Predictor",
+    "Sides",
+    "category_ids",
     "pack",
     "read_config",
     "read_record",
@@ -28,8 +31,22 @@ MODEL_FORMAT = "luckyfast-model"
 MODEL_FORMAT_VERSION = 1
 MAX_VISITS = 2**14
 MAX_PAIRS = 2**16
+OTHER = "<other>"
+"""What ingest calls the rarer categories of a side column, or the rarer actions, together."""
 _FORMAT = "luckyfast-onnx"
 _FORMAT_VERSION = 1
+
+
+class Sides(NamedTuple):
+    """The side columns of visits, [..., number of such features].
+
+    ``sums``: float64, of the rows of a visit that have a number; ``rows``: int64, how many have one, 0 is no value;
+    ``categories``: int64, ids in the order of the model's names, 0 is no value.
+    """
+
+    sums: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    categories: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +59,7 @@ class Packed:
         actions: int64 [B, P], ids of the model's vocabulary, distinct within a visit, none of them 0.
         visits: int64 [B, P], visit of each action; -1 is padding.
         moment: int64 [B], moments of prediction.
+        sides: [B, N, ...], for a model with side columns; None stands for no value anywhere.
     """
 
     times: NDArray[np.int64]
@@ -49,6 +67,7 @@ class Packed:
     actions: NDArray[np.int64]
     visits: NDArray[np.int64]
     moment: NDArray[np.int64]
+    sides: Sides | None = None
 
 
 def pack(
@@ -58,6 +77,7 @@ def pack(
     action_start: NDArray[np.int32],
     actions: NDArray[np.int64],
     moment: NDArray[np.int64],
+    sides: Sides | None = None,
 ) -> Packed:
     """Pack histories that lie one after another into padded arrays; actions of id 0 are left out, their visits stay.
 
@@ -68,6 +88,7 @@ def pack(
         action_start: int32 [n_visits + 1], first action of each visit.
         actions: int64 [n_pairs], ids of the model's vocabulary.
         moment: int64 [B], not before the customer's last known visit.
+        sides: [n_visits, ...], if there are any.
 
     Returns:
         The packed histories.
@@ -82,6 +103,11 @@ def pack(
     place, rows = _places(n_visits)
     times = np.zeros((len(n_visits), max(int(n_visits.max(initial=0)), 1)), np.int64)
     times[rows, place] = visit_time[visit_start[rows] + place]
+    if sides is not None:
+        columns: list[Any] = [np.zeros((*times.shape, column.shape[1]), column.dtype) for column in sides]
+        for into, column in zip(columns, sides, strict=True):
+            into[rows, place] = column[visit_start[rows] + place]
+        sides = Sides(*columns)
 
     pair_start = action_start[visit_start].astype(np.int64)
     n_pairs = action_start[visit_stop] - pair_start
@@ -95,7 +121,19 @@ def pack(
     shape = (len(n_visits), max(int(n_kept.max(initial=0)), 1))
     packed_actions, visits = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     packed_actions[owner, place], visits[owner, place] = ids, visit
-    return Packed(times, n_visits, packed_actions, visits, moment.astype(np.int64))
+    return Packed(times, n_visits, packed_actions, visits, moment.astype(np.int64), sides)
+
+
+def category_ids(categories: Sequence[str]) -> Callable[[str], int]:
+    """How to find a category's id by its name: of one that has none that of the rarer ones together, or 0.
+
+    Example:
+        >>> id_of = category_ids(["<other>", "north"])
+        >>> id_of("north"), id_of("south"), category_ids(["north"])("south")
+        (2, 1, 0)
+    """
+    ids = {name: i for i, name in enumerate(categories, start=1)}
+    return lambda name: ids.get(name, ids.get(OTHER, 0))
 
 
 def _places(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -141,6 +179,8 @@ class Predictor:
         self.vocabulary: list[str] = json.loads(self._metadata["vocabulary"])
         self.time_kind = self._metadata["time_kind"]
         self.time_scale = float(self._metadata["time_scale"])
+        self.features: list[dict[str, Any]] = json.loads(self._metadata.get("features", "[]"))
+        """Name, kind and categories of each side column that the model reads."""
 
     @property
     def n_actions(self) -> int:
@@ -165,8 +205,16 @@ class Predictor:
             "visits": packed.visits,
             "moment": packed.moment,
         }
+        if self.features:
+            sides = self._no_sides(packed.times.shape) if packed.sides is None else packed.sides
+            feed |= {name: column for name, column in sides._asdict().items() if column.shape[-1]}
         in_visit, next_action = self._session.run(["in_visit", "next_action"], feed)
         return in_visit, next_action
+
+    def _no_sides(self, shape: tuple[int, ...]) -> Sides:
+        n = sum(feature["kind"] == "number" for feature in self.features)
+        numbers, categories = (*shape, n), (*shape, len(self.features) - n)
+        return Sides(np.zeros(numbers), np.zeros(numbers, np.int64), np.zeros(categories, np.int64))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

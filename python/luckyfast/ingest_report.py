@@ -45,6 +45,7 @@ def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
     facts = [
         *_describe_contents(summary.counts, summary.time_kind, summary.time_range, summary.top_actions),
         *_describe_findings(summary.duplicates, summary.order_leak, summary.other_actions, summary.differences),
+        *_describe_features(summary.features, summary.counts["events"]),
         *([("encoding", summary.encodings)] if summary.encodings else []),
         ("read", f"{format_size(summary.bytes_read)} in {format_duration(summary.elapsed_s)}, {speed}/s"),
         ("peak memory", format_size(summary.peak_rss_bytes) + spilled),
@@ -86,6 +87,7 @@ def print_raw_inspection(found: RawInspection, *, as_json: bool) -> None:
         [
             *_describe_contents(sample.counts, sample.time_kind, sample.time_range, sample.top_actions),
             *_describe_findings(sample.duplicates, sample.order_leak, sample.other_actions, ""),
+            *_describe_features(sample.features, sample.counts["events"]),
         ]
     )
     _say("nothing was written; luckyfast ingest does it")
@@ -119,6 +121,7 @@ def print_dataset_inspection(found: DatasetInspection, *, as_json: bool) -> None
         ("visits each", _describe_quantiles(found.visits_per_customer)),
         ("actions each", f"{_describe_quantiles(found.actions_per_visit)} per visit"),
         ("roles", ", ".join(roles)),
+        *_describe_features(manifest.get("features", []), counts["events"]),
         *findings,
         ("made of", _describe_sources(manifest["sources"])),
         (
@@ -165,6 +168,7 @@ def print_exported_rejects(files: Sequence[ExportedRejects], dataset: str, *, as
 
 def _print_roles(summary: IngestSummary) -> None:
     roles = [[role, " + ".join(columns or ("-",)), reason] for role, (columns, reason) in summary.roles.items()]
+    roles += [[f"feature ({own['kind']})", own["name"], own["reason"]] for own in summary.features]
     print_table("Roles", ["role", "column", "why"], roles, text=(0, 1, 2))
 
 
@@ -230,6 +234,25 @@ def _describe_findings(
         facts.append(("<other>", f"{other_actions['actions']:,} rarer actions with {other_actions['events']:,} events"))
     if differences:
         facts.append(("files differ", differences))
+    return facts
+
+
+def _describe_features(features: Sequence[Mapping[str, Any]], n_events: int) -> list[tuple[str, str]]:
+    """What the side columns hold: rows without a value, those that could not be read, the most frequent categories."""
+    facts = []
+    for own in features:
+        notes = [own["kind"]]
+        if own["kind"] == "category":
+            pairs = zip(own["n_events"], own["categories"], strict=True)
+            top = sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:_N_ACTIONS]
+            shown = ", ".join(f"{_shorten(name)} {n / max(n_events, 1):.1%}" for n, name in top)
+            notes = [f"{_count(len(own['categories']), 'category')}: {shown}".replace("categorys", "categories")]
+        if own["without_value"]:
+            notes.append(f"{own['without_value'] / max(n_events, 1):.2%} of the rows without a value")
+        if own["unreadable"]:
+            what = "numbers" if own["kind"] == "number" else "text"
+            notes.append(f"{own['unreadable']:,} of them because it is no {what.removesuffix('s')}")
+        facts.append((f"feature {own['name']}", "; ".join(notes)))
     return facts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luckyfast.errors import ModelError
-from luckyfast.inference import Predictor, pack, read_config, read_record
+from luckyfast.inference import Predictor, Sides, category_ids, pack, read_config, read_record
 from luckyfast.moments import Moment, parse_moment
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "load"]
 
 Visit = tuple[Moment, str | Iterable[str]]
+Features = Mapping[str, Any]
 
 
 def load(path: str | Path, *, threads: int = 1) -> Model:
@@ -81,7 +82,14 @@ class Model:
         """Measured figures: ``{"systems": [...]}``, the model first, then every baseline."""
         return read_record(self.path / "metrics.json")
 
-    def predict_proba(self, history: Sequence[Visit], at: Moment | None = None) -> NDArray[np.float32]:
+    @property
+    def features(self) -> dict[str, str]:
+        """The side columns that the model reads: name to kind, ``number`` or ``category``."""
+        return {feature["name"]: feature["kind"] for feature in self._predictor.features}
+
+    def predict_proba(
+        self, history: Sequence[Visit], at: Moment | None = None, *, features: Sequence[Features] | None = None
+    ) -> NDArray[np.float32]:
         """Predict the next visit of one customer.
 
         Args:
@@ -91,6 +99,9 @@ class Model:
                 history gives the chances of a customer who was never seen.
             at: the moment of prediction; visits at or after it are not looked at. None takes the customer's usual pace:
                 the last visit plus the median of the gaps, or the mean gap of all customers where there is no gap.
+            features: for each visit of the history its side columns by name, where the model has :attr:`features`: a
+                number or a category, or a list of them, one per row of the visit; what is not there, or None, is no
+                value, and so is a category that the model does not know.
 
         Returns:
             float32 [n_actions], the calibrated chance that each of :attr:`actions` is in the next visit. These are not
@@ -108,15 +119,22 @@ class Model:
             >>> bool((chances >= 0).all() and (chances <= 1).all())
             True
         """
-        return self._predict(history, at)[0]
+        return self._predict(history, at, features)[0]
 
-    def top(self, history: Sequence[Visit], k: int = 5, at: Moment | None = None) -> list[tuple[str, float]]:
+    def top(
+        self,
+        history: Sequence[Visit],
+        k: int = 5,
+        at: Moment | None = None,
+        *,
+        features: Sequence[Features] | None = None,
+    ) -> list[tuple[str, float]]:
         """Name the most probable actions of one customer's next visit.
 
         Args:
             history: as in :meth:`predict_proba`.
             k: how many.
-            at: as in :meth:`predict_proba`.
+            at, features: as in :meth:`predict_proba`.
 
         Returns:
             Up to ``k`` pairs of action and chance, most probable first.
@@ -131,7 +149,7 @@ class Model:
         """
         if k < 1:
             raise ModelError(f"k must be positive, not {k}", hint="ask for at least one action")
-        chances, next_action = self._predict(history, at)
+        chances, next_action = self._predict(history, at, features)
         best = np.argsort(-next_action, kind="stable")[:k]
         names = self.actions
         return [(names[index], float(chances[index])) for index in best]
@@ -156,6 +174,7 @@ class Model:
         from luckyfast.calibration import Calibration
         from luckyfast.dataset import Dataset
         from luckyfast.evaluation import evaluate
+        from luckyfast.features import check_features
         from luckyfast.models.trained import TrainedModel
         from luckyfast.windows import Split
 
@@ -167,6 +186,7 @@ class Model:
             )
         split = {name: int(self.config["split"][name]) for name in ("valid_start", "test_start", "min_history")}
         trained = TrainedModel.load(self.path, self.config)
+        check_features(data, trained.constants.features)
         return evaluate(trained, data, Split(**split), Calibration.from_dict(self.config["calibration"]))
 
     @cached_property
@@ -177,23 +197,35 @@ class Model:
     def _ids(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self._predictor.vocabulary) if index}
 
-    def _predict(self, history: Sequence[Visit], at: Moment | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _predict(
+        self, history: Sequence[Visit], at: Moment | None, features: Sequence[Features] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Chances and next-action distribution of the known actions."""
         kind = self._predictor.time_kind
+        if features is not None and len(features) != len(history):
+            raise ModelError(
+                f"there are features of {len(features)} visits, and {len(history)} visits",
+                hint="give one mapping per visit, an empty one where nothing is known",
+            )
+        values = [{}] * len(history) if features is None else features
         visits = sorted(
-            ((parse_moment(time, kind), names) for time, names in _checked(history)), key=lambda one: one[0]
+            (
+                (parse_moment(time, kind), names, own)
+                for (time, names), own in zip(_checked(history), values, strict=True)
+            ),
+            key=lambda one: one[0],
         )
         if at is not None:
             moment = parse_moment(at, kind)
             visits = [visit for visit in visits if visit[0] < moment]
         elif visits:
-            times = [time for time, _ in visits]
+            times = [time for time, _, _ in visits]
             gaps = np.diff(times) if len(times) > 1 else [self._predictor.time_scale]
             moment = times[-1] + max(int(np.median(gaps)), 1)
         else:
             raise ModelError("an empty history has no last visit", hint="say when to predict: at='2017-12-01'")
         ids, unknown = [], set()
-        for _, names in visits:
+        for _, names, _ in visits:
             unknown |= {name for name in names if name not in self._ids}
             ids.append(sorted({self._ids[name] for name in names if name in self._ids}))
         if unknown:
@@ -204,13 +236,56 @@ class Model:
         packed = pack(
             np.zeros(1, np.int64),
             np.array([len(visits)]),
-            np.array([time for time, _ in visits], np.int64),
+            np.array([time for time, _, _ in visits], np.int64),
             np.concatenate(([0], np.cumsum([len(visit) for visit in ids]))).astype(np.int64),
             np.array([action for visit in ids for action in visit], np.int64),
             np.array([moment]),
+            self._sides([own for _, _, own in visits]),
         )
         in_visit, next_action = self._predictor.run(packed)
         return in_visit[0, 1:], next_action[0, 1:]
+
+    def _sides(self, features: Sequence[Features]) -> Sides | None:
+        """The side columns of visits as the predictor reads them."""
+        described = self._predictor.features
+        if not described:
+            return None
+        unknown = {name for own in features for name in own} - {feature["name"] for feature in described}
+        if unknown:
+            names = ", ".join(feature["name"] for feature in described)
+            raise ModelError(f"the model has no feature {min(unknown)!r}", hint=f"it reads {names}")
+        values = [
+            [_listed(own.get(feature["name"])) for own in features]
+            for feature in described
+            if feature["kind"] == "number"
+        ]
+        try:
+            sums = [[sum(map(float, one)) for one in column] for column in values]
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"a feature that is a number has a value that is none: {error}") from error
+        ids = [
+            [_most_frequent(_listed(own.get(feature["name"])), feature["categories"]) for own in features]
+            for feature in described
+            if feature["kind"] == "category"
+        ]
+        n = len(features)
+        return Sides(
+            np.array(sums, np.float64).reshape(-1, n).T,
+            np.array([[len(one) for one in column] for column in values], np.int64).reshape(-1, n).T,
+            np.array(ids, np.int64).reshape(-1, n).T,
+        )
+
+
+def _listed(value: Any) -> list[Any]:
+    """The values of a visit's rows that have one."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [one for one in values if one is not None]
+
+
+def _most_frequent(names: Sequence[Any], categories: Sequence[str]) -> int:
+    """Id of the category that comes most often, of equally frequent the first by name; 0 for none."""
+    known = [i for i in map(category_ids(categories), map(str, names)) if i]
+    return min(known, key=lambda i: (-known.count(i), i), default=0)
 
 
 def _checked(history: Sequence[Visit]) -> list[tuple[Moment, list[str]]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from luckyfast.config import available_cores
 from luckyfast.errors import DatasetError, ModelError, OutputExistsError
-from luckyfast.inference import MAX_PAIRS, MAX_VISITS, Predictor, pack, read_config
+from luckyfast.inference import MAX_PAIRS, MAX_VISITS, Predictor, Sides, category_ids, pack, read_config
 from luckyfast.moments import Moment, format_moment, parse_moment
 from luckyfast.progress import NullProgress, Progress
 
@@ -40,6 +40,7 @@ class PredictSummary:
         without_history: customers of the dataset with no visit before the moment; they have no rows.
         shortened: customers of whom only the latest visits were read (2^14 visits or 2^16 distinct actions of visits).
         unknown_actions: actions of the dataset that the model does not know; they were left out of the histories.
+        missing_features: side columns of the model that the dataset does not have; they were taken as without a value.
         rows: rows written.
         elapsed_s: wall time in seconds.
     """
@@ -50,6 +51,7 @@ class PredictSummary:
     without_history: int
     shortened: int
     unknown_actions: int
+    missing_features: list[str]
     rows: int
     elapsed_s: float
 
@@ -121,6 +123,7 @@ def predict(
         )
     moment = int(data.manifest["time"]["max"]) + 1 if at is None else parse_moment(at, predictor.time_kind)
     ids = _matched_ids(data, predictor)
+    sides = _SideReader(data, predictor)
     file = folder / "predictions.parquet" if out is None else Path(out)
     if file.exists() and not overwrite:
         raise OutputExistsError(f"{file} exists already", hint="choose another file with --out, or add --overwrite")
@@ -128,7 +131,7 @@ def predict(
     listener.start("Predicting", data.n_customers, "customers")
     with TableWriter(file, predictor.vocabulary[1:], top) as table:
         for histories in data.batches():
-            for customers, in_visit, next_action in _predict_batch(predictor, histories, ids, moment, tally):
+            for customers, in_visit, next_action in _predict_batch(predictor, histories, ids, sides, moment, tally):
                 table.write(customers, in_visit[:, 1:], next_action[:, 1:])
             listener.advance(histories.n_customers)
         rows = table.rows
@@ -137,6 +140,7 @@ def predict(
         path=file,
         at=format_moment(moment, predictor.time_kind),
         unknown_actions=int((ids[1:] == 0).sum()),
+        missing_features=sides.missing,
         rows=rows,
         elapsed_s=time.monotonic() - began,
         **tally,
@@ -164,8 +168,59 @@ def _matched_ids(data: Dataset, predictor: Predictor) -> NDArray[np.int64]:
     return ids
 
 
+class _SideReader:
+    """Side columns of a dataset as a model reads them, matched by name and kind, categories by their names.
+
+    Attributes:
+        missing: what the dataset does not have.
+    """
+
+    def __init__(self, data: Dataset, predictor: Predictor) -> None:
+        own = {(info.name, info.kind): k for k, info in enumerate(data.features)}
+        places = [own.get((feature["name"], feature["kind"])) for feature in predictor.features]
+        self._kinds = [feature["kind"] for feature in predictor.features]
+        self._places = places
+        self.missing = [
+            feature["name"] for feature, place in zip(predictor.features, places, strict=True) if place is None
+        ]
+        self._ids: list[NDArray[np.int64]] = []
+        for feature, place in zip(predictor.features, places, strict=True):
+            names = () if place is None else data.features[place].categories
+            self._ids.append(np.array([0, *map(category_ids(feature["categories"]), names)], np.int64))
+
+    def read(self, histories: Histories) -> Sides | None:
+        """All visits of a batch; a category that the model does not know is no value."""
+        if not self._kinds:
+            return None
+        n = histories.n_visits
+        from luckyfast.dataset import FeatureColumn
+
+        nothing = FeatureColumn(np.zeros(n, np.int64), np.zeros(n, np.int32))
+        columns = [nothing if place is None else histories.features[place] for place in self._places]
+        numbers = [column for column, kind in zip(columns, self._kinds, strict=True) if kind == "number"]
+        categories = [
+            ids[column.values]
+            for column, kind, ids in zip(columns, self._kinds, self._ids, strict=True)
+            if kind == "category"
+        ]
+        return Sides(
+            _side_by_side([column.values / 1e6 for column in numbers], n, np.float64),
+            _side_by_side([column.rows for column in numbers], n, np.int64),
+            _side_by_side(categories, n, np.int64),
+        )
+
+
+def _side_by_side(columns: list[NDArray[Any]], n: int, dtype: Any) -> NDArray[Any]:
+    return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((n, 0), dtype)
+
+
 def _predict_batch(
-    predictor: Predictor, histories: Histories, ids: NDArray[np.int64], moment: int, tally: dict[str, int]
+    predictor: Predictor,
+    histories: Histories,
+    ids: NDArray[np.int64],
+    sides: _SideReader,
+    moment: int,
+    tally: dict[str, int],
 ) -> Iterator[tuple[Any, NDArray[np.float32], NDArray[np.float32]]]:
     """Predict one batch of histories in chunks of customers, each chunk in groups of similar length."""
     start = histories.visit_start[:-1].astype(np.int64)
@@ -177,7 +232,7 @@ def _predict_batch(
     tally["customers"] += len(chosen)
     tally["without_history"] += histories.n_customers - len(chosen)
     tally["shortened"] += int((latest > start).sum())
-    actions = ids[histories.actions]
+    actions, own_sides = ids[histories.actions], sides.read(histories)
     n_actions = predictor.n_actions
     size = max(_CHUNK_CHANCES // n_actions, 1)
     for begin in range(0, len(chosen), size):
@@ -193,6 +248,7 @@ def _predict_batch(
                 histories.action_start,
                 actions,
                 np.full(len(rows), moment),
+                own_sides,
             )
             in_visit[rows], next_action[rows] = predictor.run(packed)
         yield histories.customers.take(chunk), in_visit, next_action

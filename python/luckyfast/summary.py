@@ -146,6 +146,8 @@ def print_predict_summary(summary: PredictSummary, *, as_json: bool) -> None:
     ):
         if count:
             print(f"{count:,} {what}")
+    if summary.missing_features:
+        print(f"the dataset has no {', '.join(summary.missing_features)}: taken as without a value")
 
 
 def print_trials(results: Results, folder: str, *, top: int, as_json: bool, out: str | None) -> None:

@@ -97,6 +97,7 @@ def train(
         n_half_lives=config.n_half_lives,
         visit_spans=config.visit_spans,
         strength=config.habit_strength,
+        features=config.features,
     )
     if constants.n_visits == 0:
         raise DatasetError(f"{dataset.path} has no visit before validation", hint="choose a later validation time")

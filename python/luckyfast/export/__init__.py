@@ -19,6 +19,7 @@ from luckyfast.export.graph import Graph, Value
 from luckyfast.export.habits import habit_features
 from luckyfast.export.history import Calendar, History
 from luckyfast.export.memory import remember
+from luckyfast.export.side import side_vectors
 from luckyfast.export.weights import Weights
 
 if TYPE_CHECKING:
@@ -49,10 +50,18 @@ def export_onnx(
     - ``visits`` int64 [B, P]: which visit each action is in, from 0; -1 for padding;
     - ``moment`` int64 [B]: the moment of prediction, not before the last visit.
 
+    A model that reads side columns has further inputs for numbers and for categories, each in the order of the
+    metadata's ``features``, where it has such:
+
+    - ``sums`` float64 [B, N, n_numbers]: sum over the rows of a visit that have a number;
+    - ``rows`` int64 [B, N, n_numbers]: how many rows have one; 0 where there is no value;
+    - ``categories`` int64 [B, N, n_categorical]: id of the visit's category, 0 for none; name i has the id i + 1.
+
     Outputs: ``in_visit`` float32 [B, V], the calibrated chance that an action is in the next visit, and
     ``next_action`` float32 [B, V], the distribution of the next single action. The metadata hold ``format``,
     ``format_version``, ``vocabulary`` (JSON list of names, position = id), ``config``, ``calibration``,
-    ``time_kind`` (``clock`` or ``order``) and ``time_scale`` (mean gap between the visits of a customer).
+    ``time_kind`` (``clock`` or ``order``), ``time_scale`` (mean gap between the visits of a customer) and ``features``
+    (JSON list of name, kind and categories).
 
     Args:
         trained: the model.
@@ -98,6 +107,9 @@ def export_onnx(
         "time_kind": "clock" if trained.constants.clock else "order",
         "time_scale": repr(float(trained.constants.time_scale)),
     }
+    if features := trained.constants.features:
+        described = [{"name": own.name, "kind": own.kind, "categories": own.categories} for own in features]
+        metadata["features"] = json.dumps(described, ensure_ascii=False)
     file = Path(path)
     file.write_bytes(graph.build("luckyfast", metadata, _DOC).SerializeToString())
     return file
@@ -108,7 +120,8 @@ def _logits(graph: Graph, history: History, trained: TrainedModel) -> Value:
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     weights = Weights(graph, {name: tensor.detach().numpy() for name, tensor in tensors.items()})
     calendar = Calendar.of(history, trained.constants)
-    memory = remember(history, calendar, trained.config, weights)
+    side = side_vectors(graph, trained.constants.features, weights)
+    memory = remember(history, calendar, trained.config, weights, side)
     summary = weights.linear("summary", graph.concat(1, memory, calendar.now)).gelu()
     output = summary @ weights.constant(weights["output"].T)
     logits = output + weights.linear("calendar", calendar.now) + weights.constant(weights["prior"])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["remember"]
 
 
-def remember(history: History, calendar: Calendar, config: ModelConfig, weights: Weights) -> Value:
+def remember(history: History, calendar: Calendar, config: ModelConfig, weights: Weights, side: Value | None) -> Value:
     """Run the core over the visits.
 
     Args:
@@ -25,6 +25,7 @@ def remember(history: History, calendar: Calendar, config: ModelConfig, weights:
         calendar: their calendar.
         config: settings of the model.
         weights: its weights.
+        side: what side columns add to the vector of each visit, float32 [B, N, E].
 
     Returns:
         What the core puts out at the moment of prediction, float32 [B, hidden].
@@ -33,24 +34,41 @@ def remember(history: History, calendar: Calendar, config: ModelConfig, weights:
     sizes = _sizes(history, history.owner + 1, history.present, history.times.size(1))
     steps = _step_features(history, calendar, sizes)
     if config.arch == "mlp":
-        return _remember_window(history, steps, config, weights)
+        return _remember_window(history, steps, config, weights, side)
     bags = _bags(history, history.owner + 1, history.present, sizes, weights["table"])
+    if side is not None:
+        # padding comes behind the last step that is run
+        bags = bags + history.graph.concat(1, side.slice(1, 0, 1) * 0.0, side)
     return _remember_all(history, bags, steps, config, weights)
 
 
-def _remember_window(history: History, steps: Value, config: ModelConfig, weights: Weights) -> Value:
+def _remember_window(
+    history: History, steps: Value, config: ModelConfig, weights: Weights, side: Value | None
+) -> Value:
     graph, window = history.graph, config.window
     slot = history.owner - history.n_visits + window
     inside = graph.op("And", history.present, slot >= 0)
     slot = graph.where(inside, slot, 0)
     sizes = _sizes(history, slot, inside, graph.constant([window]))
     bags = _bags(history, slot, inside, sizes, weights["table"])
+    if side is not None:
+        bags = _add_to_window(history, bags, side, window)
     now = graph.op("GatherND", steps, history.n_visits, batch_dims=1)
     first = weights.linear("core.first", bags.reshape([0, -1])) + weights.linear("core.input", now)
     outputs = weights.linear("core.second", first.gelu()).gelu()
     for number in range(config.layers - 1):
         outputs = weights.linear(f"core.above.{number}", outputs).gelu()
     return outputs
+
+
+def _add_to_window(history: History, bags: Value, side: Value, window: int) -> Value:
+    """Add the vectors of the last visits to the places that they have in the window."""
+    graph = history.graph
+    visit = history.position.slice(1, 0, -1)
+    slot = visit - history.n_visits + window
+    inside = graph.op("And", slot >= 0, visit < history.n_visits)
+    here = inside.cast(np.float32).insert_axis(2)
+    return graph.scatter(bags, graph.where(inside, slot, 0), side * here, reduction="add")
 
 
 def _remember_all(history: History, bags: Value, steps: Value, config: ModelConfig, weights: Weights) -> Value:

@@ -33,6 +33,7 @@ def fit(
     overwrite: bool = False,
     resume: bool = False,
     habit: bool = True,
+    features: bool = True,
     seed: int = 0,
     threads: int | None = None,
     device: Device = "auto",
@@ -68,6 +69,7 @@ def fit(
         resume: go on with what an earlier run left, if there is anything: with its search, and within a training or the
             refit from a checkpoint that is at most half a minute old.
         habit: add the habit residual (decayed personal frequency, cadence); False gives the plain network.
+        features: read the side columns of the dataset, if it has any.
         seed: of initial weights, batch order and proposals; the same seed gives the same model on one machine.
         threads: cores to use; all that this process may use if None.
         device: where networks are trained: ``cpu``, ``cuda``, or ``auto``, which is CUDA where there is a GPU. A GPU
@@ -121,7 +123,7 @@ def fit(
     from luckyfast.search.proposer import DEFAULT_OPTIMIZER, GP_OPTIMIZER
     from luckyfast.search.space import default_space, read_space
 
-    config = ModelConfig.from_dict({"arch": arch, "habit": habit, "seed": seed, **settings})
+    config = ModelConfig.from_dict({"arch": arch, "habit": habit, "features": features, "seed": seed, **settings})
     fixed = tuple(settings)
     data = Dataset.open(dataset)
     if data.n_visits == 0:

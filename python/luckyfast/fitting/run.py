@@ -111,7 +111,8 @@ class FitRun:
         if self._baselines is not None and (not side_by_side or self.plan["trials"] is not None):
             # With so little memory they come one after the other; and what is to repeat itself has the workers alone.
             wait([self._baselines])
-        memory = MemoryModel(probed["n_actions"], probed["rest_bytes"])
+        n_categories = sum(len(feature.categories) for feature in self.data.features)
+        memory = MemoryModel(probed["n_actions"], probed["rest_bytes"], n_categories)
         memory.learn(start, probed["peak_bytes"])
         costs = CostModel(RUNGS, journal.trials, probed, start)
         n_workers, worker_bytes = self._workers(memory, start, probed["device"])

@@ -30,6 +30,7 @@ def ingest(
     visit: str | Sequence[str] | None = None,
     lookup: str | Path | None = None,
     on: str | None = None,
+    feature: str | Sequence[str] | None = None,
     delimiter: str | None = None,
     quote: str | None = None,
     encoding: str | None = None,
@@ -64,8 +65,11 @@ def ingest(
         time: when.
         action: what is done, the class to predict; with `lookup` a column of that table.
         visit: basket, ticket or session id; "none" makes all rows of one customer with one time a visit.
-        lookup: a CSV, TSV or Parquet table that holds the action of each product.
+        lookup: a CSV, TSV or Parquet table that holds the action of each product, or features, of customers say.
         on: the column shared by the logs and the lookup table.
+        feature: side columns to keep for the models, of the logs or the lookup table: "price,store_id". What a column
+            holds is found from its values, or said: "store_id:category", "price:number". At a visit a number is the sum
+            of its rows and their number, a category the most frequent one. What cannot be read is counted as no value.
         delimiter: one byte, or tab, comma, semicolon, pipe.
         quote: one byte, or none where quotes are data.
         encoding: of the text, any that Python knows; what cannot be decoded is rejected row by row.
@@ -124,6 +128,7 @@ def ingest(
         visit=visit,
         lookup=lookup,
         on=on,
+        feature=feature,
         delimiter=delimiter,
         quote=quote,
         encoding=encoding,

@@ -135,6 +135,10 @@ def open_base(plan: IngestPlan, contents: Sequence[str]) -> Base:
     for role, names in manifest["roles"].items():
         if list(names or ()) != list(getattr(plan.roles, role) or ()):
             raise SchemaError(f"the {role} of {plan.out} is {names}", hint=f"leave --{role} out")
+    own = [(feature["name"], feature["kind"]) for feature in manifest.get("features", [])]
+    if own != [(feature.name, feature.kind) for feature in plan.features]:
+        names = ", ".join(f"{name}:{kind}" for name, kind in own) or "none"
+        raise SchemaError(f"the features of {plan.out} are {names}", hint="leave --feature out")
     known = {source.get("content"): source["path"] for source in manifest["sources"]}
     for file, content in zip(plan.files, contents, strict=True):
         if content in known:

@@ -11,10 +11,12 @@ from luckyfast.ingestion.layout import missing_column
 from luckyfast.ingestion.lookup import TableSample
 from luckyfast.ingestion.plan import Roles, TimeFormat
 from luckyfast.ingestion.roles import (
+    MIN_SCORE,
     ColumnSample,
     choose_role,
     is_gap_name,
     is_order_name,
+    name_score,
     rank_candidates,
     show_samples,
     split_words,
@@ -44,12 +46,16 @@ _PART_WORDS = (
 
 @dataclass(frozen=True)
 class Choices:
-    """The columns of each role, the form of the times, the join column of a lookup, and why."""
+    """The columns of each role, the form of the times, the join column of a lookup, and why.
+
+    `looks_up_action`: the action is a column of the lookup table, and not only features are.
+    """
 
     roles: Roles
     time_format: TimeFormat
     on: str | None
     reasons: dict[str, str]
+    looks_up_action: bool = False
 
 
 @dataclass
@@ -105,6 +111,7 @@ def choose_roles(
     lookup_table: TableSample | None,
     on: str | None,
     product_hint: str | None,
+    looks_up_features: bool = False,
 ) -> Choices:
     """Choose the columns of all roles.
 
@@ -117,6 +124,7 @@ def choose_roles(
         lookup_table: the table that holds the action, if there is one.
         on: its key column, where the user gave it.
         product_hint: what to add if a file looks like such a table.
+        looks_up_features: whether other columns of the table are wanted, so that it need not hold the action.
 
     Returns:
         The choices.
@@ -132,20 +140,23 @@ def choose_roles(
     if visit_given is not None and not no_visit:
         fixed["visit"] = log.resolve("visit", visit_given)
     action_given = given.get("action")
-    if lookup_table is None and action_given is not None:
+    looks_up_action = lookup_table is not None and not (
+        looks_up_features and _has_no_action(log, lookup_table, action_given)
+    )
+    if not looks_up_action and action_given is not None:
         fixed["action"] = log.resolve("action", action_given)
-    join = _choose_join(log, lookup_table, on) if lookup_table is not None else None
+    join = _choose_join(log, lookup_table, on, looks_up_action) if lookup_table is not None else None
 
     time, form = _choose_time(log, fixed.get("time"), time_format)
     customer = fixed.get("customer") or log.require("customer", "who acts")
     visit = None if no_visit else fixed.get("visit") or _choose_visit(log)
     if no_visit:
         log.reasons["visit"] = f"{_GIVEN}: all rows of one customer with one time are a visit"
-    if lookup_table is not None:
+    if lookup_table is not None and looks_up_action:
         action = _choose_looked_up(log, lookup_table, join, action_given)
     else:
         action = fixed.get("action") or log.require("action", "the class to predict", product_hint)
-    return Choices(Roles(customer, time, action, visit), form, join, log.reasons)
+    return Choices(Roles(customer, time, action, visit), form, join, log.reasons, looks_up_action)
 
 
 def _choose_time(
@@ -288,19 +299,30 @@ def _choose_visit(log: _Log) -> tuple[str, ...] | None:
     return (chosen.name,)
 
 
-def _choose_join(log: _Log, table: TableSample, on: str | None) -> str:
+def _has_no_action(log: _Log, table: TableSample, given: str | Sequence[str] | None) -> bool:
+    """Whether the action is not to be looked up in a table from which other columns are wanted."""
+    if given is not None:
+        return not set(_split_names(given, table.names)) <= set(table.names)
+    return not any(name_score("action", name)[0] >= MIN_SCORE for name in table.names)
+
+
+def _choose_join(log: _Log, table: TableSample, on: str | None, looks_up_action: bool) -> str:
+    """The key column; that of a table of customers, say, may have a role too."""
     if on is not None:
         name = log.find(on).name
         if on not in table.names:
             raise missing_column(f"the lookup table {table.path}", on, table.names)
-        log.taken.append(name)
+        if looks_up_action:
+            log.taken.append(name)
         return name
-    shared = [column.name for column in log.columns if column.name in table.names and column.name not in log.taken]
+    taken = log.taken if looks_up_action else ()
+    shared = [column.name for column in log.columns if column.name in table.names and column.name not in taken]
     if len(shared) != 1:
         found = f"share {', '.join(shared)}" if shared else "share no column"
         flags = " or ".join(f"--on {name}" for name in shared) or "--on COLUMN, after giving both the same name"
         raise SchemaError(f"the logs and the lookup table {table.path} {found}", hint=f"add {flags}")
-    log.taken.append(shared[0])
+    if looks_up_action:
+        log.taken.append(shared[0])
     return shared[0]
 
 

@@ -27,6 +27,7 @@ class StoreSize(NamedTuple):
     n_actions: int
     action_bytes: int
     most_bytes: int
+    n_features: int = 0
 
 
 def estimate_disk(store: StoreSize, n_stores: float, n_workers: int) -> tuple[int, int]:
@@ -47,9 +48,10 @@ def estimate_disk(store: StoreSize, n_stores: float, n_workers: int) -> tuple[in
     """
     names = min(n_stores * (store.action_bytes + 16 * store.n_actions), n_workers * store.most_bytes)
     customers = store.customer_bytes + 16 * store.n_customers
-    events = 24 * store.n_visits + 4 * store.n_events + 8 * store.n_rows
+    events = 24 * store.n_visits + (4 + 8 * store.n_features) * store.n_events + 8 * store.n_rows
     spilled = n_stores * (customers + events + _RUN_BYTES) + 2 * names + _STATE_BYTES
-    histories = customers + 4 * store.n_customers + 24 * store.n_visits + 8 * store.n_events
+    histories = customers + 4 * store.n_customers + (24 + 20 * store.n_features) * store.n_visits
+    histories += 8 * store.n_events
     return int(spilled), int(n_stores * histories + names)
 
 

@@ -52,6 +52,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise ValueError("its time is neither of kind clock nor order")
         if not all(isinstance(shard["file"], str) for shard in shards):
             raise TypeError("a shard has no file name")
+        for feature in manifest.get("features", []):
+            if not isinstance(feature["name"], str) or feature["kind"] not in ("number", "category"):
+                raise ValueError("a feature is neither a number nor a category")
+            if feature["kind"] == "category" and not all(isinstance(name, str) for name in feature["categories"]):
+                raise TypeError("a category of a feature is no text")
     except KeyError as error:
         raise damaged(file, f"it has no {error.args[0]}") from error
     except (OSError, ValueError, TypeError) as error:

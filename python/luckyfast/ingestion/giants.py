@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from luckyfast.errors import BudgetError
-from luckyfast.ingestion.merge import MERGE_EXPANSION, Histories, merge_buckets, merge_segments
+from luckyfast.ingestion.merge import MERGE_EXPANSION, CategoryIds, Histories, merge_buckets, merge_segments
 from luckyfast.ingestion.partition import Piece, Run
 from luckyfast.kernels import merge as kernel
 
@@ -75,8 +75,14 @@ def merge_oversize(
         min_visits: customers with fewer visits are left out.
 
     Raises:
-        BudgetError: several customers of one hash are too large together.
+        BudgetError: there are features, or several customers of one hash are too large together.
     """
+    if any(run.starts[5, -1] for run in runs):
+        raise BudgetError(
+            f"some customers have so many events that they cannot be sorted in {share_bytes >> 20} MiB "
+            "together with their features",
+            hint="give more --memory, or leave --feature out",
+        )
     units = _Units(runs, buckets)
     limit = share_bytes // MERGE_EXPANSION
     first, held = 0, 0
@@ -119,7 +125,7 @@ class _Units:
         """Where the units first:stop lie in a run."""
         edges = self._edges[index]
         bounds = [(int(edges[i, first]), int(edges[i, stop])) for i in range(4)]
-        return [*bounds, bounds[3] if self.runs[index].has_rows else (0, 0)]
+        return [*bounds, bounds[3] if self.runs[index].has_rows else (0, 0), (0, 0)]
 
     def read(self, first: int, stop: int) -> list[Any]:
         """The units first:stop of all runs."""
@@ -361,6 +367,7 @@ def merge_all(
     folder: Path,
     least_pairs: int,
     min_visits: int = 1,
+    categories: CategoryIds | None = None,
 ) -> Iterator[Histories | Giant]:
     """Merge all stretches of `plan_merge` in order: small ones on the pool, oversize ones here.
 
@@ -373,6 +380,7 @@ def merge_all(
         share_bytes: memory for each of them, and for the one being taken.
         folder: for files that are passing.
         least_pairs, min_visits: as in `merge_oversize`.
+        categories: how features are put together, where there are some.
     """
     waiting: deque[Future[Histories] | tuple[int, int]] = deque()
 
@@ -387,7 +395,9 @@ def merge_all(
         if len(waiting) == n_ahead:
             yield from take()
         waiting.append(
-            (first, stop) if is_oversize else pool.submit(merge_buckets, runs, ranks, first, stop, min_visits)
+            (first, stop)
+            if is_oversize
+            else pool.submit(merge_buckets, runs, ranks, first, stop, min_visits, categories)
         )
     while waiting:
         yield from take()

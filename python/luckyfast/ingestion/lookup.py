@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from luckyfast.errors import InputError, SchemaError
 from luckyfast.ingestion.dialect import detect_dialect, sample_rows
-from luckyfast.ingestion.plan import Dialect, Lookup, Source
+from luckyfast.ingestion.plan import Dialect, Feature, Lookup, Source
 from luckyfast.ingestion.sampling import sample_text
 from luckyfast.ingestion.sources import find_sources, open_source
 
@@ -63,21 +63,29 @@ def sample_table(path: Path) -> TableSample:
     return TableSample(path, source, dialect.header, rows, dialect)
 
 
-def read_lookup(table: TableSample, *, on: str, action: Sequence[str], nulls: Sequence[bytes] = ()) -> Lookup:
+def read_lookup(
+    table: TableSample,
+    *,
+    on: str,
+    action: Sequence[str],
+    nulls: Sequence[bytes] = (),
+    features: Sequence[Feature] = (),
+) -> Lookup:
     """Read a lookup table whole.
 
     Args:
         table: what `sample_table` returned.
         on: the key column, of the table and of the logs.
-        action: the columns whose values, joined by " / ", are the action.
+        action: the columns whose values, joined by " / ", are the action; none where it is no column of the table.
         nulls: texts that mean "no action".
+        features: the columns that are kept beside the events.
 
     Returns:
         The table with its keys in file order. A row with any action column empty has the action "".
 
     Raises:
         InputError: rows that do not fit the header, or no rows.
-        SchemaError: a column is missing, or one key has two different actions.
+        SchemaError: a column is missing, or one key has two different actions or values.
 
     Example:
         >>> import tempfile
@@ -91,24 +99,55 @@ def read_lookup(table: TableSample, *, on: str, action: Sequence[str], nulls: Se
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for name in (on, *action):
+    for name in (on, *action, *(feature.name for feature in features)):
         if table.names.count(name) != 1:
             problem = "has no column" if name not in table.names else "has more than one column"
             raise SchemaError(
                 f"the lookup table {table.path} {problem} {name!r}; it has {', '.join(table.names)}",
                 hint="name its columns with --on and --action",
             )
-    wanted = list(dict.fromkeys((on, *action)))
+    wanted = list(dict.fromkeys((on, *action, *(feature.name for feature in features))))
     columns = _read_parquet(table.path, wanted) if table.dialect is None else _read_csv(table, wanted)
     keys = columns[on]
+    columns_of: list[tuple[str, Sequence[str], Sequence[bytes]]] = [("action", action, nulls)] if action else []
+    columns_of += [(feature.name, (feature.name,), feature.nulls) for feature in features]
+    distinct, values = None, []
+    for what, names, own_nulls in columns_of:
+        value = _join_parts([columns[name] for name in names], own_nulls)
+        pairs = pa.table({"key": keys, "value": value}).filter(pc.not_equal(keys, ""))
+        if pairs.num_rows == 0:
+            raise InputError(
+                f"the lookup table {table.path} has no data rows", hint="give a table with one row per key"
+            )
+        # rows of one key come in the same order every time, since each key has one value
+        distinct = _one_per_key(pairs, table.path, on, what)
+        values.append(tuple(distinct["value"].to_pylist()))
+    assert distinct is not None
+    key_array = pa.concat_arrays(distinct["key"].chunks).cast(pa.large_binary())
+    n_keys = len(key_array)
+    key_start = np.frombuffer(key_array.buffers()[1], np.int64)[key_array.offset : key_array.offset + n_keys + 1]
+    blob = np.frombuffer(key_array.buffers()[2], np.uint8)[key_start[0] : key_start[-1]]
+    actions = values.pop(0) if action else ()
+    return Lookup(table.path, on, n_keys, blob.copy(), key_start - key_start[0], actions, tuple(values))
+
+
+def _join_parts(parts: Sequence[pa.ChunkedArray], nulls: Sequence[bytes]) -> pa.ChunkedArray:
+    """Columns joined by " / ", nothing where one has no value."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     null_texts = pa.array([null.decode() for null in nulls], pa.large_string())
-    parts = [pc.if_else(pc.is_in(columns[name], value_set=null_texts), "", columns[name]) for name in action]
+    parts = [pc.if_else(pc.is_in(part, value_set=null_texts), "", part) for part in parts]
     values = pc.binary_join_element_wise(*parts, pa.scalar(ACTION_SEPARATOR, pa.large_string()))
     for part in parts:
         values = pc.if_else(pc.equal(part, ""), "", values)
-    rows = pa.table({"key": keys, "value": values}).filter(pc.not_equal(keys, ""))
-    if rows.num_rows == 0:
-        raise InputError(f"the lookup table {table.path} has no data rows", hint="give a table with one row per key")
+    return values
+
+
+def _one_per_key(rows: pa.Table, path: Path, on: str, what: str) -> pa.Table:
+    """The keys with the one value of each."""
+    import pyarrow.compute as pc
+
     distinct = rows.group_by(["key", "value"], use_threads=False).aggregate([]).combine_chunks()
     counts = pc.value_counts(distinct["key"])
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
@@ -116,15 +155,11 @@ def read_lookup(table: TableSample, *, on: str, action: Sequence[str], nulls: Se
         key = twice.field("values")[0].as_py()
         found = distinct.filter(pc.equal(distinct["key"], key))["value"].to_pylist()[:2]
         raise SchemaError(
-            f"the lookup table {table.path} gives {len(twice)} keys more than one action: "
+            f"the lookup table {path} gives {len(twice)} keys more than one {what}: "
             f"{on} {key} is both {found[0]!r} and {found[1]!r}",
             hint="keep one row per key",
         )
-    key_array = pa.concat_arrays(distinct["key"].chunks).cast(pa.large_binary())
-    n_keys = len(key_array)
-    key_start = np.frombuffer(key_array.buffers()[1], np.int64)[key_array.offset : key_array.offset + n_keys + 1]
-    blob = np.frombuffer(key_array.buffers()[2], np.uint8)[key_start[0] : key_start[-1]]
-    return Lookup(table.path, on, n_keys, blob.copy(), key_start - key_start[0], tuple(distinct["value"].to_pylist()))
+    return distinct
 
 
 def _read_csv(table: TableSample, wanted: list[str]) -> dict[str, pa.ChunkedArray]:

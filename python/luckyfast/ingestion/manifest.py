@@ -39,6 +39,7 @@ def make_manifest(
     dialects: Sequence[Mapping[str, Any]],
     shards: Sequence[Shard],
     order_leak: Mapping[str, Any],
+    features: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The manifest; everything in it follows from the raw files and the plan alone."""
     roles = plan.roles
@@ -62,6 +63,7 @@ def make_manifest(
         "dialects": [dict(dialect) for dialect in dialects],
         "shards": [vars(shard) for shard in shards],
         "order_leak": dict(order_leak),
+        **({"features": [dict(feature) for feature in features]} if features else {}),
         "luckyfast_version": __version__,
     }
 

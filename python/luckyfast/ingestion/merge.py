@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from luckyfast.errors import DatasetError
 from luckyfast.ingestion.duplicates import keep_first_rows
 from luckyfast.ingestion.partition import N_BUCKETS, Run, Segment
 from luckyfast.kernels import merge as kernel
@@ -14,14 +15,41 @@ from luckyfast.kernels import merge as kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MERGE_EXPANSION", "Histories", "keep_regulars", "merge_buckets", "merge_segments", "plan_merge"]
+__all__ = [
+    "MERGE_EXPANSION",
+    "NO_FEATURES",
+    "NO_FEATURE_ROWS",
+    "CategoryIds",
+    "Histories",
+    "keep_regulars",
+    "merge_buckets",
+    "merge_segments",
+    "plan_merge",
+]
 
 MERGE_EXPANSION = 6
 """Merging takes about so many times the bytes of the runs' stretch."""
 
+_SIDE_EXPANSION = 10
+"""The same with features, which take more room at a visit than at a row."""
+
+
+NO_FEATURES, NO_FEATURE_ROWS = np.zeros((0, 0), np.int64), np.zeros((0, 0, 2), np.int32)
+
+
+class CategoryIds(NamedTuple):
+    """How features are put together: whether each is a number, and int32[n_features, n_ids] the ids of categories."""
+
+    is_number: NDArray[np.int64]
+    ranks: NDArray[np.int32]
+
 
 class Histories(NamedTuple):
-    """Sorted histories of some customers; per customer, per visit, per pair."""
+    """Sorted histories of some customers; per customer, per visit, per pair.
+
+    `features` is int64[n_visits, n_features] and `feature_rows` int32[n_visits, n_features, 2], see `group_features`;
+    they are empty where there are none.
+    """
 
     name_sizes: NDArray[np.int64]
     names: NDArray[np.uint8]
@@ -32,6 +60,8 @@ class Histories(NamedTuple):
     n_pairs: NDArray[np.int64]
     actions: NDArray[np.int32]
     counts: NDArray[np.int32]
+    features: NDArray[np.int64] = NO_FEATURES
+    feature_rows: NDArray[np.int32] = NO_FEATURE_ROWS
 
 
 def plan_merge(runs: Sequence[Run], share_bytes: int, target_bytes: int) -> list[tuple[int, int, bool]]:
@@ -41,7 +71,7 @@ def plan_merge(runs: Sequence[Run], share_bytes: int, target_bytes: int) -> list
         (first, stop, whether it is a bucket that is too large and must be merged in parts).
     """
     sizes = sum((run.bucket_bytes() for run in runs), np.zeros(N_BUCKETS, np.int64))
-    limit = share_bytes // MERGE_EXPANSION
+    limit = share_bytes // (_SIDE_EXPANSION if any(run.starts[5, -1] for run in runs) else MERGE_EXPANSION)
     stretches, first, held = [], 0, 0
     for bucket, size in enumerate([*sizes.tolist(), 0]):
         if held and (held + size > min(target_bytes, limit) or bucket == N_BUCKETS):
@@ -52,14 +82,21 @@ def plan_merge(runs: Sequence[Run], share_bytes: int, target_bytes: int) -> list
 
 
 def merge_buckets(
-    runs: Sequence[Run], ranks: NDArray[np.int32], first: int, stop: int, min_visits: int = 1
+    runs: Sequence[Run],
+    ranks: NDArray[np.int32],
+    first: int,
+    stop: int,
+    min_visits: int = 1,
+    categories: CategoryIds | None = None,
 ) -> Histories:
     """Histories of the customers in the buckets first:stop of all runs; `ranks` are the final action ids."""
     segments = [run.read(first, stop) for run in runs if run.starts[0, first] < run.starts[0, stop]]
-    return merge_segments(segments, ranks, min_visits)
+    return merge_segments(segments, ranks, min_visits, categories)
 
 
-def merge_segments(segments: list[Segment], ranks: NDArray[np.int32], min_visits: int = 1) -> Histories:
+def merge_segments(
+    segments: list[Segment], ranks: NDArray[np.int32], min_visits: int = 1, categories: CategoryIds | None = None
+) -> Histories:
     """Histories of the customers in some stretches of runs (the list is emptied)."""
     name_bases = [s.first_name_byte for s in segments]
     bases = [s.first_customer for s in segments]
@@ -81,10 +118,18 @@ def merge_segments(segments: list[Segment], ranks: NDArray[np.int32], min_visits
     key = np.concatenate([s.key for s in segments])
     actions = np.concatenate([s.actions for s in segments])
     rows = np.concatenate([s.rows for s in segments])
+    values = np.concatenate([s.features for s in segments])
     segments.clear()
     del shifted
     if len(rows):
-        n_actions, actions = keep_first_rows(place[customer], key, n_actions, actions, rows)
+        if categories is not None:
+            # the raw rows are equal, so it does not matter whose features stay
+            places = np.arange(len(actions), dtype=np.uint32)
+            n_kept, kept = keep_first_rows(place[customer], key, n_actions, places, rows)
+            values = values.reshape(len(actions), -1)[kept].ravel()
+            n_actions, actions = n_kept, actions[kept]
+        else:
+            n_actions, actions = keep_first_rows(place[customer], key, n_actions, actions, rows)
     fragment_starts = np.zeros(n + 2, np.int64)
     fragments, first_action = np.empty(len(customer), np.int64), np.empty(len(customer), np.int64)
     kernel.place_fragments(customer, n_actions, place, fragment_starts, fragments, first_action)
@@ -106,6 +151,10 @@ def merge_segments(segments: list[Segment], ranks: NDArray[np.int32], min_visits
         visits,
         pairs,
     )
+    features = NO_FEATURES, NO_FEATURE_ROWS
+    if categories is not None:
+        grouped = (fragment_starts, fragments, key, first_action, n_actions, values)
+        features = _put_together(grouped, n_visits, visits[1][:n_all], categories)
     name_sizes = sizes[distinct]
     in_order = np.empty(int(name_sizes.sum()), np.uint8)
     kernel.take_names(names, starts, distinct, in_order)
@@ -119,8 +168,32 @@ def merge_segments(segments: list[Segment], ranks: NDArray[np.int32], min_visits
         visits[2][:n_all],
         pairs[0][:n_pairs],
         pairs[1][:n_pairs],
+        *features,
     )
     return histories if min_visits <= 1 else keep_regulars(histories, min_visits)
+
+
+def _put_together(
+    grouped: tuple[NDArray[np.generic], ...],
+    n_visits: NDArray[np.int64],
+    visit_key: NDArray[np.uint64],
+    categories: CategoryIds,
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The features of visits.
+
+    Raises:
+        DatasetError: a visit of a dataset whose categories are no longer known goes on in new files.
+    """
+    shape = (len(visit_key), len(categories.is_number))
+    features, rows = np.empty(shape, np.int64), np.empty((*shape, 2), np.int32)
+    n_torn = kernel.group_features(*grouped, *categories, n_visits, visit_key, features, rows)
+    if n_torn:
+        raise DatasetError(
+            "the new files go on with visits whose rows have different categories of a feature, of which the dataset "
+            "keeps only the most frequent: nothing can be added",
+            hint="ingest all raw files again",
+        )
+    return features, rows
 
 
 def keep_regulars(h: Histories, min_visits: int) -> Histories:
@@ -137,4 +210,5 @@ def keep_regulars(h: Histories, min_visits: int) -> Histories:
         h.n_pairs[visits],
         h.actions[pairs],
         h.counts[pairs],
+        *((h.features[visits], h.feature_rows[visits]) if h.features.size else (NO_FEATURES, NO_FEATURE_ROWS)),
     )

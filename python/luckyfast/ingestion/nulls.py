@@ -10,7 +10,7 @@ from luckyfast.errors import SchemaError
 from luckyfast.ingestion.choosing import Choices
 from luckyfast.ingestion.roles import ColumnSample
 
-__all__ = ["find_nulls", "parse_nulls"]
+__all__ = ["NULL_WORDS", "find_nulls", "parse_nulls", "prove_nulls"]
 
 NULL_WORDS = frozenset(
     ("NULL", "null", "Null", "NA", "N/A", "n/a", "NaN", "nan", "None", "none", "NaT", "\\N", "?", "-")
@@ -83,27 +83,28 @@ def find_nulls(
     in_files = {
         "customer": choices.roles.customer,
         "time": choices.roles.time,
-        "action": choices.roles.action if choices.on is None else (choices.on,),
+        "action": (choices.on,) if choices.on is not None and choices.looks_up_action else choices.roles.action,
         "visit": choices.roles.visit or (),
     }
     nulls: dict[str, tuple[bytes, ...]] = {}
     notes: dict[str, str] = {}
     for role, names in in_files.items():
         # with a lookup, literals of the role "action" speak of the table's values and not of the keys
-        own = None if role == "action" and choices.on is not None else given.get(role)
+        own = None if role == "action" and names == (choices.on,) else given.get(role)
         literals: dict[str, None] = dict.fromkeys(own or ())
         for name in names:
             if name in given or own is not None:
                 literals |= dict.fromkeys(given.get(name, ()))
                 continue
-            found, note = _prove(role, name, by_name[name].values)
+            found, note = prove_nulls(role, name, by_name[name].values)
             literals |= dict.fromkeys(found)
             notes |= {role: note} if note else {}
         nulls[role] = tuple(text.encode() for text in literals if text)
     return nulls, notes
 
 
-def _prove(role: str, name: str, values: Sequence[str]) -> tuple[list[str], str]:
+def prove_nulls(role: str, name: str, values: Sequence[str]) -> tuple[list[str], str]:
+    """The literals that a column proves to mean "no value", and what to say of the words that it has."""
     filled = {value: n for value, n in Counter(values).items() if value.strip()}
     seen = sorted(NULL_WORDS.intersection(filled))
     shown = ", ".join(seen)

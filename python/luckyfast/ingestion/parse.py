@@ -22,7 +22,7 @@ from luckyfast.kernels import parse as kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup
+    from luckyfast.ingestion.plan import Feature, FilePlan, IngestPlan, Lookup
     from luckyfast.ingestion.stream import Block
 
 __all__ = ["ROLES", "LookupTable", "Parser", "make_layout"]
@@ -73,16 +73,20 @@ def _grow_names(names: kernel.Names) -> kernel.Names:
 
 
 class LookupTable:
-    """The dimension table as the kernel wants it: keys, and for each the id of its action.
+    """The dimension table as the kernel wants it: keys, and for each the id of its action, and its features.
 
     Args:
         lookup: the table of the plan, or None.
+        features: all features of the plan.
     """
 
-    def __init__(self, lookup: Lookup | None) -> None:
-        n_keys = len(lookup.values) if lookup else 0
+    def __init__(self, lookup: Lookup | None, features: Sequence[Feature] = ()) -> None:
+        n_keys = lookup.n_rows if lookup else 0
         self.keys = _make_names(max(n_keys, 4), max(len(lookup.key_bytes), 16) if lookup else 16)
         self.texts: list[bytes] = []
+        self.categories: list[bytes] = []
+        looked_up = [feature for feature in features if feature.looked_up]
+        self.features = np.full((max(n_keys, 1), len(looked_up)), kernel.NO_VALUE, np.int64)
         self.actions = np.full(max(n_keys, 1), -1, np.int64)
         if lookup is None:
             return
@@ -92,10 +96,26 @@ class LookupTable:
         )
         known: dict[str, int] = {}
         # of a key that comes twice the first counts
-        for i in range(n_keys - 1, -1, -1):
+        for i in range(len(lookup.values) - 1, -1, -1):
             value = lookup.values[i]
             self.actions[ids[i]] = known.setdefault(value, len(known)) if value else -1
         self.texts = [text.encode() for text in known]
+        categories: dict[str, int] = {}
+        for place, (feature, values) in enumerate(zip(looked_up, lookup.features, strict=True)):
+            if feature.kind == "number":
+                read = _read_numbers([value.encode() for value in values])
+            else:
+                read = np.array([categories.setdefault(value, len(categories)) for value in values], np.int64)
+            filled = np.array([value.strip() != "" for value in values])
+            self.features[ids[filled], place] = read[filled]
+        self.categories = [text.encode() for text in categories]
+
+
+def _read_numbers(texts: list[bytes]) -> NDArray[np.int64]:
+    values = np.zeros(len(texts), np.int64)
+    data = np.frombuffer(b"".join(texts) + bytes(8), np.uint8)
+    kernel.read_numbers(data, _starts([len(text) for text in texts]), values)
+    return values
 
 
 def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
@@ -112,17 +132,19 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
     numbers[kernel.DATE_SEPARATOR] = form.date_separator or 0
     numbers[kernel.YEAR_DIGITS] = form.year_digits
     numbers[kernel.CLOCK_DIGITS] = form.clock_digits
-    numbers[kernel.HAS_LOOKUP] = plan.lookup is not None
+    numbers[kernel.HAS_LOOKUP] = plan.lookup is not None and plan.lookup.gives_action
     rules, bounds = plan.rules, np.iinfo(np.int64)
     numbers[kernel.SINCE] = bounds.min if rules.since is None else rules.since
     numbers[kernel.UNTIL] = bounds.max if rules.until is None else rules.until - 1
     numbers[kernel.N_WHERE] = len(rules.where)
     columns, conditions = [tuple(getattr(file, role) or ()) for role in ROLES], file.where
+    features = file.features
     if is_projected:
         places = {column: place for place, column in enumerate(file.needed)}
         columns = [tuple(places.get(column, column) for column in role) for role in columns]
         conditions = tuple(places.get(column, column) for column in file.where)
-    literals = [tuple(plan.nulls.get(role, ())) for role in ROLES]
+        features = tuple(places.get(column, column) for column in file.features)
+    literals = [tuple(plan.nulls.get(role, ())) for role in ROLES] + [feature.nulls for feature in plan.features]
     flat = [literal for role in literals for literal in role]
     return kernel.Layout(
         numbers,
@@ -135,6 +157,7 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
         np.frombuffer(b"".join(file.constants) + bytes(16), np.uint8).copy(),
         _starts([len(constant) for constant in file.constants]),
         *kernel_conditions(rules, conditions),
+        np.array(features, np.int64),
     )
 
 
@@ -149,20 +172,21 @@ class Parser:
         lookup: the dimension table of the run.
         store_bytes: how much the store may take before it must be emptied.
         rules: of the run.
+        features: of the run.
     """
 
-    def __init__(self, lookup: LookupTable, store_bytes: int, rules: Rules = _NO_RULES) -> None:
+    def __init__(
+        self, lookup: LookupTable, store_bytes: int, rules: Rules = _NO_RULES, features: Sequence[Feature] = ()
+    ) -> None:
         self.lookup = lookup
+        self._features: kernel.Features | None = None
         self._store_bytes = store_bytes
         self._has_huge_pages = store_bytes >= _LEAST_HUGE_STORE
         self.customers = _make_names()
         self.actions = _make_names(
             max(_FIRST_NAMES, len(lookup.texts) + 1), 16 * _FIRST_NAMES + sum(map(len, lookup.texts))
         )
-        if lookup.texts:
-            data = np.frombuffer(b"".join(lookup.texts) + bytes(8), np.uint8).copy()
-            ids = np.zeros(len(lookup.texts), np.int64)
-            kernel.intern_names(data, _starts([len(text) for text in lookup.texts]), self.actions, ids)
+        _intern(lookup.texts, self.actions)
         n_first = max(_LEAST_FRAGMENTS, min(_MOST_FIRST_FRAGMENTS, store_bytes >> 9))
         # PERF: room for all that the store may ever hold; what is not written to takes no memory, and no copy is made
         self._room = {
@@ -180,6 +204,8 @@ class Parser:
             np.zeros(SAMPLE_ROWS, np.uint64),
             np.zeros(kernel.N_STATE, np.int64),
         )
+        if features:
+            self._keep_features(features, n_first)
         self.store.state[kernel.MIN_TIME] = np.iinfo(np.int64).max
         self.store.state[kernel.MAX_TIME] = np.iinfo(np.int64).min
         self._rejects = kernel.Rejects(
@@ -188,6 +214,35 @@ class Parser:
             np.zeros(2, np.int64),
             np.zeros(len(rules.where) + 2, np.int64),
         )
+
+    def _keep_features(self, features: Sequence[Feature], n_first: int) -> None:
+        looked_up = [feature.name for feature in features if feature.looked_up]
+        n_categories, n_bytes = len(self.lookup.categories) + 1, sum(map(len, self.lookup.categories))
+        names = _make_names(max(_FIRST_NAMES, n_categories), 16 * _FIRST_NAMES + n_bytes)
+        _intern(self.lookup.categories, names)
+        room = self._store_bytes // 8 + 4 * n_first * len(features)
+        self._room["values"] = _reserve(room, np.int64, huge=self._has_huge_pages)
+        self._features = kernel.Features(
+            np.array([feature.kind == "number" for feature in features], np.int64),
+            np.array([looked_up.index(own.name) if own.looked_up else -1 for own in features], np.int64),
+            self._room["values"][: len(features) * len(self.store.actions)],
+            names,
+            self.lookup.keys,
+            self.lookup.features,
+        )
+
+    @property
+    def categories(self) -> kernel.Names:
+        """Local ids of all categories; only where the run has features."""
+        assert self._features is not None
+        return self._features.categories
+
+    @property
+    def values(self) -> NDArray[np.int64]:
+        """What the features of the store's actions are; only where the run has features."""
+        assert self._features is not None
+        values: NDArray[np.int64] = self._features.values
+        return values
 
     @property
     def n_fragments(self) -> int:
@@ -238,6 +293,7 @@ class Parser:
                 self.store,
                 self._rejects,
                 layout.conditions,
+                self._features,
             )
             if row == stop:
                 break
@@ -294,6 +350,7 @@ class Parser:
             n_names,
             int(self.actions.stops[n_names]) if n_names else 0,
             self._store_bytes,
+            0 if self._features is None else len(self._features.is_number),
         )
 
     def take_sample(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], int]:
@@ -320,14 +377,22 @@ class Parser:
                     hint="is this the right --action column? otherwise give more --memory",
                 )
             return
+        if status == kernel.CATEGORIES_FULL:
+            self._grow_categories()
+            return
         if status == kernel.STORE_FULL:
             names = _PER_FRAGMENT if self.n_fragments == len(store.key) else ("actions", "rows")
             sizes = {name: self._grown_size(name) for name in names if name in self._room}
             growth = sum(sizes[name] * self._room[name].itemsize - getattr(store, name).nbytes for name in sizes)
+            n_features = 0 if self._features is None else len(self._features.is_number)
+            growth += 8 * n_features * (sizes.get("actions", len(store.actions)) - len(store.actions))
             if self._held_bytes() + growth > self._store_bytes and self.n_fragments > 0:
                 spill()
             else:
                 self.store = store._replace(**{name: self._room[name][:size] for name, size in sizes.items()})
+                if self._features is not None:
+                    room = self._room["values"][: n_features * len(self.store.actions)]
+                    self._features = self._features._replace(values=room)
             return
         # the arrays and their copies stand side by side for a moment
         copied = 2 * (store.hashes.nbytes + self._n_bytes(self.customers[:3]))
@@ -338,6 +403,16 @@ class Parser:
                 self.store = store._replace(hashes=_doubled(store.hashes))
             self.customers = _grow_names(self.customers)
 
+    def _grow_categories(self) -> None:
+        assert self._features is not None
+        self._features = self._features._replace(categories=_grow_names(self._features.categories))
+        if self._n_bytes(self._features.categories) > self._store_bytes:
+            raise BudgetError(
+                f"more than {int(self._features.categories.state[0]):,} different categories of the features do not "
+                "fit into the memory given",
+                hint="is one of the --feature columns an id of rows? leave it out, or give more --memory",
+            )
+
     def _grown_size(self, name: str) -> int:
         size = len(getattr(self.store, name))
         return min(size + max(size >> 2, 1), len(self._room[name]))
@@ -345,7 +420,8 @@ class Parser:
     def _held_bytes(self) -> int:
         """What the store and its customers take, of which the last page of each array may be all but empty."""
         pages = len(self._room) * _HUGE_PAGE if self._has_huge_pages else 0
-        return self._n_bytes(self.store) + self._n_bytes(self.customers) + pages
+        n_values = 0 if self._features is None else self._features.values.nbytes
+        return self._n_bytes(self.store) + self._n_bytes(self.customers) + n_values + pages
 
     @staticmethod
     def _n_bytes(arrays: Sequence[Any]) -> int:
@@ -366,6 +442,15 @@ class Parser:
             customer=nothing, n_actions=nothing, time=nothing, key=nothing, actions=nothing, rows=nothing
         )
         self.customers = _make_names(1)
+        if self._features is not None:
+            self._features = self._features._replace(values=np.zeros(0, np.int64), categories=_make_names(1))
+
+
+def _intern(texts: list[bytes], names: kernel.Names) -> None:
+    """Give texts that are all different the first ids."""
+    if texts:
+        data = np.frombuffer(b"".join(texts) + bytes(8), np.uint8).copy()
+        kernel.intern_names(data, _starts([len(text) for text in texts]), names, np.zeros(len(texts), np.int64))
 
 
 def _reserve(n: int, dtype: Any, *, huge: bool) -> NDArray[Any]:

@@ -17,11 +17,13 @@ from luckyfast.kernels import partition as kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from luckyfast.ingestion.categories import Categories
     from luckyfast.ingestion.parse import Parser
 
 __all__ = [
     "N_BUCKETS",
     "N_UNITS",
+    "OTHER_ACTION",
     "Piece",
     "Ranking",
     "Run",
@@ -42,8 +44,9 @@ class Segment(NamedTuple):
     """A stretch of a run: customers by hash, their fragments, and the fragments' actions, all in the same order.
 
     `customer` counts from the first customer of the run, `name_stops` from the first byte of its names; `rows` holds a
-    hash of each action's raw row, or nothing where equal rows stay. `first_customer` and `first_name_byte` are those of
-    the stretch.
+    hash of each action's raw row, or nothing where equal rows stay; `features` the values of all features for each
+    action, one after another: millionths, ids of categories in the run, or NO_VALUE. `first_customer` and
+    `first_name_byte` are those of the stretch.
     """
 
     hashes: NDArray[np.uint64]
@@ -55,6 +58,7 @@ class Segment(NamedTuple):
     key: NDArray[np.uint64]
     actions: NDArray[np.uint32]
     rows: NDArray[np.uint64]
+    features: NDArray[np.int64]
     first_customer: int
     first_name_byte: int
 
@@ -73,10 +77,10 @@ class Piece(NamedTuple):
     rows: NDArray[np.uint64]
 
 
-_DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4", "u8"))
-# which of the starts (customers, name bytes, fragments, actions, rows) each column goes by
-_UNITS = (0, 0, 1, 2, 2, 2, 2, 3, 4)
-N_UNITS = 5
+_DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", "u8", "u4", "u8", "i8"))
+# which of the starts (customers, name bytes, fragments, actions, rows, values of features) each column goes by
+_UNITS = (0, 0, 1, 2, 2, 2, 2, 3, 4, 5)
+N_UNITS = 6
 _NO_ROWS = np.zeros(0, np.uint64)
 _EDGES_AT_ONCE = 1 << 18
 
@@ -176,8 +180,8 @@ class Run:
 
     Attributes:
         path: the file it lies in; None if it lies in memory, or elsewhere.
-        starts: int64[5, N_BUCKETS + 1]: where the customers, name bytes, fragments, actions and row hashes of each
-            bucket begin.
+        starts: int64[6, N_BUCKETS + 1]: where the customers, name bytes, fragments, actions, row hashes and values of
+            features of each bucket begin.
     """
 
     def __init__(self, starts: NDArray[np.int64], columns: list[Any], path: Path | None) -> None:
@@ -255,7 +259,7 @@ class Run:
 
     def read_pieces(self, bounds: Sequence[tuple[int, int]], n_bytes: int) -> Iterator[Piece]:
         """The fragments of a stretch of one customer, so many bytes at a time."""
-        _, _, (at, stop), (first_action, _), (first_row, _) = bounds
+        _, _, (at, stop), (first_action, _), (first_row, _), _ = bounds
         n_fragments = max(1, n_bytes // 2 // 24)
         n_actions = max(1, n_bytes // 2 // (12 if self.has_rows else 4))
         while at < stop:
@@ -306,13 +310,16 @@ def cut_pieces(
         yield begin, finish, touched, sizes[touched]
 
 
-def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None) -> Run:
+def cut_store(
+    parser: Parser, ids: NDArray[np.uint32], path: Path | None = None, categories: Categories | None = None
+) -> Run:
     """Cut a worker's store and empty it.
 
     Args:
         parser: the worker.
         ids: for each of its actions the id in the vocabulary.
         path: the file to write; None keeps the run in memory.
+        categories: of the run, where it has features; counted here.
     """
     store, customers = parser.store, parser.customers
     n_customers, n_fragments = int(customers.state[0]), parser.n_fragments
@@ -352,6 +359,15 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
         if len(rows):
             kernel.gather_rows(store.rows, sizes, first_action, order, rows)
         yield rows
+        yield np.empty(0, np.int64) if categories is None else features(categories)
+
+    def features(categories: Categories) -> Any:
+        is_number, run_ids = categories.is_number, categories.publish(parser)
+        values = np.empty(n_actions * len(is_number), np.int64)
+        counts, lacks = np.zeros((len(is_number), len(run_ids)), np.int64), np.zeros((len(is_number), 2), np.int64)
+        kernel.gather_features(parser.values, sizes, first_action, order, is_number, run_ids, values, counts, lacks)
+        categories.count(run_ids, counts, lacks)
+        return values
 
     kept: list[Any] = []
     customer_starts = bucket_starts(hashes[by_hash])
@@ -361,6 +377,8 @@ def cut_store(parser: Parser, ids: NDArray[np.uint32], path: Path | None = None)
     starts[3] = action_starts[customer_starts]
     if len(store.rows):
         starts[4] = starts[3]
+    if categories is not None:
+        starts[5] = len(categories.features) * starts[3]
     if path is None:
         kept = list(columns())
         starts[1] = np.concatenate([[0], kept[1]])[customer_starts]

@@ -159,7 +159,13 @@ def _describe(plan: IngestPlan, spills: Path) -> dict[str, Any]:
         (str(file.source.path.resolve()), file.source.size_bytes, _mtime(file.source.path)) for file in plan.files
     ]
     lookup = plan.lookup
-    table = (lookup.on, lookup.key_bytes.tobytes(), lookup.key_start.tobytes(), lookup.values) if lookup else None
+    table = lookup and (
+        lookup.on,
+        lookup.key_bytes.tobytes(),
+        lookup.key_start.tobytes(),
+        lookup.values,
+        lookup.features,
+    )
     files = [
         (
             file.source.label,
@@ -172,10 +178,20 @@ def _describe(plan: IngestPlan, spills: Path) -> dict[str, Any]:
             file.action,
             file.visit,
             file.where,
+            file.features,
         )
         for file in plan.files
     ]
-    settings = (files, plan.roles, plan.time_format, sorted(plan.nulls.items()), table, plan.rules, plan.append)
+    settings = (
+        files,
+        plan.roles,
+        plan.time_format,
+        sorted(plan.nulls.items()),
+        table,
+        plan.rules,
+        plan.features,
+        plan.append,
+    )
     return {
         "version": __version__,
         "sources": _digest(sources),

@@ -19,6 +19,7 @@ Compression = Literal["none", "gzip", "zstd", "bz2", "zip"]
 Form = Literal["delimited", "json", "parquet", "arrow"]
 TimeKind = Literal["iso", "epoch", "ymd", "dmy", "mdy", "named", "order", "gaps"]
 Operator = Literal["<", "<=", "=", "!=", ">=", ">"]
+FeatureKind = Literal["number", "category"]
 
 PART_SEPARATOR = b"\x1f"
 """Joins the parts of a customer, action or visit that is spread over several columns."""
@@ -129,8 +130,21 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Feature:
+    """A column that is kept beside the events: its kind, and the literals that mean "no value" in it.
+
+    `looked_up`: it is a column of the lookup table.
+    """
+
+    name: str
+    kind: FeatureKind
+    nulls: tuple[bytes, ...] = ()
+    looked_up: bool = False
+
+
+@dataclass(frozen=True)
 class FilePlan:
-    """One source, its dialect, and the column indices of each role and each condition in this very file.
+    """One source, its dialect, and the column indices of each role, condition and feature in this very file.
 
     Index `-1 - k` stands for `constants[k]`, a value that all rows of the file share, such as one from its name.
     """
@@ -144,13 +158,14 @@ class FilePlan:
     where: tuple[int, ...] = ()
     constants: tuple[bytes, ...] = ()
     whole: bool = False
+    features: tuple[int, ...] = ()
 
     @property
     def needed(self) -> tuple[int, ...]:
-        """The columns of the file that any role or condition has, ascending; all columns with `whole`."""
+        """The columns of the file that any role, condition or feature has, ascending; all columns with `whole`."""
         if self.whole:
             return tuple(range(len(self.dialect.header)))
-        columns = (*self.customer, *self.time, *self.action, *(self.visit or ()), *self.where)
+        columns = (*self.customer, *self.time, *self.action, *(self.visit or ()), *self.where, *self.features)
         return tuple(sorted({column for column in columns if column >= 0}))
 
 
@@ -172,7 +187,8 @@ class Roles:
 class Lookup:
     """A dimension table: key `i` is `key_bytes[key_start[i]:key_start[i + 1]]` (uint8, int64), its action `values[i]`.
 
-    An empty value means that the table has the key but no action for it. `on` is the column of the raw files.
+    An empty value means that the table has the key but no action for it; without any `values` the action is no column
+    of the table. `features` has the same for each looked-up feature. `on` is the column of the raw files.
     """
 
     path: Path
@@ -181,6 +197,12 @@ class Lookup:
     key_bytes: NDArray[np.uint8]
     key_start: NDArray[np.int64]
     values: tuple[str, ...]
+    features: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def gives_action(self) -> bool:
+        """Whether the action is a column of the table."""
+        return bool(self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +210,10 @@ class IngestPlan:
     """Everything `run_plan` needs.
 
     `nulls` maps a role ("customer", "time", "action", "visit") to the literals that mean "no value" there besides the
-    empty field. With a lookup, each `FilePlan.action` is the index of the column `lookup.on`. `max_reject` is a share
-    of the rows read. `reasons` says in words why the columns of each role were taken
-    and, under "files", how the files differ from each other. With `append` the files are added to the dataset `out`;
-    with `resume` an interrupted run goes on.
+    empty field. With a lookup that gives the action, each `FilePlan.action` is the index of the column `lookup.on`.
+    `max_reject` is a share of the rows read. `reasons` says in words why the columns of each role were taken, under
+    "feature NAME" why a feature is of its kind, and under "files" how the files differ from each other. With `append`
+    the files are added to the dataset `out`; with `resume` an interrupted run goes on.
     """
 
     files: tuple[FilePlan, ...]
@@ -207,5 +229,6 @@ class IngestPlan:
     reasons: Mapping[str, str]
     filename_pattern: str | None = None
     rules: Rules = Rules()
+    features: tuple[Feature, ...] = ()
     append: bool = False
     resume: bool = False

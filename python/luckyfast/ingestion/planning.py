@@ -12,6 +12,7 @@ from luckyfast.errors import InputError, OutputExistsError, SchemaError
 from luckyfast.ingestion.choosing import Choices, choose_roles
 from luckyfast.ingestion.dialect import parse_delimiter, parse_quote
 from luckyfast.ingestion.encodings import parse_encoding
+from luckyfast.ingestion.features import choose_features, looked_up_features, split_features
 from luckyfast.ingestion.filenames import FILENAME, read_filenames
 from luckyfast.ingestion.format import read_manifest
 from luckyfast.ingestion.layout import (
@@ -26,7 +27,7 @@ from luckyfast.ingestion.layout import (
 )
 from luckyfast.ingestion.lookup import read_lookup, sample_table
 from luckyfast.ingestion.nulls import find_nulls, parse_nulls
-from luckyfast.ingestion.plan import FilePlan, IngestPlan, Lookup, Rules
+from luckyfast.ingestion.plan import Feature, FilePlan, IngestPlan, Lookup, Rules
 from luckyfast.ingestion.roles import ColumnSample, name_score
 from luckyfast.ingestion.rules import make_rules
 from luckyfast.ingestion.schema import read_schema
@@ -35,7 +36,18 @@ from luckyfast.ingestion.sources import find_sources
 __all__ = ["make_plan"]
 
 _RULES = ("where", "since", "until", "drop_duplicates", "min_visits", "top_actions")
-_ARGUMENTS = ("lookup", "on", "delimiter", "quote", "encoding", "columns", "filename_pattern", "null", *_RULES)
+_ARGUMENTS = (
+    "lookup",
+    "on",
+    "delimiter",
+    "quote",
+    "encoding",
+    "columns",
+    "filename_pattern",
+    "null",
+    "feature",
+    *_RULES,
+)
 
 
 def make_plan(
@@ -48,6 +60,7 @@ def make_plan(
     visit: str | Sequence[str] | None = None,
     lookup: str | Path | None = None,
     on: str | None = None,
+    feature: str | Sequence[str] | None = None,
     delimiter: str | None = None,
     quote: str | None = None,
     encoding: str | None = None,
@@ -97,6 +110,7 @@ def make_plan(
         "visit": visit,
         "lookup": lookup,
         "on": on,
+        "feature": feature,
         "delimiter": delimiter,
         "quote": quote,
         "encoding": encoding,
@@ -159,6 +173,9 @@ def make_plan(
     known = [name for table in tables for name in table.dialect.header]
     user_nulls = parse_nulls(given["null"], known=[*known, *(lookup_table.names if lookup_table else ())])
     product_hint = None if lookup_table else _product_table_hint(tables, main)
+    columns_known = [*(sample.name for sample in samples), *(lookup_table.names if lookup_table else ())]
+    wanted = split_features(given["feature"], columns_known)
+    looked_up = looked_up_features(wanted, samples, lookup_table)
     choices = choose_roles(
         samples,
         where=main[0].source.label,
@@ -168,7 +185,18 @@ def make_plan(
         lookup_table=lookup_table,
         on=given["on"],
         product_hint=product_hint,
+        looks_up_features=bool(looked_up),
     )
+    features, feature_reasons = choose_features(
+        wanted,
+        samples,
+        where=main[0].source.label,
+        roles=choices.roles,
+        nulls=user_nulls,
+        table=lookup_table,
+        on=choices.on,
+    )
+    choices.reasons.update({f"feature {name}": reason for name, reason in feature_reasons.items()})
     notes = {"files": describe_differences(tables), "encoding": describe_encodings(tables)}
     choices.reasons.update({about: note for about, note in notes.items() if note})
     nulls, said = find_nulls(choices, samples, user_nulls)
@@ -188,11 +216,17 @@ def make_plan(
         top_actions=given["top_actions"],
         time_kind="order" if choices.time_format.kind == "order" else "clock",
     )
-    files = tuple(_plan_file(table, choices, rules, main[0], product_hint) for table in tables)
+    files = tuple(_plan_file(table, choices, rules, features, main[0], product_hint) for table in tables)
     joined = None
     if lookup_table is not None and choices.on is not None:
         literals = [text.encode() for name in (*choices.roles.action, "action") for text in user_nulls.get(name, ())]
-        joined = read_lookup(lookup_table, on=choices.on, action=choices.roles.action, nulls=literals)
+        joined = read_lookup(
+            lookup_table,
+            on=choices.on,
+            action=choices.roles.action if choices.looks_up_action else (),
+            nulls=literals,
+            features=[own for own in features if own.looked_up],
+        )
         _check_keys(joined, next(sample for sample in samples if sample.name == choices.on))
     return IngestPlan(
         files=files,
@@ -208,6 +242,7 @@ def make_plan(
         reasons=choices.reasons,
         filename_pattern=given["filename_pattern"],
         rules=rules,
+        features=features,
         append=append,
         resume=resume,
     )
@@ -231,7 +266,14 @@ def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
 
 
-def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, product_hint: str | None) -> FilePlan:
+def _plan_file(
+    table: RawTable,
+    choices: Choices,
+    rules: Rules,
+    features: Sequence[Feature],
+    main: RawTable,
+    product_hint: str | None,
+) -> FilePlan:
     header = list(table.dialect.header)
 
     def places(names: Sequence[str]) -> tuple[int, ...]:
@@ -259,12 +301,13 @@ def _plan_file(table: RawTable, choices: Choices, rules: Rules, main: RawTable, 
         dialect=table.dialect,
         customer=places(roles.customer),
         time=places(roles.time),
-        action=places((choices.on,) if choices.on is not None else roles.action),
+        action=places((choices.on,) if choices.on is not None and choices.looks_up_action else roles.action),
         visit=None if roles.visit is None else places(roles.visit),
         constants=() if table.filename is None else (table.filename.encode(),),
         # whether rows are equal is seen in all of their columns
         whole=rules.drop_duplicates and table.source.is_columnar,
         where=places([condition.column for _, conditions in rules.where for condition in conditions]),
+        features=places([choices.on or "" if own.looked_up else own.name for own in features]),
     )
     return replace(file, dialect=replace(table.dialect, header=tuple(header)))
 

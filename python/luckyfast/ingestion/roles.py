@@ -14,6 +14,7 @@ from luckyfast.ingestion.plan import TimeFormat
 from luckyfast.ingestion.times import AmbiguousTimeError, find_time_format, is_time_of_day
 
 __all__ = [
+    "MIN_SCORE",
     "Candidate",
     "ColumnSample",
     "choose_role",

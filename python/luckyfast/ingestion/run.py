@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from luckyfast import _engine
 from luckyfast.config import peak_memory, resident_memory
 from luckyfast.errors import BudgetError, InputError
 from luckyfast.ingestion.append import Base, content_ids, open_base
+from luckyfast.ingestion.categories import Categories
 from luckyfast.ingestion.checkpoint import Checkpoints, load_state
 from luckyfast.ingestion.disk import check_disk, estimate_disk
 from luckyfast.ingestion.duplicates import DuplicateSample
+from luckyfast.ingestion.featureshards import FeatureReader
 from luckyfast.ingestion.feed import Feed
 from luckyfast.ingestion.gaps import VisitDays, has_gaps
 from luckyfast.ingestion.giants import Giant, merge_all
@@ -32,7 +34,7 @@ from luckyfast.ingestion.merge import Histories, merge_buckets, plan_merge
 from luckyfast.ingestion.parse import LookupTable, Parser, make_layout
 from luckyfast.ingestion.partition import N_BUCKETS, Ranking, Run, Vocabulary, cut_store
 from luckyfast.ingestion.places import Workplace, open_workplace
-from luckyfast.ingestion.plan import Dialect, FilePlan, IngestPlan, Roles, Rules, Source, TimeFormat
+from luckyfast.ingestion.plan import Dialect, Feature, FilePlan, IngestPlan, Roles, Rules, Source, TimeFormat
 from luckyfast.ingestion.rejects import RejectLog, write_rejects
 from luckyfast.ingestion.rules import describe_filters
 from luckyfast.ingestion.schema import format_schema
@@ -58,6 +60,7 @@ _WORKER_BYTES = 10 << 20
 _RESERVE_BYTES = 104 << 20  # Arrow and Parquet, loaded later, and what they buffer
 _MIN_STORE_BYTES = 12 << 20
 _MERGE_TARGET_BYTES = 8 << 20
+_SIDE_BYTES = 36  # of a feature of a visit, in the merge and in Arrow
 _ROWS_BEFORE_JUDGING = 20_000
 _USUAL_RATIO = 4  # of the sizes of a text and of the compressed text
 
@@ -81,6 +84,7 @@ class IngestSummary:
         top_actions: the most frequent actions with their events.
         order_leak: as in the manifest.
         roles: role to its columns and why they were taken.
+        features: as in the manifest, and why each is of its kind.
         elapsed_s: seconds.
         bytes_read: decompressed bytes.
         peak_rss_bytes: the most memory that the process has had so far.
@@ -101,6 +105,7 @@ class IngestSummary:
     top_actions: list[tuple[str, int]]
     order_leak: dict[str, Any]
     roles: dict[str, tuple[tuple[str, ...] | None, str]]
+    features: list[dict[str, Any]]
     elapsed_s: float
     bytes_read: int
     peak_rss_bytes: int
@@ -159,7 +164,8 @@ class _Run:
         self.contents = content_ids(plan.files)
         self.base: Base | None = None
         self.vocabulary = Vocabulary()
-        self.lookup = LookupTable(plan.lookup)
+        self.categories = Categories(plan.features) if plan.features else None
+        self.lookup = LookupTable(plan.lookup, plan.features)
         self.days = VisitDays()
         self.runs: list[Run] = []
         self.n_spilled = 0
@@ -174,7 +180,7 @@ class _Run:
         is_over = False
         try:
             # before memory is divided: a compiler takes memory too
-            _load_kernels(self.plan.rules)
+            _load_kernels(self.plan.rules, self.plan.features)
             self._open_base()
             self._restore()
             budget = budget or self._divide_memory()
@@ -257,7 +263,12 @@ class _Run:
             return
         self.base = open_base(self.plan, self.contents)
         ids = self.vocabulary.adopt(self.base.texts, self.base.events)
-        self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids, has_gaps(self.plan.time_format)))
+        described = self.base.manifest.get("features", [])
+        own_ids = [] if self.categories is None else self.categories.adopt(described)
+        features = [(own.name, own.kind) for own in self.plan.features]
+        side = FeatureReader(features, own_ids)
+        has_days = has_gaps(self.plan.time_format)
+        self.runs.append(ShardRun(self.plan.out, self.base.manifest["shards"], ids, has_days, side))
 
     def _restore(self) -> None:
         """Take in what an interrupted run had come to at its last checkpoint."""
@@ -267,6 +278,8 @@ class _Run:
         state = load_state(self.temp, entry)
         self.log.restore(state)
         self.vocabulary.restore(state)
+        if self.categories is not None:
+            self.categories.restore(state)
         self.sample.restore(state)
         self.before = state["measure"]
         self.runs += [Run.load(self.temp / name) for name in entry["runs"]]
@@ -284,6 +297,7 @@ class _Run:
         arrays["finished"] = np.array(sorted(feed.finished | plain), np.int64)
         arrays["measure"] = self._measure(parsers)
         arrays |= self.vocabulary.to_arrays() | self.sample.to_arrays()
+        arrays |= {} if self.categories is None else self.categories.to_arrays()
         return arrays, [run.path for run in self.runs if run.path is not None], spools
 
     def _measure(self, parsers: list[Parser]) -> NDArray[np.int64]:
@@ -309,7 +323,9 @@ class _Run:
         """Give each worker its blocks and its store, from what the process does not hold already."""
         plan = self.plan
         used = resident_memory()
-        left = plan.memory_bytes - used - _RESERVE_BYTES
+        # of a record batch, which may have a visit per pair, the features lie in memory twice
+        reserve = _RESERVE_BYTES + _SIDE_BYTES * len(plan.features) * BATCH_PAIRS
+        left = plan.memory_bytes - used - reserve
         for n_workers in range(max(1, plan.n_workers), 0, -1):
             share = left // n_workers - _WORKER_BYTES
             # to cut a store takes as much again as its largest column and an order
@@ -320,7 +336,7 @@ class _Run:
                     return Budget(n_workers, 2 * BLOCK_BYTES, store_bytes - _WORKER_BYTES, left)
                 block = BLOCK_BYTES if store_bytes >= 2 * _MIN_STORE_BYTES else _MIN_BLOCK_BYTES * 2
                 return Budget(n_workers, block, store_bytes, max(left, 0))
-        needed = used + _RESERVE_BYTES + _WORKER_BYTES + _MIN_STORE_BYTES
+        needed = used + reserve + _WORKER_BYTES + _MIN_STORE_BYTES
         raise BudgetError(
             f"{plan.memory_bytes >> 20} MiB of memory are too little: {used >> 20} MiB are taken before the first row",
             hint=f"give at least --memory {(needed >> 20) + 8}MiB",
@@ -330,7 +346,7 @@ class _Run:
         plan = self.plan
         self.progress.start("Reading", float(sum(file.source.size_bytes for file in plan.files)), "bytes")
         layouts = [make_layout(file, plan) for file in plan.files]
-        parsers = [Parser(self.lookup, budget.store_bytes, plan.rules) for _ in range(budget.n_workers)]
+        parsers = [Parser(self.lookup, budget.store_bytes, plan.rules, plan.features) for _ in range(budget.n_workers)]
         feed = Feed(plan.files, budget.block_bytes, budget.n_workers, self.log.begin, self.starts)
         self.checkpoints = checkpoints = Checkpoints(
             self.workplace.journal, self.temp, budget.n_workers, lambda: self._take_state(feed, parsers)
@@ -388,7 +404,7 @@ class _Run:
                 self._check_disk(parser)
             path = self.temp / f"run-{self.n_spilled:06d}"
             self.n_spilled += 1
-        run = cut_store(parser, self.vocabulary.publish(parser), path)
+        run = cut_store(parser, self.vocabulary.publish(parser), path, self.categories)
         with self.lock:
             self.runs.append(run)
 
@@ -412,7 +428,7 @@ class _Run:
             elif self.n_spilled:
                 self._spill(parser)
             else:
-                run = cut_store(parser, self.vocabulary.publish(parser))
+                run = cut_store(parser, self.vocabulary.publish(parser), None, self.categories)
                 with self.lock:
                     self.runs.append(run)
             with self.lock:
@@ -430,7 +446,8 @@ class _Run:
         return survey_histories(self._merged("Counting", budget, ids, 1, pool), n_actions, self.plan.rules.min_visits)
 
     def _merge(self, budget: Budget, ranks: Any, pool: ThreadPoolExecutor) -> ShardWriter:
-        writer = ShardWriter(self.partial / "shards", time_kind(self.plan))
+        features = [(feature.name, feature.kind) for feature in self.plan.features]
+        writer = ShardWriter(self.partial / "shards", time_kind(self.plan), features)
         try:
             for merged in self._merged("Merging", budget, ranks, self.plan.rules.min_visits, pool):
                 if isinstance(merged, Giant):
@@ -454,6 +471,7 @@ class _Run:
         # enough stretches for all workers even where there is little to merge
         target = min(_MERGE_TARGET_BYTES, max(sum(sizes) // (4 * budget.n_workers), _MERGE_TARGET_BYTES >> 4))
         stretches = plan_merge(self.runs, share, target)
+        categories = None if self.categories is None else self.categories.rank()
         self.progress.start(stage, float(len(stretches)), "parts")
         parts = merge_all(
             pool,
@@ -465,6 +483,7 @@ class _Run:
             folder=self.temp,
             least_pairs=BATCH_PAIRS,
             min_visits=min_visits,
+            categories=categories,
         )
         # the customers of this merge alone
         self.days = VisitDays()
@@ -550,8 +569,20 @@ class _Run:
                     "rejected": rejected,
                 }
             )
+        features = [] if self.categories is None else self.categories.describe()
         manifest = make_manifest(
-            plan, counts, by_reason, filtered, others, duplicates, times, sources, dialects, writer.shards, order_leak
+            plan,
+            counts,
+            by_reason,
+            filtered,
+            others,
+            duplicates,
+            times,
+            sources,
+            dialects,
+            writer.shards,
+            order_leak,
+            features,
         )
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         self.workplace.publish()
@@ -574,6 +605,7 @@ class _Run:
                 role: (getattr(plan.roles, role), plan.reasons.get(role, ""))
                 for role in ("customer", "time", "action", "visit")
             },
+            features=[own | {"reason": plan.reasons.get(f"feature {own['name']}", "")} for own in features],
             elapsed_s=time.monotonic() - self.started,
             bytes_read=self.log.n_bytes,
             peak_rss_bytes=peak_memory(),
@@ -592,17 +624,18 @@ def no_events(filtered: dict[str, int]) -> InputError:
     return InputError("no row could be read as an event", hint="see luckyfast ingest --help for the role flags")
 
 
-def _load_kernels(rules: Rules) -> None:
+def _load_kernels(rules: Rules, features: Sequence[Feature] = ()) -> None:
     """Run every kernel of a run once, so that all are loaded (or compiled, the first time) on one thread."""
     rows = np.frombuffer(b"a,1,x,v\nb,2,x,w\na,?,x,v\n", np.uint8)
     dialect = Dialect(ord(","), None, False, ("customer", "time", "action", "visit"), 0)
     source = Source(Path(), "none", len(rows))
-    file = FilePlan(source, dialect, (0,), (1,), (2,), (3,))
+    features = (Feature("visit", "number"), Feature("action", "category")) if features else ()
+    file = FilePlan(source, dialect, (0,), (1,), (2,), (3,), features=(3, 2)[: len(features)])
     roles = Roles(("customer",), ("time",), ("action",), ("visit",))
     looks_at_rows = bool(rules.where) or rules.since is not None or rules.until is not None
     rules = Rules(since=-(1 << 62) if looks_at_rows else None, drop_duplicates=rules.drop_duplicates)
-    plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {}, rules=rules)
-    parser = Parser(LookupTable(None), 1 << 20, rules)
+    plan = IngestPlan((file,), roles, TimeFormat("order"), {}, None, 1.0, 0, 1, None, Path(), {}, None, rules, features)
+    parser = Parser(LookupTable(None), 1 << 20, rules, features)
     workspace = Workspace(len(rows))
     workspace.buffer[: len(rows)] = rows
     block = Block(0, 0, len(rows), workspace, len(rows) + _engine.SLACK)
@@ -612,5 +645,7 @@ def _load_kernels(rules: Rules) -> None:
     block.rows = (0, n_rows)
     parser.parse(block, make_layout(file, plan), parser.empty)
     vocabulary = Vocabulary()
-    run = cut_store(parser, vocabulary.publish(parser))
-    merge_buckets([run], vocabulary.rank().ranks, 0, N_BUCKETS)
+    categories = Categories(features) if features else None
+    run = cut_store(parser, vocabulary.publish(parser), None, categories)
+    ids = None if categories is None else categories.rank()
+    merge_buckets([run], vocabulary.rank().ranks, 0, N_BUCKETS, 1, ids)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from luckyfast.errors import SchemaError
+from luckyfast.ingestion.features import format_feature, split_features
 from luckyfast.ingestion.plan import IngestPlan, TimeFormat
 from luckyfast.moments import format_moment
 
@@ -17,7 +18,7 @@ _EPOCH_NAMES = {1_000_000: "epoch-s", 1000: "epoch-ms", 1: "epoch-us", 0: "epoch
 _ROLES = ("customer", "time", "action", "visit")
 # section -> key -> (argument of `ingest`, type)
 _KEYS: Mapping[str, Mapping[str, tuple[str, type]]] = {
-    "roles": {role: (role, list) for role in _ROLES},
+    "roles": {role: (role, list) for role in _ROLES} | {"feature": ("feature", list)},
     "time": {"format": ("time_format", str)},
     "files": {
         "delimiter": ("delimiter", str),
@@ -51,6 +52,8 @@ def format_schema(plan: IngestPlan) -> str:
         The text of schema.toml.
     """
     roles = {role: list(getattr(plan.roles, role) or ["none"]) for role in _ROLES}
+    if plan.features:
+        roles["feature"] = [format_feature(feature) for feature in plan.features]
     dialects = [file.dialect for file in plan.files if file.source.form == "delimited"]
     files: dict[str, Any] = {}
     # what needs no decoding is found again, so that files of another encoding can be added later
@@ -69,7 +72,8 @@ def format_schema(plan: IngestPlan) -> str:
         "roles": roles,
         "time": {"format": time_format_name(plan.time_format)},
         "files": files,
-        "nulls": {role: [literal.decode() for literal in plan.nulls[role]] for role in _ROLES if role in plan.nulls},
+        "nulls": {role: [literal.decode() for literal in plan.nulls[role]] for role in _ROLES if role in plan.nulls}
+        | {_toml_string(own.name): [literal.decode() for literal in own.nulls] for own in plan.features},
         "lookup": {"path": plan.lookup.path.as_posix(), "on": plan.lookup.on} if plan.lookup else {},
         "rules": _rules(plan),
     }
@@ -123,7 +127,7 @@ def read_schema(path: str | Path) -> dict[str, Any]:
         ) from error
     arguments: dict[str, Any] = {}
     for section, values in content.items():
-        known = dict.fromkeys(_ROLES, ("null", list)) if section == "nulls" else _KEYS.get(section)
+        known = _KEYS.get(section) if section != "nulls" else dict.fromkeys(_null_keys(content), ("null", list))
         if known is None or not isinstance(values, dict):
             raise SchemaError(
                 f"the schema {path} has an unknown part {section!r}", hint=f"known: {', '.join(_KEYS)}, nulls"
@@ -145,6 +149,14 @@ def read_schema(path: str | Path) -> dict[str, Any]:
             else:
                 arguments[argument] = value
     return arguments
+
+
+def _null_keys(content: Mapping[str, Any]) -> list[str]:
+    """What literals can be given for: roles, and the columns of features."""
+    roles = content.get("roles")
+    asked = roles.get("feature") if isinstance(roles, dict) else None
+    texts = [text for text in asked if isinstance(text, str)] if isinstance(asked, list) else []
+    return [*_ROLES, *(name for name, _ in split_features(texts, ()))]
 
 
 def time_format_name(form: TimeFormat) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from luckyfast.errors import DatasetError
+from luckyfast.ingestion.featureshards import FeatureReader
 from luckyfast.ingestion.format import damaged
 from luckyfast.ingestion.gaps import DAY_US
 from luckyfast.ingestion.partition import N_BUCKETS, N_UNITS, Piece, Run, Segment, bucket_starts, cut_pieces
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ShardRun"]
 
 _NO_ROWS = np.zeros(0, np.uint64)
+_NO_FEATURES = FeatureReader()
 _AT_ONCE = 1 << 18
 
 
@@ -62,6 +64,7 @@ class _Batch(NamedTuple):
     pair_starts: _Buffer
     actions: _Buffer
     counts: _Buffer
+    side: tuple[_Buffer, ...]
 
     def read_hashes(self, name_starts: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The hashes of the customers whose names begin and end there."""
@@ -99,25 +102,32 @@ class ShardRun(Run):
         shards: as in its manifest.
         ids: uint32, for each row of its vocabulary the id in the run's vocabulary.
         has_gaps: its times have days that were added up, which are taken off again.
+        side: reads its features.
 
     Raises:
         DatasetError: a shard is damaged.
     """
 
     def __init__(
-        self, folder: Path, shards: Sequence[dict[str, Any]], ids: NDArray[np.uint32], has_gaps: bool = False
+        self,
+        folder: Path,
+        shards: Sequence[dict[str, Any]],
+        ids: NDArray[np.uint32],
+        has_gaps: bool = False,
+        side: FeatureReader = _NO_FEATURES,
     ) -> None:
-        self._ids = ids
+        self._ids, self._side = ids, side
         self._has_gaps = has_gaps
         self._batches: list[_Batch] = []
         counts = np.zeros((N_UNITS, N_BUCKETS), np.int64)
         at = (0, 0, 0, 0)
         for shard in shards:
-            for batch in _find_batches(folder / "shards" / shard["file"]):
+            for batch in _find_batches(folder / "shards" / shard["file"], side.columns):
                 self._batches.append(batch._replace(starts=at))
                 hashes, edges = batch.read_edges(0, batch.n_customers)
                 counts[:4] += np.diff(edges[:, bucket_starts(hashes)], axis=1)
                 at = (at[0] + int(edges[0, -1]), at[1] + int(edges[1, -1]), *(edges[2:, -1] + at[2:]).tolist())
+        counts[5] = side.n_features * counts[3]
         starts = np.zeros((N_UNITS, N_BUCKETS + 1), np.int64)
         np.cumsum(counts, axis=1, out=starts[:, 1:])
         super().__init__(starts, [], None)
@@ -180,22 +190,24 @@ class ShardRun(Run):
         pairs = pair_starts[[0, -1]].tolist()
         actions, counts = batch.actions.read(*pairs), batch.counts.read(*pairs)
         n_before = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        n_events = np.diff(n_before[pair_starts - pairs[0]]).astype(np.uint32)
         owner = np.arange(batch.starts[0] + low, batch.starts[0] + high, dtype=np.uint32)
         return (
             batch.read_hashes(name_starts.astype(np.int64)),
             name_starts[1:] + np.int64(batch.starts[1]),
             batch.names.read(*name_starts[[0, -1]].tolist()),
             np.repeat(owner, np.diff(visit_starts)),
-            np.diff(n_before[pair_starts - pairs[0]]).astype(np.uint32),
+            n_events,
             self._read_times(batch, first, stop),
             batch.key.read(first, stop),
             np.repeat(self._ids[actions], counts),
             _NO_ROWS,
+            self._side.spread((column.read(first, stop) for column in batch.side), n_events),
         )
 
 
-def _find_batches(path: Path) -> Iterator[_Batch]:
-    """Where the record batches of a shard lie."""
+def _find_batches(path: Path, side: Sequence[tuple[str, np.dtype[Any]]]) -> Iterator[_Batch]:
+    """Where the record batches of a shard lie, with some columns that have an entry per visit."""
     import pyarrow as pa
 
     try:
@@ -217,6 +229,8 @@ def _find_batches(path: Path) -> Iterator[_Batch]:
                     (counts.values.buffers()[1], "i4"),
                 ]
                 found = (_Buffer(path, buffer.address - base, np.dtype(code)) for buffer, code in buffers)
-                yield _Batch((0, 0, 0, 0), len(names), *found)
+                entries = ((batch.column(name).values.buffers()[1], kind) for name, kind in side)
+                more = tuple(_Buffer(path, buffer.address - base, kind) for buffer, kind in entries)
+                yield _Batch((0, 0, 0, 0), len(names), *found, side=more)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged: {error}", hint="ingest all raw files again") from error

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from luckyfast.ingestion.columns import flat_column, offsets, slice_column
-from luckyfast.ingestion.merge import Histories
+from luckyfast.ingestion.featureshards import feature_columns, write_entries
+from luckyfast.ingestion.merge import NO_FEATURE_ROWS, NO_FEATURES, Histories
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,9 +44,10 @@ class ShardWriter:
     Args:
         folder: where the shards go.
         time_kind: "clock" or "order".
+        features: name and kind of each.
     """
 
-    def __init__(self, folder: Path, time_kind: str) -> None:
+    def __init__(self, folder: Path, time_kind: str, features: Sequence[tuple[str, str]] = ()) -> None:
         import pyarrow as pa
 
         self.shards: list[Shard] = []
@@ -64,8 +66,11 @@ class ShardWriter:
                 pa.field("visit_key", pa.list_(pa.uint64())),
                 pa.field("actions", pairs),
                 pa.field("counts", pairs),
+                *(pa.field(name, pa.list_(type_)) for name, type_, _ in feature_columns(features)),
             ]
         )
+        # which of the three numbers of which feature each further column holds
+        self._parts = [place for _, _, place in feature_columns(features)]
 
     def push(self, histories: Histories) -> None:
         """Append histories, and write each batch that is complete."""
@@ -99,7 +104,7 @@ class ShardWriter:
         self._pending, self._n_pending_pairs = [], 0
         self._open_shard()
         start = self._sink.tell()
-        self._writer.write_batch(_record_batch(before, self._schema, giant.n_visits, giant.n_pairs))
+        self._writer.write_batch(_record_batch(before, self._schema, [], giant.n_visits, giant.n_pairs))
         shard = self.shards[-1]
         shard.customers += len(before.n_visits)
         shard.visits += len(before.visit_time) + giant.n_visits
@@ -139,10 +144,14 @@ class ShardWriter:
             self._writer = pa.ipc.new_file(self._sink, self._schema)
 
     def _flush(self) -> None:
-        columns = _joined(self._pending)
+        # the features of visits, which are most of their bytes, are joined column by column
+        side = [(part.features, part.feature_rows) for part in self._pending]
+        columns = _joined([part._replace(features=NO_FEATURES, feature_rows=NO_FEATURE_ROWS) for part in self._pending])
         self._pending, self._n_pending_pairs = [], 0
+        features = [_join_feature(side, *place) for place in self._parts]
+        del side
         self._open_shard()
-        self._writer.write_batch(_record_batch(columns, self._schema))
+        self._writer.write_batch(_record_batch(columns, self._schema, features))
         shard = self.shards[-1]
         shard.customers += len(columns.n_visits)
         shard.visits += len(columns.visit_time)
@@ -162,6 +171,15 @@ class ShardWriter:
         self._n_batches = 0
 
 
+def _join_feature(
+    side: Sequence[tuple[NDArray[np.int64], NDArray[np.int32]]], feature: int, part: int
+) -> NDArray[np.int64] | NDArray[np.int32]:
+    """A column of a feature: its values, or how many rows have them (part 1) or others (part 2)."""
+    if part == 0:
+        return np.concatenate([values[:, feature] for values, _ in side])
+    return np.concatenate([rows[:, feature, part - 1] for _, rows in side])
+
+
 def _joined(parts: Sequence[Histories]) -> Histories:
     return Histories(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -177,12 +195,18 @@ def _cut(histories: Histories, first: int, stop: int) -> Histories:
 
     customers, names = slice(first, stop), bounds(histories.name_sizes)
     visits, pairs = bounds(histories.n_visits), bounds(histories.n_customer_pairs)
-    slices = (customers, names, customers, customers, visits, visits, visits, pairs, pairs)
+    slices = (customers, names, customers, customers, visits, visits, visits, pairs, pairs, visits, visits)
     columns: tuple[Any, ...] = histories
     return Histories(*(column[part] for column, part in zip(columns, slices, strict=True)))
 
 
-def _record_batch(h: Histories, schema: pa.Schema, n_more_visits: int = 0, n_more_pairs: int = 0) -> pa.RecordBatch:
+def _record_batch(
+    h: Histories,
+    schema: pa.Schema,
+    side: Sequence[NDArray[Any]],
+    n_more_visits: int = 0,
+    n_more_pairs: int = 0,
+) -> pa.RecordBatch:
     """A batch of histories; the last customer's visits may end in so many zeros that are to be written over."""
     import pyarrow as pa
 
@@ -203,8 +227,12 @@ def _record_batch(h: Histories, schema: pa.Schema, n_more_visits: int = 0, n_mor
 
     visits = [nested(1, h.visit_time, n_more_visits), nested(2, h.visit_key, n_more_visits)]
     pairs = [nested(3, h.actions, n_more_pairs), nested(4, h.counts, n_more_pairs)]
+    features = []
+    for field, values in zip(list(schema)[5:], side, strict=True):
+        flat = write_entries(values, field.type.value_type)
+        features.append(pa.Array.from_buffers(field.type, n, [None, by_customer], children=[flat]))
     return pa.RecordBatch.from_arrays(
-        [slice_column(h.names, h.name_sizes, pa.string()), *visits, *pairs], schema=schema
+        [slice_column(h.names, h.name_sizes, pa.string()), *visits, *pairs, *features], schema=schema
     )
 
 

@@ -22,7 +22,7 @@ Arch = Literal["mlp", "lstm", "lstm-embed"]
 Device = Literal["auto", "cpu", "cuda"]
 Schedule = Literal["cosine", "linear", "constant"]
 
-_CHOICES = {"arch": get_args(Arch), "habit": (True, False), "schedule": get_args(Schedule)}
+_CHOICES = {"arch": get_args(Arch), "habit": (True, False), "features": (True, False), "schedule": get_args(Schedule)}
 _LEAST = 1e-9
 _RANGES = {
     "hidden": (1, math.inf),
@@ -57,6 +57,7 @@ class ModelConfig:
     Args:
         arch: ``mlp`` (feed-forward over the last ``window`` visits), ``lstm`` (actions one-hot) or ``lstm-embed``.
         habit: whether to add the habit residual.
+        features: whether to read the side columns that the dataset has.
         hidden: units of each recurrent or feed-forward layer.
         layers: recurrent layers on top of each other, or feed-forward ones above the window.
         embedding: size of the action embedding (``mlp`` and ``lstm-embed``) and of the layer before the output.
@@ -87,6 +88,7 @@ class ModelConfig:
 
     arch: Arch = "lstm-embed"
     habit: bool = True
+    features: bool = True
     hidden: int = 128
     layers: int = 1
     embedding: int = 64

@@ -15,6 +15,7 @@ from luckyfast.models.lstm import LSTMCore
 from luckyfast.models.mlp import WindowCore
 from luckyfast.models.ops import Ops
 from luckyfast.models.residual import HabitResidual
+from luckyfast.models.side import SideInput
 
 __all__ = ["Network", "State"]
 
@@ -61,6 +62,7 @@ class Network(nn.Module):
             self.residual = HabitResidual(
                 constants.n_habits, len(constants.half_lives), n_state, config.habit_hidden, popularity, ops
             )
+        self.side = SideInput(constants.features, n_table, ops) if constants.features else None
 
     def start(self, n_customers: int) -> State:
         """State before the first visit of each customer."""
@@ -84,6 +86,8 @@ class Network(nn.Module):
         T, B = segment.shape
         steps, positions = self._here(segment.steps), self._here(segment.positions)
         bags = self.ops.sum_bags(segment.bag_start, segment.bag_actions, self.table)
+        if self.side is not None and segment.features is not None:
+            bags = self.side(bags, segment.features)
         bags = F.dropout(bags, self.dropout, self.training)
         if isinstance(self.project, nn.Linear):
             bags = self.ops.linear(bags, self.project.weight, None)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from luckyfast.batches import Batch, Constants, Moments, cut_segment
 from luckyfast.dataset import Histories
 from luckyfast.errors import ModelError
+from luckyfast.features import FeatureScale
 from luckyfast.models import ModelConfig, build
 from luckyfast.models.network import Network
 
@@ -95,6 +96,7 @@ class TrainedModel:
         arrays: dict[str, Any] = {f"network.{name}": array for name, array in self.state.items()}
         np.savez(folder / WEIGHTS, popularity=self.constants.popularity, known=self.constants.known, **arrays)
         scalars = {name: getattr(self.constants, name) for name in _SCALARS}
+        scalars["features"] = [scale.to_dict() for scale in self.constants.features]
         return {"model": self.config.to_dict(), "constants": scalars}
 
     @classmethod
@@ -115,6 +117,7 @@ class TrainedModel:
             constants = Constants(
                 popularity=arrays.pop("popularity"),
                 known=arrays.pop("known"),
+                features=tuple(FeatureScale.from_dict(own) for own in settings["constants"].get("features", [])),
                 **scalars | {"half_lives": tuple(scalars["half_lives"]), "visit_spans": tuple(scalars["visit_spans"])},
             )
             state = {name.removeprefix("network."): array for name, array in arrays.items()}
@@ -129,6 +132,8 @@ def score_visits(
     network: Network, config: ModelConfig, constants: Constants, histories: Histories, targets: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Score visits with a network in evaluation mode; blocks come in the order of the targets."""
+    if len(targets) == 0:
+        return
     moments = Moments.of(histories, constants)
     wanted = np.zeros(histories.n_visits, np.bool_)
     wanted[targets] = True

@@ -14,12 +14,13 @@ N_HABIT_PAIRS = 80
 MARGIN = 1.15
 
 
-def training_floats(settings: Mapping[str, Any], n_actions: int) -> float:
+def training_floats(settings: Mapping[str, Any], n_actions: int, n_categories: int = 0) -> float:
     """Numbers that a training step holds at once: weights and their optimiser's, activations, logits, habit features.
 
     Args:
         settings: of the model.
         n_actions: size of the vocabulary.
+        n_categories: of all side columns together.
     """
     H, E, n_above = settings["hidden"], settings["embedding"], settings["layers"] - 1
     moments = settings["batch_visits"] + settings.get("segment_visits", 0)
@@ -27,6 +28,7 @@ def training_floats(settings: Mapping[str, Any], n_actions: int) -> float:
     periods = settings.get("periods", 1)
     weights = n_actions * (2 * E + periods + 4 * H * (settings["arch"] == "lstm")) + 4 * H * (H + n_in) + H * E
     weights += n_above * H * H * (1 if settings["arch"] == "mlp" else 8)
+    weights += n_categories * settings.get("features", True) * (4 * H if settings["arch"] == "lstm" else E)
     activations = moments * (14 * H * (1 + n_above) + 4 * n_in + 4 * E + 6 * n_actions)
     features = settings["n_half_lives"] + len(settings["visit_spans"]) + 12
     habits = moments * N_HABIT_PAIRS * (6 * features + 4 * settings["habit_hidden"]) if settings["habit"] else 0.0
@@ -43,18 +45,19 @@ class MemoryModel:
     Args:
         n_actions: size of the vocabulary.
         base_bytes: what a process rests at.
+        n_categories: of all side columns together.
     """
 
-    def __init__(self, n_actions: int, base_bytes: int = BASE_BYTES) -> None:
-        self.n_actions, self.base_bytes = n_actions, base_bytes
+    def __init__(self, n_actions: int, base_bytes: int = BASE_BYTES, n_categories: int = 0) -> None:
+        self.n_actions, self.n_categories, self.base_bytes = n_actions, n_categories, base_bytes
         self._ratios: list[float] = []
 
     def estimate(self, settings: Mapping[str, Any]) -> int:
         """Bytes that a trial will reach, with a margin."""
         ratio = max(self._ratios[-20:], default=2.0)
-        return int(self.base_bytes + MARGIN * ratio * 4 * training_floats(settings, self.n_actions))
+        return int(self.base_bytes + MARGIN * ratio * 4 * training_floats(settings, self.n_actions, self.n_categories))
 
     def learn(self, settings: Mapping[str, Any], peak_bytes: int, *, over: bool = False) -> None:
         """Take in what a trial reached; where it was stopped for it, it wanted more than that."""
-        ratio = (peak_bytes - self.base_bytes) / (4 * training_floats(settings, self.n_actions))
+        ratio = (peak_bytes - self.base_bytes) / (4 * training_floats(settings, self.n_actions, self.n_categories))
         self._ratios.append(max(ratio, 0.1) * (1.5 if over else 1.0))

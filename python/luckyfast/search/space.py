@@ -161,7 +161,7 @@ def read_space(path: str | Path, config: ModelConfig, fixed: Sequence[str] = ())
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelError(f"{path} is no readable space: {error}", hint=_HINT) from error
-    known = {field.name for field in fields(ModelConfig)} - {"arch", "habit", "seed"}
+    known = {field.name for field in fields(ModelConfig)} - {"arch", "habit", "features", "seed"}
     start, dimensions = config.to_dict(), []
     for name, value in content.items():
         if name not in known:
