@@ -75,12 +75,13 @@ def make_run(rows: Sequence[Row], *, has_rows: bool) -> Run:
         np.array([group[0][2] for group in fragments], np.uint64),
         np.array([row[3] for group in fragments for row in group], np.uint32),
         np.array([row[4] for group in fragments for row in group if has_rows], np.uint64),
+        np.zeros(0, np.int64),
     ]
     at = bucket_starts(hashes)
     fragment_at = np.searchsorted(columns[3], at)
     action_at = np.concatenate([[0], np.cumsum(columns[4])])[fragment_at]
     name_at = np.concatenate([[0], columns[1]])[at]
-    starts = np.array([at, name_at, fragment_at, action_at, action_at if has_rows else 0 * at])
+    starts = np.array([at, name_at, fragment_at, action_at, action_at if has_rows else 0 * at, 0 * at])
     assert starts.shape == (N_UNITS, N_BUCKETS + 1)
     return Run(starts.astype(np.int64), columns, None)
 

@@ -228,9 +228,9 @@ def _find_batches(path: Path, side: Sequence[tuple[str, np.dtype[Any]]]) -> Iter
                     (pairs.values.buffers()[1], "i4"),
                     (counts.values.buffers()[1], "i4"),
                 ]
-                found = (_Buffer(path, buffer.address - base, np.dtype(code)) for buffer, code in buffers)
+                found = [_Buffer(path, buffer.address - base, np.dtype(code)) for buffer, code in buffers]
                 entries = ((batch.column(name).values.buffers()[1], kind) for name, kind in side)
                 more = tuple(_Buffer(path, buffer.address - base, kind) for buffer, kind in entries)
-                yield _Batch((0, 0, 0, 0), len(names), *found, side=more)
+                yield _Batch._make(((0, 0, 0, 0), len(names), *found, more))
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged: {error}", hint="ingest all raw files again") from error
