@@ -12,7 +12,7 @@ from luckyfast.errors import InputError
 
 __all__ = ["StoreSize", "check_disk", "estimate_disk"]
 
-_RUN_BYTES, _STATE_BYTES = 1 << 18, 2 << 20
+_RUN_BYTES, _STATE_BYTES = 9 << 15, 2 << 20
 """What a run has beside its columns, and what two checkpoints have beside the actions."""
 
 
@@ -44,7 +44,7 @@ def estimate_disk(store: StoreSize, n_stores: float, n_workers: int) -> tuple[in
     Example:
         >>> store = StoreSize(1000, 36_000, 5000, 20_000, 0, 300, 6000, 1 << 20)
         >>> estimate_disk(store, 40.0, 2)
-        (23526912, 13872000)
+        (24837632, 13872000)
     """
     names = min(n_stores * (store.action_bytes + 16 * store.n_actions), n_workers * store.most_bytes)
     customers = store.customer_bytes + 16 * store.n_customers
