@@ -196,6 +196,10 @@ def test_order_columns_without_a_clock(tmp_path: Path) -> None:
     header = "order_id,user_id,order_number,days_since_prior_order,aisle\n"
     events, rejects, summary = run(tmp_path, {"orders.csv": (header + rows).encode()})
     assert rejects == {}
+    assert summary.time_kind == "clock"  # days since each customer's first order, added up
+    days = [(customer, time[:10], action) for customer, time, action in events]
+    assert days == sorted((str(i % 3), str(EPOCH + timedelta(7 * (i // 3)))[:10], "x") for i in range(30))
+    events, _, summary = run(tmp_path / "numbers", {"orders.csv": (header + rows).encode()}, time="order_number")
     assert summary.time_kind == "order"
     assert events == sorted((str(i % 3), i // 3 + 1, "x") for i in range(30))
 
