@@ -57,6 +57,9 @@ NO_VALUE, UNREADABLE = np.int64(-(1 << 63)), np.int64(-(1 << 63) + 1)
 DECIMALS, LARGEST = 6, np.uint64(10**18 - 1)
 N_ROLES = 4
 
+# Added to the index of a column whose value may be missing.
+OPTIONAL = 1 << 40
+
 UNCLOSED = 0x80000000
 US = 1_000_000
 
@@ -114,7 +117,8 @@ class Layout(NamedTuple):
 
     `columns[starts[r]:starts[r + 1]]` are the columns of role `r` (customer, time, action, visit); null literal `i` is
     `null_bytes[null_stops[i]:null_stops[i + 1]]`, those of role `r` are `null_starts[r]:null_starts[r + 1]`. Column
-    `-1 - k` has the same value in all rows, `constants[constant_stops[k]:constant_stops[k + 1]]`.
+    `-1 - k` has the same value in all rows, `constants[constant_stops[k]:constant_stops[k + 1]]`. Where a column of
+    several may lack its value, OPTIONAL is added.
     `conditions` is int64[n, N_CONDITION], or None without any rule: a row that does not meet one is filtered under its
     RULE. A number is VALUE x 10 ** SIZE; a text is SIZE bytes of `condition_bytes` from VALUE on.
     Feature k has the column `feature_columns[k]` and the null literals of role N_ROLES + k.
@@ -1022,12 +1026,11 @@ def field(data, separators, first, row_start, column, where):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def join_fields(  # type: ignore[no-untyped-def]
-    data, separators, first, row_start, role, columns, n_columns, n_required, where, nulls, top
-):
+def join_fields(data, separators, first, row_start, role, columns, n_columns, where, nulls, top):  # type: ignore[no-untyped-def]
     """The columns of a role as one value in the scratch bytes: start, size (0: a part is missing), new top.
 
-    Behind the first `n_required` columns a missing part is an empty one.
+    A missing part of a column that is OPTIONAL is an empty one. PERF: a flag beside the column would be one more value
+    in the loop over the rows, which cost a twentieth of all.
 
     `columns` is the address of the first one's index, `where` is (number of fields, quote, quotes are plain, addresses
     of constants and of their stops).
@@ -1036,15 +1039,18 @@ def join_fields(  # type: ignore[no-untyped-def]
     start = top
     for i in range(n_columns):
         column = load_i64(columns, 8 * i)
+        may_lack = column >= OPTIONAL >> 1
+        if may_lack:
+            column -= OPTIONAL
         at, size = field(data, separators, first, row_start, column, where)
         if i > 0:
             put(data, top, np.int64(32 if role == 1 else 31))
             top += 1
         at, size, rewritten = unquote(data, at, size, quote, is_plain, top)
         if is_null(data, at, size, role, nulls):
-            if i < n_required:
-                return start, 0, start
-            continue
+            if may_lack:
+                continue
+            return start, 0, start
         if rewritten == top:
             for k in range(size):
                 put(data, top + k, byte_at(data, at + k))
@@ -1307,7 +1313,6 @@ def parse_rows(  # type: ignore[no-untyped-def]
         starts[2] - starts[1] > 1,
         starts[3] - starts[2] > 1,
     )
-    n_required_times = 1 if numbers[TIME_KIND] == GAPS else starts[2] - starts[1]
     n_visit_columns = starts[4] - starts[3]
     visit_column = columns[starts[3]] if n_visit_columns > 0 else 0
     n_fragments, n_actions = state[N_FRAGMENTS], state[N_ACTIONS]
@@ -1374,7 +1379,6 @@ def parse_rows(  # type: ignore[no-untyped-def]
                     0,
                     column_of + 8 * starts[0],
                     starts[1] - starts[0],
-                    starts[1] - starts[0],
                     where,
                     nulls,
                     top,
@@ -1407,7 +1411,6 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         1,
                         column_of + 8 * starts[1],
                         starts[2] - starts[1],
-                        n_required_times,
                         where,
                         nulls,
                         top,
@@ -1444,7 +1447,6 @@ def parse_rows(  # type: ignore[no-untyped-def]
                         row_start,
                         2,
                         column_of + 8 * starts[2],
-                        starts[3] - starts[2],
                         starts[3] - starts[2],
                         where,
                         nulls,
@@ -1507,17 +1509,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
         else:
             if n_visit_columns > 1:
                 at, size, top = join_fields(
-                    bytes_,
-                    index,
-                    first,
-                    row_start,
-                    3,
-                    column_of + 8 * starts[3],
-                    n_visit_columns,
-                    n_visit_columns,
-                    where,
-                    nulls,
-                    top,
+                    bytes_, index, first, row_start, 3, column_of + 8 * starts[3], n_visit_columns, where, nulls, top
                 )
             else:
                 at, size = field(bytes_, index, first, row_start, visit_column, where)

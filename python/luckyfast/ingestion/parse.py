@@ -144,6 +144,9 @@ def make_layout(file: FilePlan, plan: IngestPlan) -> kernel.Layout:
         columns = [tuple(places.get(column, column) for column in role) for role in columns]
         conditions = tuple(places.get(column, column) for column in file.where)
         features = tuple(places.get(column, column) for column in file.features)
+    if form.kind == "gaps":
+        number, *days = columns[1]
+        columns[1] = (number, *(column + kernel.OPTIONAL for column in days))
     literals = [tuple(plan.nulls.get(role, ())) for role in ROLES] + [feature.nulls for feature in plan.features]
     flat = [literal for role in literals for literal in role]
     return kernel.Layout(
