@@ -8,7 +8,6 @@ up to as many passes as the own top rung, and their pruner hears each pass. Noth
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import re
@@ -33,6 +32,7 @@ from luckyfast.search.study import Study
 
 from .machine import describe_machine
 from .simulation import CHECKPOINTS
+from .task import is_installed
 from .tasks.quality import N_TARGETS, prepare_dataset
 from .tuners import PEERS, Found
 
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = []
     for seed in range(options.seeds):
         for system in options.systems:
-            if "Keras" in system and importlib.util.find_spec("keras_tuner") is None:
+            if "Keras" in system and not is_installed(("keras_tuner",)):
                 print(f"{system}: skipped, pip install keras-tuner", file=sys.stderr)
                 continue
             file = folder / f"{re.sub('[^a-z]+', '-', system.lower()).strip('-')}-{seed}.json"

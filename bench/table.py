@@ -44,7 +44,6 @@ def fill(cell: tuple[str, str, bool], dataset: Path, budget_s: float, *, seed: i
 
     arch, search, habit = cell
     out = scratch / "model"
-    shutil.rmtree(out, ignore_errors=True)
     choices: dict[str, Any] = {"arch": arch, "search": search, "habit": habit, "budget": budget_s, "seed": seed}
     model = luckyfast.fit(dataset, out=out, overwrite=True, **choices)
     system = model.metrics["systems"][0]

@@ -152,6 +152,7 @@ class _Training:
     """A training that runs, or waits where a round of Hyperband has left it."""
 
     limit: int
+    worker: int
     trial: Any = None
     future: Future[Any] | None = None
     losses: list[float] = field(default_factory=list)
@@ -166,11 +167,10 @@ class KerasTunerPeer(Peer):
     def search(self, n_workers: int) -> Found:
         """See `Peer`."""
         self.oracle = self._make_oracle()
-        self._turns: queue.SimpleQueue[tuple[int, _Training]] = queue.SimpleQueue()
-        self._worker_of: dict[int, int] = {}
+        self._turns: queue.SimpleQueue[_Training] = queue.SimpleQueue()
         known: dict[str, _Training] = {}
         self.start_clock()
-        running = {0: self._start(0, _Training(self.n_passes), dict(self.space.start))}
+        running = {0: self._start(_Training(self.n_passes, worker=0), 0, dict(self.space.start))}
         number = 1
         while (left_s := self.left_s) > 0:
             for worker in set(range(n_workers)) - set(running):
@@ -181,19 +181,18 @@ class KerasTunerPeer(Peer):
                 limit = int(values.pop("tuner/epochs", self.n_passes))
                 earlier = known.get(values.pop("tuner/trial_id", ""))
                 if earlier is None:
-                    training = _Training(limit, trial)
                     settings = {one.name: values[one.name] for one in self.space.dimensions}
-                    self._start(worker, training, settings, number)
+                    training = self._start(_Training(limit, worker, trial), number, settings)
                     number += 1
                 else:
-                    training = self._go_on(worker, earlier, limit, trial)
+                    training = self._go_on(earlier, worker, limit, trial)
                 known[trial.trial_id] = running[worker] = training
             try:
-                worker, training = self._turns.get(timeout=left_s)
+                training = self._turns.get(timeout=left_s)
             except queue.Empty:
                 break
-            if running.get(worker) is training:
-                del running[worker]
+            if running.get(training.worker) is training:
+                del running[training.worker]
                 self._tell(training)
         for training in [*running.values(), *known.values()]:
             if training.future is not None:
@@ -225,27 +224,25 @@ class KerasTunerPeer(Peer):
         oracle._set_project_dir(str(self.scratch), "oracle")
         return oracle
 
-    def _start(self, worker: int, training: _Training, settings: dict[str, Any], number: int = 0) -> _Training:
+    def _start(self, training: _Training, number: int, settings: dict[str, Any]) -> _Training:
         def hear(loss: float) -> None:
             training.losses.append(loss)
             if len(training.losses) == training.limit < self.n_passes:
                 assert training.future is not None
                 self.processes.signal(training.future, signal.SIGSTOP)
-                self._turns.put((self._worker_of[id(training)], training))
+                self._turns.put(training)
 
-        self._worker_of[id(training)] = worker
         training.future = self.begin(number, settings, hear)
-        training.future.add_done_callback(lambda _: self._turns.put((self._worker_of[id(training)], training)))
+        training.future.add_done_callback(lambda _: self._turns.put(training))
         return training
 
-    def _go_on(self, worker: int, earlier: _Training, limit: int, trial: Any) -> _Training:
+    def _go_on(self, earlier: _Training, worker: int, limit: int, trial: Any) -> _Training:
         """Let a training go on to a further pass; one that has ended has its result already."""
         with self.lock:
-            earlier.limit, earlier.trial = limit, trial
-            self._worker_of[id(earlier)] = worker
+            earlier.limit, earlier.worker, earlier.trial = limit, worker, trial
         assert earlier.future is not None
         if earlier.future.done():
-            self._turns.put((worker, earlier))
+            self._turns.put(earlier)
         else:
             self.processes.signal(earlier.future, signal.SIGCONT)
         return earlier

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_files import contents, manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,16 +43,6 @@ def write_files(folder: Path, rows: list[str], borders: list[int]) -> list[Path]
         files.append(folder / f"{i}.csv")
         files[-1].write_text("\n".join([COLUMNS, *rows[first:stop]]) + "\n", encoding="utf-8")
     return files
-
-
-def contents(dataset: Path) -> dict[str, bytes]:
-    names = ["vocabulary.parquet", *(f"shards/{path.name}" for path in sorted((dataset / "shards").iterdir()))]
-    return {name: (dataset / name).read_bytes() for name in names}
-
-
-def manifest(dataset: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((dataset / "manifest.json").read_text())
-    return loaded
 
 
 def check_equal(appended: Path, at_once: Path) -> None:

@@ -4,7 +4,6 @@ number of files, memory and portions the rows come.
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
 from itertools import pairwise
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_files import contents, manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naive_ingest import write_dataset
@@ -86,16 +86,6 @@ def naive_rows(rows: list[Row]) -> list[tuple[str, int, str, str]]:
         for order, (number, gap) in orders.items():
             times[customer, order] = day_of[number] * DAY + number * 2**13 + 2**13 - 1 + gap
     return [(row[0], times[row[0], row[1]], row[4], row[1]) for row in rows if parse(row) is not None]
-
-
-def contents(dataset: Path) -> dict[str, bytes]:
-    names = ["vocabulary.parquet", *(f"shards/{path.name}" for path in sorted((dataset / "shards").iterdir()))]
-    return {name: (dataset / name).read_bytes() for name in names}
-
-
-def manifest(dataset: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((dataset / "manifest.json").read_text())
-    return loaded
 
 
 def test_instacart_in_one_table(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -265,8 +265,8 @@ def _fit_chance(
     importance = np.tile(weights, len(outcomes))
     features, outcomes = features.reshape(-1, features.shape[-1]), outcomes.ravel()
     prior = np.array([1.0, 0.0, 1.0, 1.0])
-    values = prior.copy()
-    for _ in range(50):
+
+    def step_at(values: NDArray[np.float64]) -> NDArray[np.float64]:
         dispersion = values[-1]
         rate = np.exp(np.clip(features @ values[:-1], -LOGS, LOGS))
         hazard = np.log1p(dispersion * rate) / dispersion
@@ -276,18 +276,30 @@ def _fit_chance(
         slopes = np.column_stack((features * growth[:, None], (growth - hazard) / dispersion))
         gradient = slopes.T @ (importance * (chances - outcomes) / chances) + values - prior
         information = (slopes * (importance * odds)[:, None]).T @ slopes + np.eye(len(prior))
-        step = np.linalg.solve(information, gradient)
+        step: NDArray[np.float64] = np.linalg.solve(information, gradient)
         allowed = dispersion - np.clip(dispersion - step[-1], *DISPERSIONS)
         if allowed != step[-1]:
             # The best step of the others where the dispersion goes no further than its bound.
             rest = gradient[:-1] - information[:-1, -1] * allowed
             step = np.append(np.linalg.solve(information[:-1, :-1], rest), allowed)
+        return step
+
+    slope, intercept, size_weight, dispersion = _descend(prior, step_at).tolist()
+    # A more probable action never gets the smaller chance.
+    return max(slope, LEAST_SLOPE), intercept, size_weight, dispersion
+
+
+def _descend(
+    start: NDArray[np.float64], step_at: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Go down by Newton steps, none longer than 2 in any coordinate, until they are small."""
+    values = start
+    for _ in range(50):
+        step = step_at(values)
         values = values - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
         if float(np.abs(step).max()) < 1e-7:
             break
-    slope, intercept, size_weight, dispersion = (float(value) for value in values)
-    # A more probable action never gets the smaller chance.
-    return max(slope, LEAST_SLOPE), intercept, size_weight, dispersion
+    return values
 
 
 def _log_odds(rate: NDArray[Any], dispersion: float) -> NDArray[Any]:
@@ -317,15 +329,16 @@ def _fit_bends(
     features = np.stack((np.ones_like(z), z, *(np.maximum(z - knot, 0.0) for knot in knots)), axis=1)
     prior = np.zeros(len(features[0]))
     prior[1] = 1.0
-    values = prior.copy()
-    for _ in range(50):
+
+    def step_at(values: NDArray[np.float64]) -> NDArray[np.float64]:
         chances = 1.0 / (1.0 + np.exp(-np.clip(features @ values, -LOGS, LOGS)))
         gradient = features.T @ (importance * (chances - outcomes)) + values - prior
         curvature = importance * np.maximum(chances * (1.0 - chances), 1e-12)
-        step = np.linalg.solve((features * curvature[:, None]).T @ features + np.eye(len(prior)), gradient)
-        values = values - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
-        if float(np.abs(step).max()) < 1e-7:
-            break
+        information = (features * curvature[:, None]).T @ features + np.eye(len(prior))
+        step: NDArray[np.float64] = np.linalg.solve(information, gradient)
+        return step
+
+    values = _descend(prior, step_at)
     slopes = np.maximum(np.cumsum(values[1:]), LEAST_SLOPE)
     return {
         "odds_slope": float(slopes[0]),

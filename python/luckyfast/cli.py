@@ -439,14 +439,14 @@ def _run_fit(options: argparse.Namespace) -> int:
     from luckyfast.trial_display import make_search_display
 
     dataset = options.dataset or _recall("dataset", "luckyfast fit DATASET")
-    own_flags = ("arch", "habit", "features", "seed", "hidden", "embedding", "dropout", "learning_rate", "epochs")
+    tuned = ("hidden", "embedding", "dropout", "learning_rate", "epochs")
     settings = dict(options.set)
-    for name in own_flags:
+    for name in ("arch", "habit", "features", "seed", *tuned):
         if name in settings:
             raise ModelError(
                 f"{name} cannot be given by --set", hint=f"see luckyfast fit --help for the flag of {name}"
             )
-    settings |= {name: value for name in own_flags[4:] if (value := getattr(options, name)) is not None}
+    settings |= {name: value for name in tuned if (value := getattr(options, name)) is not None}
     model = fit(
         dataset,
         arch=options.arch,

@@ -19,7 +19,7 @@ import numpy as np
 
 from luckyfast.errors import BudgetError
 from luckyfast.ingestion.merge import MERGE_EXPANSION, CategoryIds, Histories, merge_buckets, merge_segments
-from luckyfast.ingestion.partition import Piece, Run
+from luckyfast.ingestion.partition import NO_ROWS, Piece, Run
 from luckyfast.kernels import merge as kernel
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _EXPANSION = 16
 """Each pass takes at most about so many times the bytes of fragments, or of visits, that it holds."""
 
 _N_SAMPLES = 256
-_NO_ROWS = np.zeros(0, np.uint64)
 
 
 class Visits(NamedTuple):
@@ -211,7 +210,7 @@ def _without_repeats(pieces: Iterable[Piece], n_files: int, folder: Path) -> Ite
             rows = _first_rows(np.fromfile(path, _ROW))
             path.unlink()
             columns = [np.ascontiguousarray(rows[name]) for name in ("time", "key", "action")]
-            yield Piece(columns[0], columns[1], np.ones(len(rows), np.int64), columns[2], None, _NO_ROWS)
+            yield Piece(columns[0], columns[1], np.ones(len(rows), np.int64), columns[2], None, NO_ROWS)
 
 
 def _first_rows(rows: NDArray[Any]) -> NDArray[Any]:

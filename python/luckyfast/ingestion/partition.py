@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from luckyfast.ingestion.parse import Parser
 
 __all__ = [
+    "NO_ROWS",
     "N_BUCKETS",
     "N_UNITS",
     "OTHER_ACTION",
@@ -81,7 +82,7 @@ _DTYPES = tuple(np.dtype(code) for code in ("u8", "i8", "u1", "u4", "u4", "i8", 
 # which of the starts (customers, name bytes, fragments, actions, rows, values of features) each column goes by
 _UNITS = (0, 0, 1, 2, 2, 2, 2, 3, 4, 5)
 N_UNITS = 6
-_NO_ROWS = np.zeros(0, np.uint64)
+NO_ROWS = np.zeros(0, np.uint64)
 _EDGES_AT_ONCE = 1 << 18
 
 
@@ -268,7 +269,7 @@ class Run:
             edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
             for begin, finish, touched, parts in cut_pieces(edges, n_actions):
                 actions = self.read_column(7, first_action + begin, first_action + finish)
-                rows = self.read_column(8, first_row + begin, first_row + finish) if self.has_rows else _NO_ROWS
+                rows = self.read_column(8, first_row + begin, first_row + finish) if self.has_rows else NO_ROWS
                 yield Piece(times[touched], keys[touched], parts, actions, None, rows)
             at, first_action, first_row = end, first_action + int(edges[-1]), first_row + int(edges[-1])
 

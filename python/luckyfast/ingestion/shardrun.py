@@ -18,7 +18,7 @@ from luckyfast.errors import DatasetError
 from luckyfast.ingestion.featureshards import FeatureReader
 from luckyfast.ingestion.format import damaged
 from luckyfast.ingestion.gaps import DAY_US
-from luckyfast.ingestion.partition import N_BUCKETS, N_UNITS, Piece, Run, Segment, bucket_starts, cut_pieces
+from luckyfast.ingestion.partition import N_BUCKETS, N_UNITS, NO_ROWS, Piece, Run, Segment, bucket_starts, cut_pieces
 from luckyfast.kernels import parse as parse_kernel
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ShardRun"]
 
-_NO_ROWS = np.zeros(0, np.uint64)
 _NO_FEATURES = FeatureReader()
 _AT_ONCE = 1 << 18
 
@@ -167,7 +166,7 @@ class ShardRun(Run):
                 edges = batch.pair_starts.read(at, end + 1).astype(np.int64)
                 for begin, finish, touched, sizes in cut_pieces(edges, n_pairs):
                     actions, counts = self._ids[batch.actions.read(begin, finish)], batch.counts.read(begin, finish)
-                    yield Piece(times[touched], keys[touched], sizes, actions, counts, _NO_ROWS)
+                    yield Piece(times[touched], keys[touched], sizes, actions, counts, NO_ROWS)
                 at = end
 
     def _read_times(self, batch: _Batch, first: int, stop: int) -> NDArray[np.int64]:
@@ -201,7 +200,7 @@ class ShardRun(Run):
             self._read_times(batch, first, stop),
             batch.key.read(first, stop),
             np.repeat(self._ids[actions], counts),
-            _NO_ROWS,
+            NO_ROWS,
             self._side.spread((column.read(first, stop) for column in batch.side), n_events),
         )
 
