@@ -52,7 +52,13 @@ def test_the_form_of_a_column_is_found(values: list[str], expected: TimeFormat |
 
 
 @pytest.mark.parametrize(
-    "values", [["1/2/2017", "11/12/2017"], ["13/2/2017", "2/13/2017"], ["13/2/2017"] * 30 + ["2/13/2017"] * 3]
+    "values",
+    [
+        ["1/2/2017", "11/12/2017"],
+        ["13/2/2017", "2/13/2017"],
+        ["13/2/2017"] * 30 + ["2/13/2017"] * 3,
+        [f"{day}/{month}/2017" for day in range(1, 13) for month in range(1, 5)],
+    ],
 )
 def test_days_and_months_that_cannot_be_told_apart_are_asked_for(values: list[str]) -> None:
     with pytest.raises(AmbiguousTimeError) as caught:

@@ -260,14 +260,19 @@ def _outdoes(fitting: dict[_Order, dict[int, _Parts]], best: _Order, other: _Ord
 
 
 def _by_variety(fitting: dict[_Order, dict[int, _Parts]], orders: Sequence[_Order]) -> _Order | None:
-    """The one order in which the days vary far more than the years: it tells where a year of two digits stands."""
+    """The one order in which the days vary far more than the years: it tells where a year of two digits stands.
+
+    It does not tell day from month: the first twelve days of a few months look like the first days of every month.
+    """
     found = []
     for order in orders:
         n_years = len({year for year, _, _ in fitting[order].values()})
         n_days = len({day for _, _, day in fitting[order].values()})
         if n_days >= 10 and n_days > 2 * n_years:
             found.append(order)
-    return found[0] if len(found) == 1 else None
+    if len(found) != 1 or (found[0] != "ymd" and {"dmy", "mdy"} <= set(orders)):
+        return None
+    return found[0]
 
 
 def _describe(order: _Order, matches: Sequence[re.Match[str]], parts: Sequence[_Parts]) -> TimeFormat:
