@@ -21,7 +21,7 @@ from typing import Any
 
 from luckyfast.config import available_cores, parse_duration
 from luckyfast.search import jobs
-from luckyfast.search.clock import Clock, CostModel
+from luckyfast.search.clock import Clock, CostModel, training_cost
 from luckyfast.search.journal import Journal, Record
 from luckyfast.search.memory import MemoryModel
 from luckyfast.search.process import JobProcesses
@@ -88,7 +88,7 @@ def _search(
     study = Study(
         dataset_path=str(dataset),
         split=probed["split"],
-        scheduler=Scheduler(Proposer(space, optimizer, seed), RUNGS, journal.trials),
+        scheduler=Scheduler(Proposer(space, optimizer, seed, training_cost), RUNGS, journal.trials),
         journal=journal,
         executor=processes,
         clock=Clock(budget_s, time.monotonic()),

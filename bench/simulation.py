@@ -94,7 +94,9 @@ class Own(Worker):
         self.landscape, self.rng = landscape, np.random.default_rng(seed)
         dimensions = [Dimension(name, kind, values) for name, (kind, values) in SETTINGS.items()]  # type: ignore[arg-type]
         self.trials: dict[int, Trial] = {}
-        self.scheduler = Scheduler(Proposer(Space(tuple(dimensions), DEFAULT), optimizer, seed), RUNGS, self.trials)
+        space = Space(tuple(dimensions), DEFAULT)
+        proposer = Proposer(space, optimizer, seed, lambda settings: landscape.seconds(settings, EPOCHS))
+        self.scheduler = Scheduler(proposer, RUNGS, self.trials)
 
     def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
         job = self.scheduler.next_job(lambda job: 1.15 * self._seconds(job) <= left_s, self.landscape.fits)

@@ -17,19 +17,13 @@ from luckyfast.search.clock import Clock, CostModel, visit_cost
 from luckyfast.search.importance import importance
 from luckyfast.search.journal import Journal, Record, Trial
 from luckyfast.search.memory import MemoryModel
-from luckyfast.search.proposer import GP_OPTIMIZER, Proposer
-from luckyfast.search.scheduler import RUNGS, Job, Scheduler, lexicographic
+from luckyfast.search.proposer import GP_OPTIMIZER, Proposer, lexicographic
+from luckyfast.search.scheduler import RUNGS, Job, Scheduler
 from luckyfast.search.space import Dimension, Space, default_space
 from luckyfast.search.study import Study
 
 START = ModelConfig().to_dict()
 PLANE = Space((Dimension("dropout", "linear", (0.0, 1.0)), Dimension("recency", "linear", (0.0, 1.0))), START)
-
-
-def told(space: Space, n: int, loss: Any = None, seed: int = 0) -> list[tuple[dict[str, Any], float]]:
-    rng = np.random.default_rng(seed)
-    settings = [space.decode(point) for point in rng.uniform(size=(n, len(space.dimensions)))]
-    return [(one, float(loss(one)) if loss else float(rng.normal())) for one in settings]
 
 
 def record(loss: float | None, *, seconds: float = 1.0, status: str | None = None, **figures: Any) -> Record:
@@ -38,10 +32,17 @@ def record(loss: float | None, *, seconds: float = 1.0, status: str | None = Non
     )
 
 
+def tried(space: Space, n: int, loss: Any = None, seed: int = 0) -> list[Trial]:
+    rng = np.random.default_rng(seed)
+    settings = [space.decode(point) for point in rng.uniform(size=(n, len(space.dimensions)))]
+    losses = [float(loss(one)) if loss else float(rng.normal()) for one in settings]
+    return [Trial(i, one, {0: record(value)}) for i, (one, value) in enumerate(zip(settings, losses, strict=True))]
+
+
 @pytest.mark.parametrize("optimizer", ["DiscreteOnePlusOne", GP_OPTIMIZER, "DE", "CMA"])
 def test_proposals_follow_from_seed_number_and_results(optimizer: str) -> None:
     space = default_space(ModelConfig())
-    results = told(space, 12)
+    results = tried(space, 12)
     first, same, other = (Proposer(space, optimizer, seed).propose(12, results) for seed in (0, 0, 1))
     assert first == same
     assert first != other
@@ -51,9 +52,10 @@ def test_proposals_follow_from_seed_number_and_results(optimizer: str) -> None:
 def test_the_default_comes_first_and_nothing_comes_twice() -> None:
     few = Space((Dimension("habit_hidden", "ordered", (4, 8, 16)), Dimension("epochs", "linear", (1, 2))), START)
     few.start["epochs"], few.start["habit_hidden"] = 1, 8  # type: ignore[index]
-    proposer, seen = Proposer(few), []
-    while (settings := proposer.propose(len(seen), [(one, 1.0) for one in seen], seen)) is not None:
-        seen.append(settings)
+    proposer, trials = Proposer(few), []
+    while (settings := proposer.propose(len(trials), trials)) is not None:
+        trials.append(Trial(len(trials), settings, {0: record(1.0)}))
+    seen = [trial.settings for trial in trials]
     assert seen[0] == few.start
     assert len(seen) == len({(one["habit_hidden"], one["epochs"]) for one in seen}) == 6
 
@@ -61,9 +63,8 @@ def test_the_default_comes_first_and_nothing_comes_twice() -> None:
 @pytest.mark.parametrize("optimizer", ["NGOpt", "PSO", "TwoPointsDE", "NGOptBase"])
 def test_optimizers_that_choose_others_propose(optimizer: str) -> None:
     space = default_space(ModelConfig())
-    results = told(space, 4)
-    seen = [settings for settings, _ in results]
-    assert Proposer(space, optimizer).propose(5, results, seen) not in [None, *seen]
+    results = tried(space, 4)
+    assert Proposer(space, optimizer).propose(5, results) not in [None, *(trial.settings for trial in results)]
 
 
 @pytest.mark.parametrize("optimizer", ["NelderMead", "Cobyla", "Powell"])
@@ -75,18 +76,18 @@ def test_optimizers_that_would_wait_for_ever_are_refused(optimizer: str) -> None
 
 def test_where_all_is_fixed_there_is_the_default_alone() -> None:
     space = Space((), START)
-    assert Proposer(space).propose(0, []) == START
-    assert Proposer(space).propose(1, [(START, 1.0)], [START]) is None
+    assert Proposer(space).propose(0) == START
+    assert Proposer(space).propose(1, [Trial(0, START, {2: record(1.0)})]) is None
 
 
 def test_what_is_not_allowed_is_not_proposed() -> None:
     space = default_space(ModelConfig())
-    results = told(space, 10)
+    results = tried(space, 10)
     for number in range(10, 30):
-        settings = Proposer(space).propose(number, results, (), lambda one: one["hidden"] < 64)
+        settings = Proposer(space).propose(number, results, lambda one: one["hidden"] < 64)
         assert settings is not None
         assert settings["hidden"] < 64
-    assert Proposer(space).propose(10, results, (), lambda one: False) is None
+    assert Proposer(space).propose(10, results, lambda one: False) is None
 
 
 def test_an_optimizer_that_there_is_not() -> None:
@@ -99,14 +100,44 @@ def test_proposals_approach_the_best(optimizer: str, bound: float) -> None:
     def loss(settings: dict[str, Any]) -> float:
         return float((settings["dropout"] - 0.31) ** 2 + (settings["recency"] - 0.77) ** 2)
 
-    proposer, results = Proposer(PLANE, optimizer), []
+    proposer, trials = Proposer(PLANE, optimizer), []
     for number in range(35):
-        settings = proposer.propose(number, results, [one for one, _ in results])
+        settings = proposer.propose(number, trials)
         assert settings is not None
-        results.append((settings, loss(settings)))
-    assert min(value for _, value in results) < bound
+        trials.append(Trial(number, settings, {0: record(loss(settings))}))
+    least = min(loss(trial.settings) for trial in trials)
+    assert least < bound
     random = min(loss(PLANE.decode(point)) for point in np.random.default_rng(5).uniform(size=(35, 2)))
-    assert min(value for _, value in results) < max(random, bound)
+    assert least < max(random, bound)
+
+
+def test_the_model_learns_of_the_highest_rung_from_the_lower_ones() -> None:
+    """The few results at the top are far from the best place, and the losses there are of another height."""
+
+    def loss(settings: dict[str, Any]) -> float:
+        return float((settings["dropout"] - 0.3) ** 2 + (settings["recency"] - 0.7) ** 2)
+
+    trials = tried(PLANE, 40, loss)
+    trials.sort(key=lambda trial: -loss(trial.settings))
+    for trial in trials[:4]:
+        trial.records[1] = record(loss(trial.settings) - 3.0)
+    settings = Proposer(PLANE, GP_OPTIMIZER).propose(40, trials)
+    assert settings is not None
+    assert loss(settings) < 0.01
+    trials[-1].records[0] = record(None)
+    assert Proposer(PLANE, GP_OPTIMIZER).propose(40, trials) is not None
+
+
+def test_of_equals_the_model_tries_the_cheaper() -> None:
+    trials = tried(PLANE, 30, lambda settings: (settings["dropout"] - 0.3) ** 2)
+    for sign in (1, -1):
+        proposer = Proposer(
+            PLANE, GP_OPTIMIZER, cost=lambda settings, sign=sign: math.exp(3 * sign * settings["recency"])
+        )
+        proposed = [proposer.propose(number, trials) for number in range(30, 36)]
+        assert all(abs(settings["dropout"] - 0.3) < 0.2 for settings in proposed if settings is not None)
+        recency = np.mean([settings["recency"] for settings in proposed if settings is not None])
+        assert recency < 0.3 if sign > 0 else recency > 0.7
 
 
 def test_halving_promotes_the_best_third_once() -> None:
@@ -225,7 +256,7 @@ def test_importance_finds_what_matters() -> None:
     space = default_space(ModelConfig())
     results = [
         (one, i % 2, math.log(one["learning_rate"]) ** 2 + 0.1 * one["dropout"])
-        for i, (one, _) in enumerate(told(space, 80))
+        for i, one in enumerate(trial.settings for trial in tried(space, 80))
     ]
     shares = importance(space, results)
     assert next(iter(shares)) == "learning_rate"

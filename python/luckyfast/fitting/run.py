@@ -16,7 +16,7 @@ from luckyfast.errors import BudgetError, ModelError
 from luckyfast.fitting.folders import JOURNAL
 from luckyfast.progress import Progress
 from luckyfast.search import jobs
-from luckyfast.search.clock import FIXED_S, Clock, CostModel
+from luckyfast.search.clock import FIXED_S, Clock, CostModel, training_cost
 from luckyfast.search.journal import Journal, read_events
 from luckyfast.search.memory import MemoryModel
 from luckyfast.search.process import JobDiedError, JobProcesses, OutOfMemoryError
@@ -121,7 +121,7 @@ class FitRun:
             n_workers, worker_bytes = 1, self._room()
         self._say_what_to_expect(costs, start, searching)
         scheduler = Scheduler(
-            Proposer(self.space, self.plan["optimizer"], self.plan["seed"]),
+            Proposer(self.space, self.plan["optimizer"], self.plan["seed"], training_cost),
             RUNGS,
             journal.trials,
             self.plan["trials"] if searching else 1,

@@ -11,7 +11,7 @@ from typing import Any
 from luckyfast.search.journal import Record, Trial
 from luckyfast.search.scheduler import Job, Rung
 
-__all__ = ["FIXED_S", "Clock", "CostModel", "visit_cost"]
+__all__ = ["FIXED_S", "Clock", "CostModel", "training_cost", "visit_cost"]
 
 START_FACTOR = 1.15
 """A job begins only if so many times its estimate fits."""
@@ -28,6 +28,11 @@ def visit_cost(settings: Mapping[str, Any]) -> float:
     n_in = {"mlp": E * settings["window"], "lstm": 0}.get(settings["arch"], E)
     n_above = (settings["layers"] - 1) * H * (1 if is_mlp else 2)
     return float(1.0 + H * (H + n_in + n_above) / 40_000 + 200 / settings["batch_visits"])
+
+
+def training_cost(settings: Mapping[str, Any]) -> float:
+    """Work of a training relative to other settings; not measured, so that the same search proposes the same."""
+    return visit_cost(settings) * float(settings["epochs"])
 
 
 class CostModel:

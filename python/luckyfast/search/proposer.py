@@ -1,14 +1,16 @@
 """What to try next: Nevergrad proposes, and what it proposes depends on the seed, the number and the results alone.
 
 A fresh optimizer is made for each proposal and told of what was found: there is no state but the journal, and a resumed
-search proposes what it would have proposed. One array in [0, 1]^d with mutations of width 0.35 around the default does
+search proposes what it would have proposed. Results of a higher rung are told as better than all of lower ones, except
+to an optimizer that knows of rungs. One array in [0, 1]^d with mutations of width 0.35 around the default does
 better than Nevergrad's own spaces of logs and choices, whose mutations crowd in the middle or on the bounds.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luckyfast.errors import ModelError
+from luckyfast.search.journal import Trial
 from luckyfast.search.space import Space
 
-__all__ = ["DEFAULT_OPTIMIZER", "GP_OPTIMIZER", "Proposer"]
+__all__ = ["DEFAULT_OPTIMIZER", "GP_OPTIMIZER", "Proposer", "lexicographic"]
 
 DEFAULT_OPTIMIZER = "DiscreteOnePlusOne"
 GP_OPTIMIZER = "GaussianProcess"
@@ -28,8 +31,9 @@ N_TOLD = 8
 """How many of the best an optimizer that keeps one incumbent is told of."""
 EVERY_UNIFORM = 10
 N_ATTEMPTS = 60
-
-Told = Sequence[tuple[Mapping[str, Any], float]]
+RUNG_STEP = 10.0
+PENALTY = 1e3
+"""Told in place of the loss of a configuration that could not be trained."""
 
 
 class Proposer:
@@ -39,13 +43,20 @@ class Proposer:
         space: what is searched.
         optimizer: a name in Nevergrad's registry, or ``GaussianProcess``.
         seed: of all proposals.
+        cost: what settings cost to train, relative to others; None where all cost the same.
 
     Raises:
         ModelError: there is no such optimizer, or it cannot be told of results that it did not ask for.
     """
 
-    def __init__(self, space: Space, optimizer: str = DEFAULT_OPTIMIZER, seed: int = 0) -> None:
-        self.space, self.optimizer, self.seed = space, optimizer, seed
+    def __init__(
+        self,
+        space: Space,
+        optimizer: str = DEFAULT_OPTIMIZER,
+        seed: int = 0,
+        cost: Callable[[Mapping[str, Any]], float] | None = None,
+    ) -> None:
+        self.space, self.optimizer, self.seed, self.cost = space, optimizer, seed, cost
         known = (DEFAULT_OPTIMIZER, GP_OPTIMIZER)  # known without the import
         if optimizer not in known and optimizer not in _registry():
             raise ModelError(
@@ -66,47 +77,65 @@ class Proposer:
     def propose(
         self,
         number: int,
-        told: Told,
-        seen: Sequence[Mapping[str, Any]] = (),
+        trials: Collection[Trial] = (),
         allowed: Callable[[dict[str, Any]], bool] = lambda settings: True,
     ) -> dict[str, Any] | None:
         """Propose new settings.
 
         Args:
             number: of the proposal; 0 is the default configuration.
-            told: settings and losses so far, in the order in which they were proposed; less is better.
-            seen: settings that were proposed before.
+            trials: those so far, in the order in which they were proposed.
             allowed: whether settings may be tried.
 
         Returns:
             The settings, or None where nothing new that is allowed could be found.
         """
-        known = {_key(settings) for settings in seen}
-        for attempt in range(N_ATTEMPTS):
-            settings = self.space.decode(self._point(number, attempt, told))
-            if _key(settings) not in known and allowed(settings):
-                return settings
+        known = {_key(trial.settings) for trial in trials}
+        with _quiet():
+            for point in self._points(number, trials):
+                settings = self.space.decode(point)
+                if _key(settings) not in known and allowed(settings):
+                    return settings
         return None
 
-    def _point(self, number: int, attempt: int, told: Told) -> NDArray[np.float64]:
-        rng = np.random.default_rng((self.seed, number, attempt))
-        if (number == 0 and attempt == 0) or not self.space.dimensions:
-            return self.space.encode(self.space.start)
+    def _points(self, number: int, trials: Collection[Trial]) -> Iterator[NDArray[np.float64]]:
+        """Points to be tried in turn, each float64 [d] in [0, 1]."""
+        rng, n_dimensions = np.random.default_rng((self.seed, number)), len(self.space.dimensions)
+        if number == 0 or not n_dimensions:
+            yield self.space.encode(self.space.start)
+        if not n_dimensions:
+            return
+        is_model = self.optimizer == GP_OPTIMIZER
+        if is_model or number % EVERY_UNIFORM != EVERY_UNIFORM - 1:
+            optimizer = self._optimizer(int(rng.integers(2**32)))
+            self._tell(optimizer, trials)
+            for _ in range(N_ATTEMPTS // 2):
+                yield optimizer.ask().value
         # The last attempts look everywhere: around the best there may be nothing new, or nothing that fits.
-        if number % EVERY_UNIFORM == EVERY_UNIFORM - 1 or attempt >= N_ATTEMPTS // 2:
-            return rng.uniform(size=len(self.space.dimensions))
-        if self.optimizer == DEFAULT_OPTIMIZER and len(told) > N_TOLD:
-            told = sorted(told, key=lambda one: one[1])[:N_TOLD]
-        return self._ask(int(rng.integers(2**32)), told)
+        for _ in range(N_ATTEMPTS // 2):
+            yield rng.uniform(size=n_dimensions)
 
-    def _ask(self, seed: int, told: Told) -> NDArray[np.float64]:
-        with _quiet():
-            optimizer = self._optimizer(seed)
-            for settings, loss in told:
-                point = np.clip(self.space.encode(settings), 0.0, 1.0)
-                optimizer.tell(optimizer.parametrization.spawn_child(new_value=point), loss)
-            asked: NDArray[np.float64] = optimizer.ask().value
-        return asked
+    def _tell(self, optimizer: Any, trials: Collection[Trial]) -> None:
+        if self.optimizer == GP_OPTIMIZER:
+            if self.cost is not None:
+                optimizer.log_cost = self._log_cost
+            for trial in trials:
+                for rung, record in sorted(trial.records.items()):
+                    told_loss = math.inf if record.loss is None else record.loss
+                    optimizer.tell_rung(self._encode(trial.settings), rung, told_loss)
+            return
+        told = [(trial, loss) for trial in trials if (loss := lexicographic(trial)) is not None]
+        if self.optimizer == DEFAULT_OPTIMIZER:
+            told = sorted(told, key=lambda one: one[1])[:N_TOLD]
+        for trial, loss in told:
+            optimizer.tell(optimizer.parametrization.spawn_child(new_value=self._encode(trial.settings)), loss)
+
+    def _encode(self, settings: Mapping[str, Any]) -> NDArray[np.float64]:
+        return np.clip(self.space.encode(settings), 0.0, 1.0)
+
+    def _log_cost(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        assert self.cost is not None
+        return np.log([self.cost(self.space.decode(point)) for point in points])
 
     def _optimizer(self, seed: int) -> Any:
         """An optimizer that has proposed the default; not one that drives the search itself and would wait for ever."""
@@ -124,6 +153,13 @@ class Proposer:
             if not any(isinstance(part, RecastOptimizer) for part in _parts(optimizer)):
                 return optimizer
         raise ModelError("it does not learn from what others proposed")
+
+
+def lexicographic(trial: Trial) -> float | None:
+    """The loss of a trial, where any higher rung comes before all lower ones; None while it is open."""
+    if trial.loss is not None:
+        return trial.loss - RUNG_STEP * trial.rung
+    return PENALTY if trial.records else None
 
 
 @contextmanager

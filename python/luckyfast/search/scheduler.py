@@ -9,12 +9,9 @@ from typing import Any
 from luckyfast.search.journal import Trial
 from luckyfast.search.proposer import Proposer
 
-__all__ = ["ETA", "RUNGS", "Job", "Rung", "Scheduler", "lexicographic"]
+__all__ = ["ETA", "RUNGS", "Job", "Rung", "Scheduler"]
 
 ETA = 3
-PENALTY = 1e3
-"""Told in place of the loss of a configuration that could not be trained."""
-RUNG_STEP = 10.0
 
 
 @dataclass(frozen=True)
@@ -105,8 +102,7 @@ class Scheduler:
         for settings in self.first:
             if settings not in seen and fits(settings):
                 return Job(number, 0, settings)
-        told = [(trial.settings, loss) for trial in self.trials.values() if (loss := lexicographic(trial)) is not None]
-        proposed = self.proposer.propose(number, told, seen, fits)
+        proposed = self.proposer.propose(number, self.trials.values(), fits)
         return None if proposed is None else Job(number, 0, proposed)
 
     @property
@@ -123,10 +119,3 @@ class Scheduler:
         ]
         best = [self.trials[number] for _, number in sorted(here)[: len(here) // ETA]]
         return [trial for trial in best if trial.reached <= rung]
-
-
-def lexicographic(trial: Trial) -> float | None:
-    """What the proposer is told: the loss, where any higher rung comes before all lower ones; None while it is open."""
-    if trial.loss is not None:
-        return trial.loss - RUNG_STEP * trial.rung
-    return PENALTY if trial.records else None
