@@ -401,7 +401,11 @@ def _add_fit(commands: Any) -> None:
     search.add_argument("--patience", type=int, metavar="N", help="end after N configurations without a better one")
     search.add_argument("--space", metavar="FILE", help="TOML with the settings to search")
     search.add_argument("--warm-start", metavar="MODEL", help="try the best configurations of an earlier search first")
-    search.add_argument("--optimizer", metavar="NAME", help="any in Nevergrad's registry (DiscreteOnePlusOne)")
+    search.add_argument(
+        "--optimizer",
+        metavar="NAME",
+        help="in Nevergrad's registry; A+B take turns (DiscreteOnePlusOne+GaussianProcess)",
+    )
     network = parser.add_argument_group("settings (good defaults when not given)")
     network.add_argument("--hidden", type=int, metavar="N", help="units of the network")
     network.add_argument("--embedding", type=int, metavar="N", help="size of an action's embedding")

@@ -62,7 +62,7 @@ def fit(
             resumes; None trains one configuration until validation stops improving.
         memory: bound on the resident size of all processes together, in bytes or as text such as ``2GB``; most of what
             is free if None.
-        search: ``none``, ``hyperband``, or ``bayes`` (the same, with proposals from a Gaussian process); None searches
+        search: ``none``, ``hyperband``, or ``bayes`` (all proposals from a Gaussian process); None searches
             where the budget leaves time for it.
         out: model folder to write; ``model-ARCH`` if None.
         overwrite: replace the folder if it exists, and an unfinished search.
@@ -78,7 +78,7 @@ def fit(
         patience: end the search after so many configurations in a row without a better model; what is left of the
             budget is given back.
         space: TOML file with the settings to search, see :func:`luckyfast.search.space.read_space`.
-        optimizer: who proposes: any name in Nevergrad's registry.
+        optimizer: who proposes: any name in Nevergrad's registry, or several, joined by +, that take turns.
         warm_start: a model folder whose search has tried configurations: its best ones are tried first.
         executor: runs the trials in place of processes on this machine; it must reach the same files. Memory is not
             watched then.

@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 N_RANDOM = 6
 """Proposals before there is enough to model."""
 N_CANDIDATES = 1500
+N_KEPT = 300
+"""Of them, by expected improvement, whose cost is looked at."""
 N_FITS = 60
 MAX_RESULTS = 220
 COST_POWER = 0.6
@@ -88,6 +90,8 @@ class GaussianProcess(ng.optimizers.base.Optimizer):  # type: ignore[misc]
         means, _ = process.predict(tried, top)
         candidates = _candidates(tried[np.argsort(means, kind="stable")[:5]], self._rng)
         value = _log_expected_improvement(*process.predict(candidates, top), float(means.min()))
+        most = np.argsort(-value, kind="stable")[:N_KEPT]
+        candidates, value = candidates[most], value[most]
         if self.log_cost is not None:
             value = value - COST_POWER * self.log_cost(candidates)
         ranked: Array = candidates[np.argsort(-value, kind="stable")]

@@ -23,8 +23,9 @@ from luckyfast.search.space import Space
 
 __all__ = ["DEFAULT_OPTIMIZER", "GP_OPTIMIZER", "Proposer", "lexicographic"]
 
-DEFAULT_OPTIMIZER = "DiscreteOnePlusOne"
+ONE_PLUS_ONE = "DiscreteOnePlusOne"
 GP_OPTIMIZER = "GaussianProcess"
+DEFAULT_OPTIMIZER = f"{ONE_PLUS_ONE}+{GP_OPTIMIZER}"
 _HINT = f"the default is --optimizer {DEFAULT_OPTIMIZER}"
 SIGMA = 0.35
 N_TOLD = 8
@@ -41,7 +42,7 @@ class Proposer:
 
     Args:
         space: what is searched.
-        optimizer: a name in Nevergrad's registry, or ``GaussianProcess``.
+        optimizer: a name in Nevergrad's registry, or ``GaussianProcess``; several, joined by +, take turns.
         seed: of all proposals.
         cost: what settings cost to train, relative to others; None where all cost the same.
 
@@ -56,19 +57,17 @@ class Proposer:
         seed: int = 0,
         cost: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
-        self.space, self.optimizer, self.seed, self.cost = space, optimizer, seed, cost
-        known = (DEFAULT_OPTIMIZER, GP_OPTIMIZER)  # known without the import
-        if optimizer not in known and optimizer not in _registry():
-            raise ModelError(
-                f"there is no optimizer {optimizer!r} in Nevergrad's registry",
-                hint=_HINT,
-            )
-        if optimizer not in known:
+        self.space, self.optimizers, self.seed, self.cost = space, optimizer.split("+"), seed, cost
+        for name in self.optimizers:
+            if name in (ONE_PLUS_ONE, GP_OPTIMIZER):
+                continue  # known without the import
+            if name not in _registry():
+                raise ModelError(f"there is no optimizer {name!r} in Nevergrad's registry", hint=_HINT)
             try:
                 with _quiet():
-                    self._optimizer(0)
+                    self._optimizer(name, 0)
             except Exception as error:  # whatever an optimizer of somebody else's may raise
-                raise ModelError(f"the optimizer {optimizer!r} cannot be used: {error}", hint=_HINT) from error
+                raise ModelError(f"the optimizer {name!r} cannot be used: {error}", hint=_HINT) from error
 
     def prepare(self) -> None:
         """Import Nevergrad, which takes seconds and 150 MB: when there is something to do meanwhile, and here alone."""
@@ -105,18 +104,18 @@ class Proposer:
             yield self.space.encode(self.space.start)
         if not n_dimensions:
             return
-        is_model = self.optimizer == GP_OPTIMIZER
-        if is_model or number % EVERY_UNIFORM != EVERY_UNIFORM - 1:
-            optimizer = self._optimizer(int(rng.integers(2**32)))
-            self._tell(optimizer, trials)
+        name = self.optimizers[number % len(self.optimizers)]
+        if name == GP_OPTIMIZER or number % EVERY_UNIFORM != EVERY_UNIFORM - 1:
+            optimizer = self._optimizer(name, int(rng.integers(2**32)))
+            self._tell(name, optimizer, trials)
             for _ in range(N_ATTEMPTS // 2):
                 yield optimizer.ask().value
         # The last attempts look everywhere: around the best there may be nothing new, or nothing that fits.
         for _ in range(N_ATTEMPTS // 2):
             yield rng.uniform(size=n_dimensions)
 
-    def _tell(self, optimizer: Any, trials: Collection[Trial]) -> None:
-        if self.optimizer == GP_OPTIMIZER:
+    def _tell(self, name: str, optimizer: Any, trials: Collection[Trial]) -> None:
+        if name == GP_OPTIMIZER:
             if self.cost is not None:
                 optimizer.log_cost = self._log_cost
             for trial in trials:
@@ -125,7 +124,7 @@ class Proposer:
                     optimizer.tell_rung(self._encode(trial.settings), rung, told_loss)
             return
         told = [(trial, loss) for trial in trials if (loss := lexicographic(trial)) is not None]
-        if self.optimizer == DEFAULT_OPTIMIZER:
+        if name == ONE_PLUS_ONE:
             told = sorted(told, key=lambda one: one[1])[:N_TOLD]
         for trial, loss in told:
             optimizer.tell(optimizer.parametrization.spawn_child(new_value=self._encode(trial.settings)), loss)
@@ -137,12 +136,12 @@ class Proposer:
         assert self.cost is not None
         return np.log([self.cost(self.space.decode(point)) for point in points])
 
-    def _optimizer(self, seed: int) -> Any:
+    def _optimizer(self, name: str, seed: int) -> Any:
         """An optimizer that has proposed the default; not one that drives the search itself and would wait for ever."""
         import nevergrad as ng
         from nevergrad.optimization.recaster import RecastOptimizer
 
-        kind = _registry()[self.optimizer]
+        kind = _registry()[name]
         # For one worker NGOpt and its like choose among those; for two they do not.
         for n_workers in (1,) if kind.no_parallelization else (1, 2):
             array = ng.p.Array(init=self.space.encode(self.space.start))
