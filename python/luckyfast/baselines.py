@@ -14,6 +14,7 @@ from luckyfast.calibration import Calibration, calibrate, mean_by_visit
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.kernels import baselines as kernels
 from luckyfast.kernels.ranking import rank_targets
+from luckyfast.moments import DAY_US
 from luckyfast.windows import Labels, Split, first_visits, known_actions, target_visits
 
 __all__ = [
@@ -32,7 +33,6 @@ BLOCK_VALUES = 2**20
 TABLE_VALUES = 2**24
 TUNING_TARGETS = 4096
 SPARSE_SHARE = 0.03
-DAY_US = 86_400_000_000
 
 
 @dataclass

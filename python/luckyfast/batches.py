@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.features import FeatureMeter, FeatureScale, VisitFeatures, read_features
 from luckyfast.habits import N_FIXED_FEATURES, Habits, compute_habits
+from luckyfast.moments import DAY_US
 
 __all__ = [
-    "DAY_US",
     "GAP_EDGES",
     "Batch",
     "Constants",
@@ -24,7 +24,6 @@ __all__ = [
     "training_batches",
 ]
 
-DAY_US = 86_400_000_000
 N_CONTEXT_VALUES = 7
 GAP_EDGES = (0.1, 0.5, 1.0, 2.0)
 

@@ -7,9 +7,11 @@ from numbers import Integral
 
 from luckyfast.errors import InputError
 
-__all__ = ["Moment", "format_moment", "parse_moment"]
+__all__ = ["DAY_US", "Moment", "format_moment", "parse_moment"]
 
 Moment = datetime | str | int
+DAY_US = 86_400_000_000
+"""Microseconds of a day."""
 _EPOCH = datetime(1970, 1, 1)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from luckyfast.batches import DAY_US, GAP_EDGES, Constants
+from luckyfast.batches import GAP_EDGES, Constants
 from luckyfast.export.graph import Graph, Value
+from luckyfast.moments import DAY_US
 
 __all__ = ["Calendar", "History"]
 

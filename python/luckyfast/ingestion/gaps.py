@@ -16,15 +16,14 @@ from luckyfast.ingestion.giants import Giant, Visits
 from luckyfast.ingestion.merge import Histories
 from luckyfast.kernels import merge as kernel
 from luckyfast.kernels import parse as parse_kernel
+from luckyfast.moments import DAY_US
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from luckyfast.ingestion.plan import TimeFormat
 
-__all__ = ["DAY_US", "VisitDays", "has_gaps"]
-
-DAY_US = 86_400_000_000
+__all__ = ["VisitDays", "has_gaps"]
 
 
 def has_gaps(form: TimeFormat) -> bool:

@@ -17,9 +17,9 @@ import numpy as np
 from luckyfast.errors import DatasetError
 from luckyfast.ingestion.featureshards import FeatureReader
 from luckyfast.ingestion.format import damaged
-from luckyfast.ingestion.gaps import DAY_US
 from luckyfast.ingestion.partition import N_BUCKETS, N_UNITS, NO_ROWS, Piece, Run, Segment, bucket_starts, cut_pieces
 from luckyfast.kernels import parse as parse_kernel
+from luckyfast.moments import DAY_US
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
