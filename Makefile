@@ -35,11 +35,14 @@ $(VENV)/.installed: $(VENV)/.dependencies
 demo: setup
 	$(BIN)/luckyfast demo
 
+# Two at a time whatever the machine: more would take memory, and many tests use several processes themselves.
+PARALLEL := --numprocesses 2 --dist loadfile
+
 test: setup build/dev/.tested
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-all: setup build/dev/.tested asan
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 build/dev/.tested: $(shell find engine -type f) CMakeLists.txt CMakePresets.json | $(VENV)/.dependencies
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset dev
