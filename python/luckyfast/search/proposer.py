@@ -31,7 +31,8 @@ SIGMA = 0.35
 N_TOLD = 8
 """How many of the best an optimizer that keeps one incumbent is told of."""
 EVERY_UNIFORM = 10
-N_ATTEMPTS = 60
+N_ATTEMPTS = 30
+"""Points asked of the optimizer, and as many from everywhere after them."""
 RUNG_STEP = 10.0
 PENALTY = 1e3
 """Told in place of the loss of a configuration that could not be trained."""
@@ -108,10 +109,10 @@ class Proposer:
         if name == GP_OPTIMIZER or number % EVERY_UNIFORM != EVERY_UNIFORM - 1:
             optimizer = self._optimizer(name, int(rng.integers(2**32)))
             self._tell(name, optimizer, trials)
-            for _ in range(N_ATTEMPTS // 2):
+            for _ in range(N_ATTEMPTS):
                 yield optimizer.ask().value
         # The last attempts look everywhere: around the best there may be nothing new, or nothing that fits.
-        for _ in range(N_ATTEMPTS // 2):
+        for _ in range(N_ATTEMPTS):
             yield rng.uniform(size=n_dimensions)
 
     def _tell(self, name: str, optimizer: Any, trials: Collection[Trial]) -> None:
@@ -119,9 +120,9 @@ class Proposer:
             if self.cost is not None:
                 optimizer.log_cost = self._log_cost
             for trial in trials:
+                point = self._encode(trial.settings)
                 for rung, record in sorted(trial.records.items()):
-                    told_loss = math.inf if record.loss is None else record.loss
-                    optimizer.tell_rung(self._encode(trial.settings), rung, told_loss)
+                    optimizer.tell_rung(point, rung, math.inf if record.loss is None else record.loss)
             return
         told = [(trial, loss) for trial in trials if (loss := lexicographic(trial)) is not None]
         if name == ONE_PLUS_ONE:
