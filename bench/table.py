@@ -55,6 +55,7 @@ def fill(cell: tuple[str, str, bool], dataset: Path, budget_s: float, *, seed: i
         "budget_s": budget_s,
         "elapsed_s": model.config["elapsed_s"],
         "trials": model.config["search"],
+        "refit": model.config["refit"],
         "settings": model.config["model"],
         "n_visits": system["n_visits"],
         "figures": system["figures"],

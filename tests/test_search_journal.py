@@ -35,6 +35,16 @@ def test_a_journal_comes_back(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_is_open_comes_in_the_order_in_which_it_first_began(tmp_path: Path) -> None:
+    write(tmp_path / "trials.jsonl")
+    journal = Journal(tmp_path / "trials.jsonl", {})
+    assert journal.open == [(2, 0), (0, 1)]  # not by number
+    journal.begin(0, 1, {"hidden": 0}, 7.0)
+    journal.begin(2, 0, {"hidden": 2}, 8.0)
+    assert journal.open == [(2, 0), (0, 1)]
+    journal.close()
+
+
 @settings(max_examples=60, deadline=None)
 @given(share=st.floats(0, 1))
 def test_a_journal_that_was_cut_anywhere_goes_on(share: float, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -83,6 +83,11 @@ class Course:
         return network
 
     @property
+    def passes(self) -> float:
+        """Passes made over the visits that the last run trained on."""
+        return self.n_done / max(int(self._n_visits.sum()), 1)
+
+    @property
     def finished(self) -> bool:
         """Whether all is done that was asked for."""
         return self.share == 1

@@ -134,6 +134,8 @@ def finish_model(
         "calibration": calibration.to_dict(),
         "dataset": _about(data),
         "interrupted": trained.interrupted,
+        "refit": {"passes": round(trained.refit_passes, 3), "of": trained.config.refit_epochs},
+        "seconds": {name: round(seconds, 2) for name, seconds in steps.items()},
         **about,
     }
     config["elapsed_s"] = round(about.get("elapsed_s", 0.0) + time.monotonic() - began, 2)

@@ -251,7 +251,7 @@ def refit(
             listener.note(f"{error}: the model before the refit is kept")
             return model
         listener.finish()
-    return replace(model, constants=constants, state=_freeze(course.average))
+    return replace(model, constants=constants, state=_freeze(course.average), refit_passes=course.passes)
 
 
 def choose_device(name: str) -> str:

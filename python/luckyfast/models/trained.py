@@ -37,6 +37,8 @@ class TrainedModel:
         state: weights by name, float32.
         blind_state: the weights before validation was trained on; the same where it never was.
         interrupted: whether Ctrl-C ended the training early.
+        refit_passes: passes over everything before the test that followed the training; fewer than
+            ``config.refit_epochs`` where the time did not suffice.
 
     Example:
         >>> model = train(dataset, split_by_time(dataset), ModelConfig(arch="mlp", epochs=1, hidden=8))
@@ -51,6 +53,7 @@ class TrainedModel:
     state: dict[str, NDArray[np.float32]]
     blind_state: dict[str, NDArray[np.float32]]
     interrupted: bool = False
+    refit_passes: float = 0.0
 
     @property
     def name(self) -> str:

@@ -84,12 +84,14 @@ class Journal:
     Attributes:
         header: what the search is, as it was begun.
         trials: by number, as they stand.
+        open: number and rung of what was begun and has not ended, in the order in which it first began.
         spent_s: seconds of the search until the last line of an earlier run.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
         self.trials: dict[int, Trial] = {}
+        self.open: list[tuple[int, int]] = []
         self.spent_s = 0.0
         events = list(read_events(path)) if path.exists() else []
         if path.exists():
@@ -129,10 +131,13 @@ class Journal:
     def _apply(self, event: dict[str, Any]) -> None:
         self.spent_s = max(self.spent_s, event["at_s"])
         if event["event"] == "begin":
+            job = (event["trial"], event["rung"])
+            self.open += [] if job in self.open else [job]
             trial = self.trials.setdefault(event["trial"], Trial(event["trial"], event["settings"]))
             trial.open.add(event["rung"])
         elif event["event"] == "end":
             trial = self.trials[event["trial"]]
+            self.open.remove((event["trial"], event["rung"]))
             trial.open.discard(event["rung"])
             trial.records[event["rung"]] = Record(
                 event["status"], event["valid_loss"], event["seconds"], event["figures"], event["at_s"]

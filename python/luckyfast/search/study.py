@@ -149,6 +149,7 @@ class Study:
     _running: dict[Future[dict[str, Any]], Running] = field(default_factory=dict)
     _again: list[Job] = field(default_factory=list)
     _tries: dict[tuple[int, int], int] = field(default_factory=dict)
+    _nothing_left: bool = False
 
     def __post_init__(self) -> None:
         self._recall()
@@ -240,12 +241,16 @@ class Study:
         return self.worker_bytes is None or self.memory.estimate(settings) <= self.worker_bytes
 
     def _fill(self) -> None:
-        while len(self._running) < max(self.n_workers - self.n_busy(), 1):
-            job = self._again.pop(0) if self._again else self.scheduler.next_job(self._affordable, self._allowed)
+        # Where there was nothing to begin there is nothing until a trial ends: time and memory do not grow.
+        while not self._nothing_left and len(self._running) < max(self.n_workers - self.n_busy(), 1):
+            if self._again:
+                job: Job | None = self._again.pop(0)
+            else:
+                job = self.scheduler.next_job(self._affordable, self._allowed)
+                self._nothing_left = job is None
             # Where there is no model yet, one trial runs whatever its time: its schedule is fitted in.
-            if job is None or ((self.best is not None or self._running) and not self._affordable(job)):
-                return
-            self._begin(job)
+            if job is not None and ((self.best is None and not self._running) or self._affordable(job)):
+                self._begin(job)
 
     def _begin(self, job: Job) -> None:
         rung = self.scheduler.rungs[job.rung]
@@ -284,7 +289,7 @@ class Study:
 
     def _take(self, future: Future[dict[str, Any]]) -> None:
         """Write down what came of a trial."""
-        running = self._running.pop(future)
+        running, self._nothing_left = self._running.pop(future), False
         job, now_s = running.job, self.clock.now_s
         seconds = now_s - running.began_s
         folder = self._folder(job)
@@ -333,8 +338,10 @@ class Study:
 
     def _recall(self) -> None:
         """Find out what an earlier run left: its best model, and trials it had begun."""
-        for trial in self.journal.trials.values():
-            self._again += [Job(trial.number, rung, trial.settings) for rung in sorted(trial.open)]
+        trials = self.journal.trials
+        # In the order in which they were begun: so the results come in the order in which they would have come.
+        self._again = [Job(number, rung, trials[number].settings) for number, rung in self.journal.open]
+        for trial in trials.values():
             for rung, record in trial.records.items():
                 if "peak_bytes" in record.figures:
                     self.memory.learn(trial.settings, record.figures["peak_bytes"])
