@@ -1,7 +1,8 @@
 """Fill the table of architectures and searches: ``python -m luckyfast.bench.table``.
 
 Every cell is one ``luckyfast.fit`` with the same budget on the same log, one after the other, with all cores. A cell
-that is there already is not run again, so that a stopped run goes on where it was.
+that is there already is not run again, so that a stopped run goes on where it was. ``--into README.md`` puts the table
+in place of the one that stands there.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from luckyfast.config import format_duration, parse_duration
+from luckyfast.errors import UserError
 
 from .machine import describe_machine
 from .tasks.quality import N_TARGETS, prepare_dataset
 
-__all__ = ["main", "render_table"]
+__all__ = ["main", "put_into", "render_table"]
 
 ARCHS = ("mlp", "lstm", "lstm-embed")
 SEARCHES = ("none", "hyperband", "bayes")
 METRICS = ("hit@1", "hit@3")
+MARKS = ("<!-- table of searches -->\n", "<!-- end of the table of searches -->\n")
 
 
 def fill(cell: tuple[str, str, bool], dataset: Path, budget_s: float, *, seed: int, scratch: Path) -> dict[str, Any]:
@@ -90,6 +93,24 @@ def render_table(cells: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def put_into(path: Path, table: str) -> None:
+    """Replace what stands between the marks of a Markdown file.
+
+    Args:
+        path: of the file.
+        table: the new one.
+
+    Raises:
+        UserError: the file has not each of `MARKS` once, in their order.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (begin and end) or any(mark in part for mark in MARKS for part in (before, after)):
+        raise UserError(f"{path} has no place for the table", hint=f"put {MARKS[0].strip()} and {MARKS[1].strip()}")
+    path.write_text(f"{before}{begin}\n{table}\n\n{end}{after}", encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line: the table to stdout, progress to stderr, every cell to a JSON file."""
     parser = argparse.ArgumentParser(prog="python -m luckyfast.bench.table", description=__doc__)
@@ -100,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds (1)")
     parser.add_argument("--cache", type=Path, default=Path(".bench/cache"), help="folder for logs and datasets")
     parser.add_argument("--out", type=Path, default=Path(".bench/table"), help="folder for the cells")
+    parser.add_argument("--into", type=Path, help="Markdown file that holds the table between two marks")
     options = parser.parse_args(arguments)
     budget_s = parse_duration(options.budget)
     dataset = prepare_dataset(options.data, options.cache)
@@ -117,7 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells.append(json.loads(file.read_text(encoding="utf-8")))
         figure = cells[-1]["figures"]["hit@1"]["value"]
         print(f"{file.stem}: hit@1 {figure:.4f} in {format_duration(cells[-1]['elapsed_s'])}", file=sys.stderr)
-    print(render_table(cells))
+    table = render_table(cells)
+    print(table)
+    if options.into is not None:
+        put_into(options.into, table)
     return 0
 
 

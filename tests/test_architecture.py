@@ -56,6 +56,7 @@ STAGES = [
     "ingest_report",
     "trial_display",
     "summary",
+    "commands",
     "cli",
 ]
 HEAVY = ("torch", "numba", "nevergrad", "pyarrow", "onnxruntime", "onnx", "rich", "numpy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,45 @@ def test_the_model_learns_of_the_highest_rung_from_the_lower_ones() -> None:
     assert loss(settings) < 0.01
     trials[-1].records[0] = record(None)
     assert Proposer(PLANE, GP_OPTIMIZER).propose(40, trials) is not None
+
+
+def test_the_process_predicts_what_the_textbook_says() -> None:
+    from luckyfast.search.gaussian import MEAN_VARIANCE, _Process
+
+    rng = np.random.default_rng(2)
+    points, rungs, scores = rng.uniform(size=(9, 3)), np.array([0, 0, 0, 0, 1, 1, 1, 2, 2]), rng.normal(size=9)
+    logs = np.array([-0.5, 0.1, 0.4, math.log(0.03), 1.2])
+    asked, top = rng.uniform(size=(4, 3)), 2
+
+    def covariance(a: Any, rung_a: int, b: Any, rung_b: int) -> float:
+        r = math.sqrt(5 * sum(((x - y) / math.exp(s)) ** 2 for x, y, s in zip(a, b, logs[:3], strict=True)))
+        agreement = 1 / (1 + math.exp(-1.2))
+        kernel = (1 + r + r * r / 3) * math.exp(-r) * agreement ** abs(rung_a - rung_b)
+        return kernel + MEAN_VARIANCE * (1.25 if rung_a == rung_b else 0.25)
+
+    known = np.array(
+        [
+            [covariance(a, i, b, j) for b, j in zip(points, rungs, strict=True)]
+            for a, i in zip(points, rungs, strict=True)
+        ]
+    )
+    cross = np.array([[covariance(a, top, b, j) for b, j in zip(points, rungs, strict=True)] for a in asked])
+    inverse = np.linalg.inv(known + 0.03 * np.eye(9))
+    process = _Process(points, rungs, scores, logs)
+    mean, spread = process.predict(asked, top)
+    np.testing.assert_allclose(mean, cross @ inverse @ scores, rtol=1e-6)
+    variance = [covariance(a, top, a, top) for a in asked] - np.diag(cross @ inverse @ cross.T)
+    np.testing.assert_allclose(spread**2, variance, rtol=1e-5)
+    likelihood = -0.5 * scores @ inverse @ scores - 0.5 * np.linalg.slogdet(known + 0.03 * np.eye(9))[1]
+    assert process.log_likelihood == pytest.approx(likelihood, rel=1e-8)
+
+
+def test_the_example_of_the_process() -> None:
+    from luckyfast.search import gaussian
+
+    found = doctest.testmod(gaussian)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_of_equals_the_model_tries_the_cheaper() -> None:

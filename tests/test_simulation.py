@@ -12,11 +12,12 @@ from luckyfast.bench.contest import render_table as render_contest
 from luckyfast.bench.contest import run_system
 from luckyfast.bench.landscapes import DEFAULT, EASY, HARD, MAX_EPOCHS, Landscape, decode
 from luckyfast.bench.simulation import CHECKPOINTS, SYSTEMS, simulate
-from luckyfast.bench.table import ARCHS, SEARCHES, render_table
+from luckyfast.bench.table import ARCHS, MARKS, SEARCHES, put_into, render_table
 from luckyfast.bench.task import Settings, is_installed
 from luckyfast.bench.tasks.search import TASK
 from naive_ingest import write_dataset
 
+from luckyfast.errors import UserError
 from luckyfast.models import ModelConfig
 from luckyfast.search.space import default_space
 
@@ -75,6 +76,19 @@ def test_the_table_has_a_row_per_network_and_search() -> None:
     assert len(lines) == 2 + len(ARCHS) * len(SEARCHES)
     assert lines[2] == "| mlp | none | - | - | 40.2 ± 1.1 | 40.1 ± 1.1 |"
     assert lines[3] == "| mlp | hyperband | - | - | - | - |"
+
+
+def test_a_table_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Page\n{MARKS[0]}old\n{MARKS[1]}rest\n")
+    for table in ("| a |", "| b |"):
+        put_into(page, table)
+        assert page.read_text() == f"# Page\n{MARKS[0]}\n{table}\n\n{MARKS[1]}rest\n"
+    for text in ("no marks", MARKS[1] + MARKS[0], MARKS[0] * 2 + MARKS[1]):
+        page.write_text(text)
+        with pytest.raises(UserError, match="no place for the table"):
+            put_into(page, "| c |")
+        assert page.read_text() == text
 
 
 @pytest.mark.slow

@@ -39,6 +39,13 @@ class GaussianProcess(ng.optimizers.base.Optimizer):  # type: ignore[misc]
 
     Attributes:
         log_cost: logarithm of the cost of points [n, d], float64 [n]; None where all cost the same.
+
+    Example:
+        >>> process = GaussianProcess(ng.p.Array(init=np.full(2, 0.5)).set_mutation(sigma=0.3))
+        >>> for x in np.random.default_rng(0).uniform(size=(30, 2)):
+        ...     process.tell_rung(x, 0, ((x - 0.3) ** 2).sum())
+        >>> bool(np.abs(process.ask().value - 0.3).max() < 0.1)
+        True
     """
 
     log_cost: Callable[[Array], Array] | None = None

@@ -1,0 +1,1 @@
+"""The commands of the command line: each module adds some, and runs them through the library."""
