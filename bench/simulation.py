@@ -95,7 +95,8 @@ class Own(Worker):
         dimensions = [Dimension(name, kind, values) for name, (kind, values) in SETTINGS.items()]  # type: ignore[arg-type]
         self.trials: dict[int, Trial] = {}
         space = Space(tuple(dimensions), DEFAULT)
-        proposer = Proposer(space, optimizer, seed, lambda settings: landscape.seconds(settings, EPOCHS))
+        # As where it trains: not what it costs, but what can be computed of that.
+        proposer = Proposer(space, optimizer, seed, landscape.products)
         self.scheduler = Scheduler(proposer, RUNGS, self.trials)
 
     def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
@@ -236,7 +237,7 @@ class Optuna(Stepwise):
             sampler=getattr(optuna.samplers, sampler)(seed=seed),
             pruner=pruners[pruner](),
         )
-        self.study.enqueue_trial(DEFAULT)
+        self.study.enqueue_trial({name: self._told(name, value) for name, value in DEFAULT.items()})
         self.passes = 1 if pruner != "NopPruner" else MAX_EPOCHS
 
     def runs(self) -> Run:
@@ -255,8 +256,15 @@ class Optuna(Stepwise):
         self.study.tell(trial, loss)
 
     @staticmethod
+    def _told(name: str, value: Any) -> Any:
+        kind, values = SETTINGS[name]
+        return values.index(value) if kind == "ordered" else value
+
+    @staticmethod
     def _suggest(trial: Any, name: str, kind: str, values: tuple[Any, ...]) -> Any:
-        if kind in ("ordered", "choice"):
+        if kind == "ordered":
+            return values[trial.suggest_int(name, 0, len(values) - 1)]
+        if kind == "choice":
             return trial.suggest_categorical(name, values)
         suggest = trial.suggest_int if isinstance(values[0], int) else trial.suggest_float
         return suggest(name, *values, log=kind == "log")

@@ -106,7 +106,7 @@ def put_into(path: Path, table: str) -> None:
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
-    if not (begin and end) or any(mark in part for mark in MARKS for part in (before, after)):
+    if any(text.count(mark) != 1 for mark in MARKS) or not end:
         raise UserError(f"{path} has no place for the table", hint=f"put {MARKS[0].strip()} and {MARKS[1].strip()}")
     path.write_text(f"{before}{begin}\n{table}\n\n{end}{after}", encoding="utf-8")
 

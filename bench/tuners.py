@@ -103,7 +103,7 @@ class OptunaPeer(Peer):
             "Optuna TPE + median": optuna.pruners.MedianPruner(),
         }.get(self.kind, optuna.pruners.NopPruner())
         study = optuna.create_study(study_name="contest", sampler=sampler(seed=self.seed), pruner=pruner)
-        study.enqueue_trial({one.name: self.space.start[one.name] for one in self.space.dimensions})
+        study.enqueue_trial({one.name: _told(one, self.space.start[one.name]) for one in self.space.dimensions})
         self.start_clock()
         running = dict[Future[Any], Any]()
         while (left_s := self.left_s) > 0:
@@ -139,9 +139,16 @@ class OptunaPeer(Peer):
         return future
 
 
+def _told(dimension: Dimension, value: Any) -> Any:
+    """A value as Optuna has it: ordered values are whole numbers there, so that it knows their order."""
+    return dimension.values.index(value) if dimension.kind == "ordered" else value
+
+
 def _suggest(trial: Any, dimension: Dimension) -> Any:
     name, values = dimension.name, dimension.values
-    if dimension.kind in ("ordered", "choice"):
+    if dimension.kind == "ordered":
+        return values[trial.suggest_int(name, 0, len(values) - 1)]
+    if dimension.kind == "choice":
         return trial.suggest_categorical(name, values)
     suggest = trial.suggest_int if isinstance(values[0], int) else trial.suggest_float
     return suggest(name, *values, log=dimension.kind == "log")

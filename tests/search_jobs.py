@@ -32,6 +32,12 @@ def creep_memory(n_bytes: int) -> int:
     return len(kept)
 
 
+def hold(n_bytes: int, seconds: float) -> int:
+    held = b"x" * n_bytes
+    time.sleep(seconds)
+    return len(held) // n_bytes
+
+
 def wait(seconds: float) -> str:
     try:
         time.sleep(seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import DAY, habit_log, logs, opened, visits_of
@@ -75,3 +76,12 @@ def test_batches_hold_histories_of_similar_length() -> None:
             slots += int(lengths.max()) * len(lengths)
     assert used == dataset.n_visits
     assert used > 0.75 * slots
+
+
+def test_a_rhythm_of_very_far_times_is_no_wonder() -> None:
+    """The sum of these spans is beyond 64 bits of microseconds."""
+    century = 117 * 365 * 86_400_000_000
+    rows = [(f"c{i}", t * century, "a", f"{i}-{t}") for i in range(3000) for t in (-1, 0)]
+    with opened(rows) as dataset:
+        constants = measure(dataset, 1, n_half_lives=3, visit_spans=(2.0,), strength=7.0)
+    assert constants.time_scale == pytest.approx(century)

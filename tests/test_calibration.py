@@ -175,3 +175,26 @@ def test_a_more_probable_action_never_gets_the_smaller_chance() -> None:
     chances = fitted.in_visit(scores, labels.mean_size)
     order = np.argsort(scores, axis=1)
     assert (np.diff(np.take_along_axis(chances, order, axis=1), axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 30.0, 1e4])
+def test_scores_of_any_scale_give_the_same_probabilities(scale: float) -> None:
+    scores, labels = draw(Calibration(), 3000, 60, 4)
+    fitted, scaled = Calibration.fit([(scores, labels)]), Calibration.fit([(np.float32(scale) * scores, labels)])
+    assert scaled.temperature == pytest.approx(scale * fitted.temperature, rel=1e-3)
+
+
+def test_ranks_alone_are_worth_what_they_are_worth() -> None:
+    """Scores that are places in a long list: far behind the first there is still something."""
+    rng = np.random.default_rng(0)
+    places = np.minimum(rng.exponential(15.0, 4000).astype(int), 98) + 1
+    scores = np.tile(-np.arange(100, dtype=np.float32), (4000, 1))
+    labels = Labels(np.arange(4001), places.astype(np.int32), np.ones(4000))
+    assert Calibration.fit([(scores, labels)]).temperature == pytest.approx(15.0, rel=0.05)
+
+
+def test_what_always_came_is_not_certain() -> None:
+    scores = np.tile(np.log(np.array([1e-30, 0.99, 0.01], np.float32)), (200, 1))
+    labels = Labels(np.arange(201), np.ones(200, np.int32), np.ones(200))
+    other = Calibration.fit([(scores, labels)]).next_action(scores)[0, 2]
+    assert other == pytest.approx(0.5 / 201, rel=0.01)

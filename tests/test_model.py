@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from naive_ingest import write_dataset
-from tiny_model import ACTIONS, CALIBRATION, DAY, make_dataset, make_model, make_trained
+from tiny_model import ACTIONS, CALIBRATION, DAY, make_dataset, make_model, make_rows, make_trained
 
 import luckyfast
 from luckyfast import model as model_module
@@ -18,6 +18,7 @@ from luckyfast import moments
 from luckyfast.dataset import Dataset
 from luckyfast.errors import InputError, ModelError
 from luckyfast.model import Model, load
+from luckyfast.models.trained import TrainedModel
 from luckyfast.moments import Moment, parse_moment
 
 History = list[tuple[Moment, str | list[str]]]
@@ -162,3 +163,20 @@ def test_examples(model: Model, dataset: Dataset) -> None:
     for module in (model_module, moments):
         found = doctest.testmod(module, extraglobs=names)
         assert (found.failed, found.attempted > 0) == (0, True)
+
+
+def test_rare_actions_are_what_they_were_in_training(tmp_path: Path) -> None:
+    rows = [(c, t, "<other>" if a in ("RICE", "FISH") else a, s) for c, t, a, s in make_rows()]
+    model = load(make_model(tmp_path / "model", Dataset.open(write_dataset(rows, tmp_path / "dataset"))))
+    known = model.predict_proba([(DAY, ["MILK", "<other>"]), (3 * DAY, "<other>")], at=5 * DAY)
+    with pytest.warns(UserWarning, match="taken as <other>, such as 'FISH'"):
+        found = model.predict_proba([(DAY, ["RICE", "MILK", "FISH"]), (3 * DAY, "FISH")], at=5 * DAY)
+    np.testing.assert_array_equal(found, known)
+
+
+def test_damaged_weights_are_named(model: Model, tmp_path: Path) -> None:
+    content = (model.path / "weights.npz").read_bytes()
+    for cut in (0, 4, len(content) // 2, len(content) - 1):
+        (tmp_path / "weights.npz").write_bytes(content[:cut])
+        with pytest.raises(ModelError, match="is damaged"):
+            TrainedModel.load(tmp_path, model.config)

@@ -182,3 +182,30 @@ def test_examples(dataset: Dataset, tmp_path: Path) -> None:
     names = {"model_folder": make_model(tmp_path / "model", dataset), "folder": tmp_path}
     found = doctest.testmod(prediction, extraglobs=names)
     assert (found.failed, found.attempted > 0) == (0, True)
+
+
+@pytest.mark.parametrize("kind", ["order", "relative"])
+def test_where_times_do_not_compare_each_customer_has_an_own_moment(tmp_path: Path, kind: str) -> None:
+    dataset = make_dataset(tmp_path / "data", clock=kind == "relative")
+    if kind == "relative":
+        dataset.manifest["time"]["relative"] = True
+        (dataset.path / "manifest.json").write_text(json.dumps(dataset.manifest))
+    model = make_model(tmp_path / "model", dataset, arch="lstm")
+    summary = predict(model, out=tmp_path / "out.parquet")
+    assert summary.at == "each customer's next visit"
+    assert (summary.customers, summary.without_history) == (dataset.n_customers, 0)
+    found, opened = chances(summary.path), load(model)
+    for customer, history in histories_of(make_rows(clock=kind == "relative"), 10**18).items():
+        np.testing.assert_allclose(found[customer], opened.predict_proba(history), rtol=0, atol=1e-6)
+    at = predict(model, at=7, out=tmp_path / "at.parquet")
+    assert at.at == ("7" if kind == "order" else "1970-01-01T00:00:00")
+
+
+def test_actions_that_are_rare_elsewhere_are_other_here(tmp_path: Path) -> None:
+    rows = [(c, t, "<other>" if a in ("RICE", "FISH") else a, s) for c, t, a, s in make_rows()]
+    model = make_model(tmp_path / "model", Dataset.open(write_dataset(rows, tmp_path / "pooled")), arch="lstm-embed")
+    here = predict(model, write_dataset(make_rows(), tmp_path / "whole"), out=tmp_path / "whole.parquet")
+    there = predict(model, out=tmp_path / "pooled.parquet")
+    assert here.unknown_actions == 0
+    for customer, expected in chances(there.path).items():
+        np.testing.assert_allclose(chances(here.path)[customer], expected, rtol=0, atol=1e-6)

@@ -20,6 +20,7 @@ from naive_ingest import write_dataset
 
 import luckyfast
 from luckyfast.errors import BudgetError, ModelError, OutputExistsError
+from luckyfast.fitting.folders import study_folder
 from luckyfast.fitting.run import _best_of
 from luckyfast.models import ModelConfig
 from luckyfast.search.journal import Journal, Record
@@ -304,3 +305,54 @@ def test_memory_does_not_grow_over_trials(dataset: Path, tmp_path: Path) -> None
     early = max(bytes_ for n, bytes_ in used if 10 <= n < 40)
     late = max(bytes_ for n, bytes_ in used if n >= 270)
     assert late < early + 20_000_000
+
+
+def test_a_training_that_diverges_does_not_end_the_search(dataset: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("learning_rate = {ordered = [0.003, 1e30]}\ndropout = {linear = [0.0, 0.6]}\n")
+    model = luckyfast.fit(dataset, out=tmp_path / "model", trials=6, space=space, threads=1, **SMALL)
+    rows = read_results(model.path).rows
+    assert {row["status"] for row in rows if row["learning_rate"] > 1} == {"failed"}
+    assert any(row["learning_rate"] > 1 for row in rows)
+    assert model.config["model"]["learning_rate"] == 0.003
+
+
+def test_one_search_at_a_time_in_a_folder(dataset: Path, tmp_path: Path) -> None:
+    with study_folder(tmp_path / "model", {}, resume=False, overwrite=False):
+        for more in ({}, {"overwrite": True}, {"resume": True}):
+            with pytest.raises(ModelError, match="another luckyfast fit works in"):
+                luckyfast.fit(dataset, out=tmp_path / "model", **SMALL, **more)
+    assert luckyfast.fit(dataset, out=tmp_path / "model", **SMALL).path.is_dir()
+
+
+def test_a_search_is_resumed_without_saying_its_budget_again(dataset: Path, tmp_path: Path) -> None:
+    kill_after(1, command(dataset, tmp_path / "model", "--budget", "1h"), tmp_path / "model.search")
+    more = ("--resume", "--patience", "1", "--quiet")
+    subprocess.run(command(dataset, tmp_path / "model", *more), check=True)
+    assert luckyfast.load(tmp_path / "model").config["search"]["kind"] == "hyperband"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_signals_while_the_model_is_finished(dataset: Path, tmp_path: Path, number: int, code: int) -> None:
+    process = subprocess.Popen(command(dataset, tmp_path / "model"), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Calibrating"):
+            process.send_signal(number)
+            break
+    said = process.stderr.read()
+    assert process.wait() == code, said
+    assert "defect" not in said
+    assert (tmp_path / "model").exists() == (code == 0)
+
+
+def test_settings_that_are_lists_have_an_importance(tmp_path: Path) -> None:
+    spans = [[2.0], [2.0, 8.0], [3.0]]
+    space = Space((Dimension("visit_spans", "choice", tuple(spans)),), default_space(ModelConfig()).start)
+    journal = Journal(tmp_path / "trials.jsonl", {"space": space.to_dict(), "rungs": [[1.0, 1.0]]})
+    for number in range(12):
+        settings = dict(space.start) | {"visit_spans": spans[number % 3]}
+        journal.begin(number, 0, settings, 0.0)
+        journal.end(number, 0, Record("ok", float(number % 3), 1.0, {}, 1.0))
+    journal.close()
+    assert list(read_results(tmp_path).importance) == ["visit_spans"]

@@ -139,3 +139,29 @@ def test_all_die_with_the_one_who_asked(tmp_path: Path, preload: str) -> None:
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(map(alive, pids))
+
+
+def test_who_listens_badly_still_gets_the_result(processes: JobProcesses) -> None:
+    def hear(event: tuple[object, ...]) -> None:
+        raise OSError("no space left on device")
+
+    assert processes.start(search_jobs.tell, on_event=hear).result(30) is None
+
+
+def test_a_job_that_has_just_been_given_can_be_killed(processes: JobProcesses) -> None:
+    future = processes.start(search_jobs.wait, 60.0)
+    processes.kill(future)
+    with pytest.raises(JobDiedError):
+        future.result(30)
+
+
+def test_who_is_first_to_go_makes_room() -> None:
+    with JobProcesses(preload="search_jobs") as probe:
+        rest = probe.own_bytes
+    with JobProcesses(memory_bytes=rest + 300 * MB, preload="search_jobs") as executor:
+        small = executor.start(search_jobs.hold, 60 * MB, 8.0, first_to_go=True)
+        time.sleep(1)
+        large = executor.start(search_jobs.hold, 220 * MB, 3.0)
+        with pytest.raises(OutOfMemoryError):
+            small.result(30)
+        assert large.result(30) == 1

@@ -20,7 +20,7 @@ from luckyfast.kernels.submissions import fill_rows, find_visits, hash_names
 from naive_ingest import name_hash, write_dataset
 from tiny_model import make_dataset, make_model
 
-from luckyfast import comparison, submissions
+from luckyfast import calibration, comparison, submissions
 from luckyfast.baselines import PersonalFrequency
 from luckyfast.calibration import calibrate
 from luckyfast.cli import main
@@ -393,3 +393,18 @@ def test_examples(tmp_path: Path) -> None:
     for module in (comparison, submissions):
         found = doctest.testmod(module, extraglobs=names)
         assert found.failed == 0 < found.attempted
+
+
+def test_nothing_to_measure_is_said(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match="nothing to measure"):
+        evaluate(dataset.path, baselines=False)
+
+
+def test_visits_that_calibration_does_not_need_are_counted(
+    dataset: Dataset, rows: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "mine.parquet", rows)
+    whole = only(dataset, file)[1]
+    monkeypatch.setattr(calibration, "SAMPLE_VISITS", 1)
+    monkeypatch.setattr(submissions, "_BLOCK_SCORES", 100)
+    assert only(dataset, file)[1] == whole

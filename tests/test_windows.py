@@ -73,3 +73,14 @@ def test_default_split_leaves_the_asked_shares() -> None:
 def test_a_dataset_without_visits_is_refused() -> None:
     with opened([]) as dataset, pytest.raises(DatasetError, match="no visits"):
         split_by_time(dataset)
+
+
+@pytest.mark.parametrize(("n_visits", "least"), [(1, 0), (2, 1), (3, 2), (8, 3)])
+def test_short_histories_are_targets_where_there_are_no_others(n_visits: int, least: int) -> None:
+    rows = habit_log(n_customers=60, n_visits=n_visits)
+    rows = [(customer, time + 10**9 * int(customer[9:]), action, session) for customer, time, action, session in rows]
+    with opened(rows) as dataset:
+        split = split_by_time(dataset)
+        assert split.min_history == least
+        for part in ("valid", "test"):
+            assert sum(len(target_visits(h, split, part)) for h in dataset.batches()) > 0

@@ -220,7 +220,7 @@ def measure(
         ends = np.add.reduceat(np.append(inside, False).astype(np.int64), histories.visit_start[:-1])
         first = histories.visit_start[:-1][ends > 0]
         last = first + ends[ends > 0] - 1
-        gaps += float((histories.visit_time[last] - histories.visit_time[first]).sum())
+        gaps += float((histories.visit_time[last] - histories.visit_time[first]).sum(dtype=np.float64))
         n_gaps += int((last - first).sum())
         start_time = min(start_time, int(histories.visit_time.min(initial=start_time)))
     time_scale = max(gaps / max(n_gaps, 1), 1.0)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from luckyfast.dataset import Dataset
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
-__all__ = ["LOWEST", "Calibration", "calibrate", "log_softmax", "mean_by_visit"]
+__all__ = ["LOWEST", "Calibration", "calibrate", "log_softmax", "mean_by_visit", "n_calibrated"]
 
-SAMPLE_VALUES = 2**24
+SAMPLE_VALUES, SAMPLE_VISITS = 2**24, 2**17
 N_CANDIDATES = 10
 N_TAIL = 12
 KNOTS = (0.5, 0.8, 0.95)
@@ -60,7 +60,7 @@ class Calibration:
 
     @classmethod
     def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Calibration:
-        """Fit to scores and what happened; reads no more blocks than make 2^24 scores.
+        """Fit to scores and what happened; reads no more blocks than make 2^24 scores, or 2^17 visits.
 
         The temperature minimises the mean over visits of the mean over their actions of ``-log p``. The chance is
         fitted by maximum likelihood to all actions of each visit, weighted by one over their rank, so that those a
@@ -73,12 +73,12 @@ class Calibration:
             The calibration; the default one if there are no labels.
         """
         sample: list[tuple[NDArray[np.float32], Labels]] = []
-        n_values = 0
+        n_visits = 0
         for scores, labels in blocks:
             if len(scores):
                 sample.append((scores, labels))
-                n_values += scores.size
-            if n_values >= SAMPLE_VALUES:
+                n_visits += len(scores)
+            if n_visits >= n_calibrated(scores.shape[1]):
                 break
         if not any(len(labels.actions) for _, labels in sample):
             return cls()
@@ -163,6 +163,11 @@ def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
     )
 
 
+def n_calibrated(n_actions: int) -> int:
+    """After how many visits a calibration reads no further."""
+    return min(-(-SAMPLE_VALUES // n_actions), SAMPLE_VISITS)
+
+
 def log_softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log of the softmax over the last axis."""
     shifted = scores - scores.max(axis=1, keepdims=True)
@@ -188,31 +193,45 @@ def mean_by_visit(log_next: NDArray[np.float32], labels: Labels) -> NDArray[np.f
 
 
 def _fit_temperature(sample: list[tuple[NDArray[np.float32], Labels]]) -> float:
-    """Newton's method on the inverse temperature, in which the loss is convex."""
+    """Newton's method on the inverse temperature, in which the loss is convex.
+
+    To what happened comes one more visit, in which the second best action came as often as the best: where the best
+    always came, its probability would else go to 1 without end.
+    """
     inverse = 1.0
+    n_sampled = sum(len(scores) for scores, _ in sample)
+    second = [_below_best(scores) for scores, _ in sample]
     for _ in range(20):
         gradient = curvature = 0.0
-        n_visits = 0
-        for scores, labels in sample:
+        for (scores, labels), below in zip(sample, second, strict=True):
             # PERF: scores far below the best one hold no mass; the floor keeps an id 0 of -inf finite.
-            values = np.maximum(scores - scores.max(axis=1, keepdims=True), np.float32(-FLOOR))
+            values = np.maximum(scores - scores.max(axis=1, keepdims=True), np.float32(-FLOOR / inverse))
             weights = np.exp(np.float32(inverse) * values)
             weights /= weights.sum(axis=1, keepdims=True)
             sizes = np.diff(labels.start)
             rows = np.repeat(np.arange(len(sizes)), sizes)
-            share = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
+            # An action that nobody had taken costs the same at any temperature.
+            share = np.repeat(1.0 / np.maximum(sizes, 1), sizes) * (labels.actions > 0)
             mean = np.einsum("ij,ij->i", weights, values)
             spread = np.einsum("ij,ij,ij->i", weights, values, values) - mean**2
-            present = sizes > 0
-            gradient += float(mean[present].sum() - (share * values[rows, labels.actions]).sum())
-            curvature += float(spread[present].sum())
-            n_visits += int(present.sum())
-        step = gradient / max(curvature, 1e-9 * n_visits)
+            gradient += float((share * (mean[rows] - values[rows, labels.actions])).sum())
+            gradient += float((mean - 0.5 * below).sum()) / n_sampled
+            curvature += float((share * spread[rows]).sum()) + float(spread.sum()) / n_sampled
+        step = gradient / max(curvature, 1e-9 * n_sampled)
         updated = float(np.clip(inverse - step, inverse / 3.0, inverse * 3.0))
         if abs(updated - inverse) < 1e-6 * inverse:
             return 1.0 / updated
         inverse = updated
     return 1.0 / inverse
+
+
+def _below_best(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far the second best action is below the best, at most 0, float32 [n]; the unknown action is none."""
+    if scores.shape[1] < 3:
+        return np.zeros(len(scores), np.float32)
+    top = np.partition(scores[:, 1:], -2, axis=1)[:, -2:]
+    below: NDArray[np.float32] = top[:, 0] - top[:, 1]
+    return below
 
 
 def _candidates(

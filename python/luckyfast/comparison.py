@@ -101,7 +101,7 @@ def evaluate(
 
     Raises:
         DatasetError: the dataset cannot be read.
-        InputError: a file cannot be read, or covers none of the test visits.
+        InputError: a file cannot be read, covers none of the test visits, or there is nothing to measure.
         ModelError: a model cannot be read, or was fitted with another split or vocabulary than the others.
 
     Example:
@@ -114,6 +114,8 @@ def evaluate(
     from luckyfast.model import load
     from luckyfast.submissions import open_submission
 
+    if not (predictions or models or baselines):
+        raise InputError("there is nothing to measure", hint="give --predictions FILE or --model MODEL")
     listener = NullProgress() if progress is None else progress
     data = Dataset.open(dataset)
     opened = [load(path) for path in models]
@@ -186,7 +188,10 @@ def measure_submission(submission: Submission, dataset: Dataset, split: Split) -
 
     n: dict[str, list[int]] = {name: [0, 0] for name in ("valid", "all", "short")}
     before = _Stated() if submission.kind == "chance" else Calibration()
-    calibration = Calibration.fit(_validation_blocks(submission, dataset, split, n["valid"]))
+    blocks = _validation_blocks(submission, dataset, split, n["valid"])
+    calibration = Calibration.fit(blocks)
+    for _ in blocks:  # those that the fit did not need are counted
+        pass
     ruler = Ruler(dataset, split, calibration if n["valid"][0] else before, before)
     n_customers = 0
     for histories in dataset.batches():

@@ -174,6 +174,11 @@ class Dataset:
         """``clock`` (times are µs since the epoch) or ``order`` (times are order numbers)."""
         return str(self.manifest["time"]["kind"])
 
+    @property
+    def has_common_times(self) -> bool:
+        """Whether times of different customers compare: not order numbers, nor days since the own first visit."""
+        return self.time_kind == "clock" and not self.manifest["time"].get("relative", False)
+
     @cached_property
     def features(self) -> tuple[FeatureInfo, ...]:
         """The side columns that were kept."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from luckyfast import __version__
 from luckyfast.baselines import BASELINES, DecayedFrequency, fit_baseline
-from luckyfast.calibration import calibrate
+from luckyfast.calibration import calibrate, n_calibrated
 from luckyfast.dataset import Dataset
 from luckyfast.evaluation import evaluate
 from luckyfast.explorer import write_explorer
@@ -21,6 +23,7 @@ from luckyfast.export import export_onnx
 from luckyfast.inference import MODEL_FORMAT_VERSION
 from luckyfast.report import write_report
 from luckyfast.search import jobs
+from luckyfast.search.clock import MEASURING, READING_S
 from luckyfast.search.trial import load_trial
 from luckyfast.training import refit
 from luckyfast.windows import Split, split_by_time, target_visits
@@ -29,8 +32,6 @@ __all__ = ["finish_model", "measure_baselines"]
 
 WRITING_S = 2.5
 """Seconds for the explorer, the export and the report."""
-SLOWER = 2.2
-"""Measuring a target against calibrating on one: it ranks, and resamples customers."""
 
 
 def measure_baselines(dataset_path: str) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def finish_model(
     """
     began = time.monotonic()
     steps: dict[str, float] = {}
+    _hear_ctrl_c(False)  # once means: finish with the best so far, and that is what is done here
     listener, work = jobs.listener, Path(work_folder)
     data, split = Dataset.open(dataset_path), Split(*split_values)
     blind, curve = load_trial(Path(trial_folder))
@@ -99,20 +101,27 @@ def finish_model(
     calibration = calibrate(blind, data, split)
     steps |= {"load": loading_s, "calibrate": time.monotonic() - began - loading_s}
     n_valid, n_test = _count_targets(data, split)
-    measuring_s = SLOWER * steps["calibrate"] * n_test / max(n_valid, 1)
-    left_s = None if deadline_s is None else deadline_s - (time.monotonic() - began) - measuring_s - WRITING_S
+    measuring_s = MEASURING * steps["calibrate"] * n_test / max(min(n_valid, n_calibrated(data.n_actions)), 1)
+    rest_s = measuring_s + WRITING_S + READING_S * data.n_visits
+    left_s = None if deadline_s is None else deadline_s - (time.monotonic() - began) - rest_s
     trained = blind
     if left_s is None or left_s > 0.5:
-        trained = refit(
-            blind,
-            data,
-            split,
-            threads=threads,
-            device=device,
-            checkpoint=Path(checkpoint),
-            progress=listener,
-            **_bounded(left_s),
-        )
+        _hear_ctrl_c(True)
+        try:
+            trained = refit(
+                blind,
+                data,
+                split,
+                threads=threads,
+                device=device,
+                checkpoint=Path(checkpoint),
+                progress=listener,
+                **_bounded(left_s),
+            )
+        except KeyboardInterrupt:  # before the refit began, or when it had just ended
+            trained = replace(blind, interrupted=True)
+        finally:
+            _hear_ctrl_c(False)
     steps["refit"] = time.monotonic() - began - sum(steps.values())
 
     listener.start("Measuring", 1, "steps")
@@ -162,6 +171,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object per line."""
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _hear_ctrl_c(hear: bool) -> None:
+    """Let Ctrl-C end what this process does, or not; where it is a job's own process, and not a thread of another."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler if hear else signal.SIG_IGN)
 
 
 def _bounded(left_s: float | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ __all__ = [
     "Packed",
     "Predictor",
     "Sides",
-    "category_ids",
+    "ids_by_name",
     "pack",
     "read_config",
     "read_record",
@@ -124,15 +124,19 @@ def pack(
     return Packed(times, n_visits, packed_actions, visits, moment.astype(np.int64), sides)
 
 
-def category_ids(categories: Sequence[str]) -> Callable[[str], int]:
-    """How to find a category's id by its name: of one that has none that of the rarer ones together, or 0.
+def ids_by_name(names: Sequence[str]) -> Callable[[str], int]:
+    """How to find the id of an action or a category by its name: of one that has none that of the rarer ones together,
+    or 0.
+
+    Args:
+        names: of the ids from 1 on.
 
     Example:
-        >>> id_of = category_ids(["<other>", "north"])
-        >>> id_of("north"), id_of("south"), category_ids(["north"])("south")
+        >>> id_of = ids_by_name(["<other>", "north"])
+        >>> id_of("north"), id_of("south"), ids_by_name(["north"])("south")
         (2, 1, 0)
     """
-    ids = {name: i for i, name in enumerate(categories, start=1)}
+    ids = {name: i for i, name in enumerate(names, start=1)}
     return lambda name: ids.get(name, ids.get(OTHER, 0))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luckyfast.errors import ModelError
-from luckyfast.inference import Predictor, Sides, category_ids, pack, read_config, read_record
+from luckyfast.inference import Predictor, Sides, ids_by_name, pack, read_config, read_record
 from luckyfast.moments import Moment, parse_moment
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Model:
             at: the moment of prediction; visits at or after it are not looked at. None takes the customer's usual pace:
                 the last visit plus the median of the gaps, or the mean gap of all customers where there is no gap.
             features: for each visit of the history its side columns by name, where the model has :attr:`features`: a
-                number or a category, or a list of them, one per row of the visit; what is not there, or None, is no
+                number or a category, or a list of them, one per row of the visit; what is not there, None, or NaN is no
                 value, and so is a category that the model does not know.
 
         Returns:
@@ -112,7 +112,8 @@ class Model:
             ModelError: the history has another form, or is empty and no moment is given.
 
         Warns:
-            UserWarning: some action names are not in the vocabulary; they are left out, their visits stay.
+            UserWarning: some action names are not in the vocabulary; where that holds ``<other>``, the rarer actions
+                together, they are taken as that, and else left out; their visits stay.
 
         Example:
             >>> chances = model.predict_proba([("2017-05-01T10:00", ["MILK"])], at="2017-05-08")
@@ -194,8 +195,12 @@ class Model:
         return Predictor(self.path / "model.onnx", threads=self._threads)
 
     @cached_property
-    def _ids(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self._predictor.vocabulary) if index}
+    def _id_of(self) -> Callable[[str], int]:
+        return ids_by_name(self.actions)
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.actions)
 
     def _predict(
         self, history: Sequence[Visit], at: Moment | None, features: Sequence[Features] | None
@@ -226,11 +231,12 @@ class Model:
             raise ModelError("an empty history has no last visit", hint="say when to predict: at='2017-12-01'")
         ids, unknown = [], set()
         for _, names, _ in visits:
-            unknown |= {name for name in names if name not in self._ids}
-            ids.append(sorted({self._ids[name] for name in names if name in self._ids}))
+            unknown |= set(names) - self._known
+            ids.append(sorted(set(map(self._id_of, names)) - {0}))
         if unknown:
+            what = "taken as <other>" if self._id_of(min(unknown)) else "left out"
             warnings.warn(
-                f"{len(unknown)} action names are not in the vocabulary and were left out, such as {min(unknown)!r}",
+                f"{len(unknown)} action names are not in the vocabulary and were {what}, such as {min(unknown)!r}",
                 stacklevel=3,
             )
         packed = pack(
@@ -279,12 +285,12 @@ class Model:
 def _listed(value: Any) -> list[Any]:
     """The values of a visit's rows that have one."""
     values = value if isinstance(value, list | tuple) else [value]
-    return [one for one in values if one is not None]
+    return [one for one in values if one is not None and one == one]
 
 
 def _most_frequent(names: Sequence[Any], categories: Sequence[str]) -> int:
     """Id of the category that comes most often, of equally frequent the first by name; 0 for none."""
-    known = [i for i in map(category_ids(categories), map(str, names)) if i]
+    known = [i for i in map(ids_by_name(categories), map(str, names)) if i]
     return min(known, key=lambda i: (-known.count(i), i), default=0)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from luckyfast.config import available_cores
 from luckyfast.errors import DatasetError, ModelError, OutputExistsError
-from luckyfast.inference import MAX_PAIRS, MAX_VISITS, Predictor, Sides, category_ids, pack, read_config
+from luckyfast.inference import MAX_PAIRS, MAX_VISITS, Predictor, Sides, ids_by_name, pack, read_config
 from luckyfast.moments import Moment, format_moment, parse_moment
 from luckyfast.progress import NullProgress, Progress
 
@@ -35,7 +35,7 @@ class PredictSummary:
 
     Args:
         path: file written.
-        at: moment of prediction as text.
+        at: moment of prediction as text; ``each customer's next visit`` where they have no time in common.
         customers: customers predicted.
         without_history: customers of the dataset with no visit before the moment; they have no rows.
         shortened: customers of whom only the latest visits were read (2^14 visits or 2^16 distinct actions of visits).
@@ -84,7 +84,8 @@ def predict(
         dataset: folder that ``luckyfast ingest`` wrote; the one the model was fitted on if None. Actions are matched by
             name.
         at: moment of prediction: a datetime, ISO 8601 text, or an order number; only visits before it count. None is
-            right after the last event of the log.
+            right after the last event of the log; where times of different customers do not compare (order numbers,
+            days between orders) it is each customer's last visit plus the median of the gaps before it.
         top: how many actions per customer; None writes all.
         out: file to write, ``.parquet``, ``.csv`` or ``.jsonl``; ``predictions.parquet`` in the model folder if None.
         overwrite: replace the file if it exists.
@@ -121,7 +122,11 @@ def predict(
             f"{data.path} has times of kind {data.time_kind}, the model was fitted on kind {predictor.time_kind}",
             hint="give a dataset made from logs of the same kind",
         )
-    moment = int(data.manifest["time"]["max"]) + 1 if at is None else parse_moment(at, predictor.time_kind)
+    moment: int | None = None
+    if at is not None:
+        moment = parse_moment(at, predictor.time_kind)
+    elif data.has_common_times:
+        moment = int(data.manifest["time"]["max"]) + 1
     ids = _matched_ids(data, predictor)
     sides = _SideReader(data, predictor)
     file = folder / "predictions.parquet" if out is None else Path(out)
@@ -138,7 +143,7 @@ def predict(
     listener.finish()
     return PredictSummary(
         path=file,
-        at=format_moment(moment, predictor.time_kind),
+        at="each customer's next visit" if moment is None else format_moment(moment, predictor.time_kind),
         unknown_actions=int((ids[1:] == 0).sum()),
         missing_features=sides.missing,
         rows=rows,
@@ -157,10 +162,10 @@ def _trained_on(config: dict[str, Any]) -> str:
 
 
 def _matched_ids(data: Dataset, predictor: Predictor) -> NDArray[np.int64]:
-    """The model's id of every action of the dataset, by name; 0 where it has none."""
-    known = {name: index for index, name in enumerate(predictor.vocabulary) if index}
-    ids = np.array([0, *(known.get(name, 0) for name in data.vocabulary[1:])], np.int64)
-    if len(ids) > 1 and not ids.any():
+    """The model's id of every action of the dataset, by name; of those it has not that of <other>, or 0."""
+    known = set(predictor.vocabulary[1:])
+    ids = np.array([0, *map(ids_by_name(predictor.vocabulary[1:]), data.vocabulary[1:])], np.int64)
+    if len(ids) > 1 and known.isdisjoint(data.vocabulary[1:]):
         raise ModelError(
             f"the model knows none of the actions in {data.path}",
             hint=f"it knows such as {', '.join(predictor.vocabulary[1:4])}",
@@ -186,7 +191,7 @@ class _SideReader:
         self._ids: list[NDArray[np.int64]] = []
         for feature, place in zip(predictor.features, places, strict=True):
             names = () if place is None else data.features[place].categories
-            self._ids.append(np.array([0, *map(category_ids(feature["categories"]), names)], np.int64))
+            self._ids.append(np.array([0, *map(ids_by_name(feature["categories"]), names)], np.int64))
 
     def read(self, histories: Histories) -> Sides | None:
         """All visits of a batch; a category that the model does not know is no value."""
@@ -219,20 +224,25 @@ def _predict_batch(
     histories: Histories,
     ids: NDArray[np.int64],
     sides: _SideReader,
-    moment: int,
+    moment: int | None,
     tally: dict[str, int],
 ) -> Iterator[tuple[Any, NDArray[np.float32], NDArray[np.float32]]]:
     """Predict one batch of histories in chunks of customers, each chunk in groups of similar length."""
     start = histories.visit_start[:-1].astype(np.int64)
-    before = np.append(0, np.cumsum(histories.visit_time < moment))
-    # Visits are in time order, so those before the moment are the first ones of each customer.
-    stop = start + before[histories.visit_start[1:]] - before[histories.visit_start[:-1]]
+    if moment is None:
+        moments = _next_moments(histories, predictor.time_scale)
+        stop = histories.visit_start[1:].astype(np.int64)
+    else:
+        moments = np.full(histories.n_customers, moment)
+        before = np.append(0, np.cumsum(histories.visit_time < moment))
+        # Visits are in time order, so those before the moment are the first ones of each customer.
+        stop = start + before[histories.visit_start[1:]] - before[histories.visit_start[:-1]]
     chosen = np.flatnonzero(stop > start)
     latest = _latest(histories, start, stop)
     tally["customers"] += len(chosen)
     tally["without_history"] += histories.n_customers - len(chosen)
     tally["shortened"] += int((latest > start).sum())
-    actions, own_sides = ids[histories.actions], sides.read(histories)
+    actions, own_sides = _once_per_visit(ids, histories), sides.read(histories)
     n_actions = predictor.n_actions
     size = max(_CHUNK_CHANCES // n_actions, 1)
     for begin in range(0, len(chosen), size):
@@ -247,11 +257,39 @@ def _predict_batch(
                 histories.visit_time,
                 histories.action_start,
                 actions,
-                np.full(len(rows), moment),
+                moments[customers],
                 own_sides,
             )
             in_visit[rows], next_action[rows] = predictor.run(packed)
         yield histories.customers.take(chunk), in_visit, next_action
+
+
+def _next_moments(histories: Histories, time_scale: float) -> NDArray[np.int64]:
+    """Each customer's last visit plus the median of the gaps, or the mean gap of all where there is none, int64 [n]."""
+    time, start = histories.visit_time, histories.visit_start.astype(np.int64)
+    n_gaps = np.maximum(np.diff(start) - 1, 0)
+    owners = np.repeat(np.arange(histories.n_customers), np.diff(start))
+    later = np.flatnonzero(np.arange(len(time)) > start[owners])
+    gaps = time[later] - time[later - 1]
+    gaps = gaps[np.lexsort((gaps, owners[later]))]
+    pace = np.full(histories.n_customers, int(time_scale))
+    some, first = n_gaps > 0, np.cumsum(n_gaps) - n_gaps
+    low, high = (gaps[first[some] + middle] for middle in ((n_gaps[some] - 1) // 2, n_gaps[some] // 2))
+    pace[some] = low + (high - low) // 2
+    moments: NDArray[np.int64] = time[start[1:] - 1] + np.maximum(pace, 1)
+    return moments
+
+
+def _once_per_visit(ids: NDArray[np.int64], histories: Histories) -> NDArray[np.int64]:
+    """The model's actions of the visits of a batch, where several that became one count once: the others are 0."""
+    actions = ids[histories.actions]
+    shared = np.bincount(ids, minlength=1) > 1
+    shared[0] = False
+    if shared.any():
+        places = np.flatnonzero(shared[actions])  # only <other> stands for several
+        visits = np.searchsorted(histories.action_start, places, side="right")
+        actions[places[1:][visits[1:] == visits[:-1]]] = 0
+    return actions
 
 
 def _latest(histories: Histories, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:

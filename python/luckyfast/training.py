@@ -28,7 +28,7 @@ from luckyfast.models.trained import TrainedModel, score_visits
 from luckyfast.progress import NullProgress, Progress
 from luckyfast.windows import Labels, Part, Split, known_actions, target_visits
 
-__all__ = ["choose_device", "refit", "train", "validate", "visit_loss"]
+__all__ = ["VALIDATION_VISITS", "choose_device", "refit", "sample_customers", "train", "validate", "visit_loss"]
 
 PATIENCE = 0.3
 """Share of all epochs without a better validation loss, after which training ends."""
@@ -105,7 +105,7 @@ def train(
     interrupted, best, lines = False, _Best(), list[dict[str, Any]]()
     with _own_random_numbers(device):
         torch.manual_seed(config.seed)
-        course = Course(dataset.sample(customers), config, constants, device=device)
+        course = Course(sample_customers(dataset, customers, split.valid_start), config, constants, device=device)
 
         def seconds() -> float:
             return earlier_s + time.monotonic() - began
@@ -252,6 +252,26 @@ def refit(
             return model
         listener.finish()
     return replace(model, constants=constants, state=_freeze(course.average), refit_passes=course.passes)
+
+
+def sample_customers(dataset: Dataset, share: float, stop_time: int) -> Dataset:
+    """A sample of the customers that has something to train on: the share is doubled until it has.
+
+    Args:
+        dataset: the dataset.
+        share: how many of the customers, in (0, 1].
+        stop_time: end of the visits to train on.
+
+    Example:
+        >>> sample = sample_customers(dataset, 1e-9, split_by_time(dataset).valid_start)
+        >>> any((histories.visit_time < split_by_time(dataset).valid_start).any() for histories in sample.batches())
+        True
+    """
+    while True:
+        sample = dataset.sample(share)
+        if share >= 1 or any((histories.visit_time < stop_time).any() for histories in sample.batches()):
+            return sample
+        share = min(2 * share, 1.0)
 
 
 def choose_device(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -117,7 +117,8 @@ def split_by_time(
         dataset: the dataset.
         test_quantile: share of visits before the test.
         valid_quantile: share of visits before validation.
-        min_history: earlier visits that a customer needs before a visit counts as a prediction target.
+        min_history: earlier visits that a customer needs before a visit counts as a prediction target; fewer where
+            validation or test would have no target.
 
     Returns:
         The split.
@@ -139,7 +140,21 @@ def split_by_time(
             f"{dataset.path} has too few distinct times to be split into training, validation and test",
             hint="give a log that spans more time",
         )
-    return Split(valid_start, test_start, min_history)
+    split = Split(valid_start, test_start, min_history)
+    while split.min_history > 0 and not _has_targets(dataset, split):
+        split = replace(split, min_history=split.min_history - 1)
+    return split
+
+
+def _has_targets(dataset: Dataset, split: Split) -> bool:
+    """Whether validation and test have a target."""
+    found: set[Part] = set()
+    for histories in dataset.batches():
+        parts: tuple[Part, Part] = ("valid", "test")
+        found |= {part for part in parts if len(target_visits(histories, split, part))}
+        if len(found) == len(parts):
+            return True
+    return False
 
 
 def _visit_time_at(dataset: Dataset, rank: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from luckyfast.config import available_cores, available_memory, parse_duration, parse_size
 from luckyfast.errors import BudgetError, DatasetError, ModelError, OutputExistsError
-from luckyfast.fitting.folders import JOURNAL, publish, study_folder
+from luckyfast.fitting.folders import JOURNAL, publish, read_header, study_folder
 from luckyfast.fitting.run import FitRun, SearchKind
 from luckyfast.models import Device
 from luckyfast.progress import NullProgress, Progress
@@ -129,7 +129,10 @@ def fit(
     if data.n_visits == 0:
         raise DatasetError(f"{data.path} has no visits", hint="ingest a log with accepted rows")
     made = default_space(config, fixed) if space is None else read_space(space, config, fixed)
-    if search is None and budget_s is None:
+    earlier = read_header(folder) if resume else None
+    if search is None and budget_s is None and earlier is not None:
+        search = earlier.get("search")
+    elif search is None and budget_s is None:
         search = "none" if trials is None else "hyperband"
     if search in ("hyperband", "bayes") and budget_s is None and trials is None and patience is None and not resume:
         raise BudgetError("a search needs an end", hint="give --budget, --trials or --patience")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from typing import Any
 
 from luckyfast.errors import ModelError, OutputExistsError
 
-__all__ = ["JOURNAL", "publish", "study_folder"]
+__all__ = ["JOURNAL", "publish", "read_header", "study_folder"]
 
 JOURNAL = "trials.jsonl"
 
@@ -23,25 +25,55 @@ def study_folder(model: Path, plan: dict[str, Any], *, resume: bool, overwrite: 
 
     Raises:
         OutputExistsError: an earlier search is there, and nothing says what to do with it.
-        ModelError: an earlier search is to be resumed, and it is another one.
+        ModelError: an earlier search is to be resumed, and it is another one; or one works there now.
     """
     folder = model.with_name(f"{model.name}.search")
-    if _is_worth_keeping(folder):
-        if resume:
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        kept = _is_worth_keeping(folder)
+        if kept and resume:
             _assert_same(folder, plan)
-        elif not overwrite:
+        elif kept and not overwrite:
             raise OutputExistsError(
                 f"{folder} holds an unfinished search or training",
                 hint="go on with --resume, or start anew with --overwrite",
             )
-    if folder.exists() and not (resume and _is_worth_keeping(folder)):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+        else:
+            for path in folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        try:
+            yield folder
+        finally:
+            if not _is_worth_keeping(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder as the only process; the lock goes with the process, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield folder
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "wait for it, or choose another folder with --out"
+            raise ModelError(f"another luckyfast fit works in {folder}", hint=hint) from error
+        except OSError:
+            pass  # some network file systems have no locks
+        yield
     finally:
-        if not _is_worth_keeping(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def read_header(model: Path) -> dict[str, Any] | None:
+    """What an unfinished search for a model was begun as; None where there is none."""
+    from luckyfast.search.journal import read_events
+
+    file = model.with_name(f"{model.name}.search") / JOURNAL
+    return next(iter(read_events(file)), None) if file.is_file() else None
 
 
 def publish(work: Path, study: Path, model: Path) -> None:

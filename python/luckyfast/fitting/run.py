@@ -7,16 +7,18 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from luckyfast.calibration import n_calibrated
 from luckyfast.config import format_duration, format_size
 from luckyfast.errors import BudgetError, ModelError
 from luckyfast.fitting.folders import JOURNAL
 from luckyfast.progress import Progress
 from luckyfast.search import jobs
-from luckyfast.search.clock import FIXED_S, Clock, CostModel, training_cost
+from luckyfast.search.clock import FIXED_S, MEASURING, READING_S, Clock, CostModel, training_cost
 from luckyfast.search.journal import Journal, read_events
 from luckyfast.search.memory import MemoryModel
 from luckyfast.search.process import JobDiedError, JobProcesses, OutOfMemoryError
@@ -25,6 +27,7 @@ from luckyfast.search.results import read_results, write_results
 from luckyfast.search.scheduler import RUNGS, Job, Rung, Scheduler
 from luckyfast.search.space import Space
 from luckyfast.search.study import CLOCK_S, Best, Status, Study, last_line
+from luckyfast.windows import Split
 
 if TYPE_CHECKING:
     from luckyfast.dataset import Dataset
@@ -39,10 +42,13 @@ SIDE_BY_SIDE_BYTES = 1_800_000_000
 """With less, the baselines are measured while nothing else runs."""
 NEVERGRAD_BYTES = 150_000_000
 MARGIN = 0.96
+BASELINES_FILE = "baselines.json"
 WORTHWHILE = 2.0
 """A search needs time for so many whole trainings, all workers together."""
 N_WARM = 8
 """How many of an earlier search's best are tried first."""
+BASELINES_SHARE = 0.25
+"""Of the time left, what the baselines may take before the first training; they get a second chance at the end."""
 SLACK_S = 0.5
 """Seconds for this process to end in."""
 
@@ -107,10 +113,18 @@ class FitRun:
                 f"these settings cannot be trained: {last_line(error)}", hint="see the settings' ranges"
             ) from error
         self.listener.finish()
+        if (least := probed["split"][2]) < Split.min_history:
+            self.listener.note(f"histories are short: visits with {least} earlier ones are predicted and measured too")
+        n_calibration = min(probed["n_valid"], n_calibrated(probed["n_actions"]))
+        probed["scoring"] = (n_calibration + MEASURING * probed["n_test"]) / max(probed["n_validated"], 1)
+        probed["writing_s"] = FIXED_S + READING_S * self.data.n_visits
         self._measure_baselines()
         if self._baselines is not None and (not side_by_side or self.plan["trials"] is not None):
             # With so little memory they come one after the other; and what is to repeat itself has the workers alone.
-            wait([self._baselines])
+            self._await(self._baselines, journal, BASELINES_SHARE * self.clock.left_s)
+            if not self._baselines.done():
+                self.processes.kill(self._baselines)  # they are tried again when all else is done
+                wait([self._baselines])
         n_categories = sum(len(feature.categories) for feature in self.data.features)
         memory = MemoryModel(probed["n_actions"], probed["rest_bytes"], n_categories)
         memory.learn(start, probed["peak_bytes"])
@@ -159,8 +173,24 @@ class FitRun:
 
     def _measure_baselines(self) -> None:
         """Begin to measure the baselines, unless an earlier run has."""
-        if self._baselines is None and not (self.study_folder / "baselines.json").is_file():
-            self._baselines = self._submit(jobs.BASELINES, str(self.data.path))
+        if self._baselines is None and not (self.study_folder / BASELINES_FILE).is_file():
+            self._baselines = self.processes.start(jobs.call, jobs.BASELINES, str(self.data.path), first_to_go=True)
+            self._baselines.add_done_callback(self._keep_baselines)
+
+    def _keep_baselines(self, future: Future[dict[str, Any]]) -> None:
+        """Write them down as soon as they are there, so that a resumed run need not measure them again."""
+        if future.exception() is None:
+            file = self.study_folder / BASELINES_FILE
+            with suppress(OSError):  # they are still in memory
+                file.with_suffix(".partial").write_text(json.dumps(future.result()), encoding="utf-8")
+                file.with_suffix(".partial").rename(file)
+
+    def _await(self, future: Future[Any], journal: Journal, timeout_s: float = math.inf) -> None:
+        """Wait for a job, and write down the time meanwhile."""
+        end_s = self.clock.now_s + timeout_s
+        while not future.done() and (left_s := end_s - self.clock.now_s) > 0:
+            if not wait([future], timeout=min(left_s, CLOCK_S)).done:
+                journal.note("clock", self.clock.now_s)
 
     def _habit_hit1(self) -> float | None:
         """What an evaluation of habits on validation came to, once it is known."""
@@ -188,7 +218,7 @@ class FitRun:
         return n_workers * left_s >= WORTHWHILE * _full_s(costs, start)
 
     def _say_what_to_expect(self, costs: CostModel, start: dict[str, Any], searching: bool) -> None:
-        full_s, least_s = _full_s(costs, start), FIXED_S + 2 * costs.validation_s
+        full_s, least_s = _full_s(costs, start), costs.least_s - 0.5 * costs.scoring * costs.validation_s
         left_s = self.clock.left_s - costs.finish_s(start, self.clock.left_s)
         if costs.trials:
             return
@@ -276,11 +306,12 @@ class FitRun:
         )
         finishing = self.processes.start(jobs.call, jobs.FINISH, *arguments, on_event=self._relay)
         try:
-            while not wait([finishing], timeout=CLOCK_S).done:
-                study.journal.note("clock", self.clock.now_s)
+            self._await(finishing, study.journal)
             finishing.result()
-        except KeyboardInterrupt:
-            # Once: the refit ends where it is. Twice: all ends.
+        except KeyboardInterrupt as error:
+            if type(error) is not KeyboardInterrupt:
+                raise  # the machine wants the process to end: there is no time for more
+            # Once: a refit ends where it is, and the rest is done. Twice: all ends.
             self.processes.interrupt(finishing)
             finishing.result()
         except OutOfMemoryError as error:
@@ -294,23 +325,26 @@ class FitRun:
 
     def _baselines_result(self, study: Study) -> list[dict[str, Any]]:
         """Wait for the baselines as long as the clock allows; the table goes without them if it does not."""
-        file = self.study_folder / "baselines.json"
-        for is_last in (False, True):
+        for attempt in range(2):
             if self._baselines is None:
                 break
             needed_s = study.costs.finish_s(dict(self.space.start) | {"refit_epochs": 0})
-            wait([self._baselines], timeout=None if math.isinf(self.clock.left_s) else self.clock.left_s - needed_s)
+            self._await(self._baselines, study.journal, self.clock.left_s - needed_s)
             if not self._baselines.done():
                 self.processes.kill(self._baselines)
                 self.listener.note("no time was left to measure all baselines")
                 return []
-            if self._baselines.exception() is None:
-                file.write_text(json.dumps(self._baselines.result()), encoding="utf-8")
-                break
-            if is_last:
-                self._baselines.result()
+            error = self._baselines.exception()
+            if error is None:
+                measured: list[dict[str, Any]] = self._baselines.result()["systems"]
+                return measured
             # Something else may have needed the memory; now nothing runs.
-            self._baselines = self._submit(jobs.BASELINES, str(self.data.path))
+            if attempt:
+                self.listener.note(f"the baselines could not be measured: {last_line(error)}")
+                return []
+            self._baselines = None
+            self._measure_baselines()
+        file = self.study_folder / BASELINES_FILE
         systems: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["systems"]
         return systems
 

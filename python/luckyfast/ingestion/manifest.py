@@ -52,7 +52,8 @@ def make_manifest(
         "filtered_by_rule": dict(filtered_by_rule),
         "other_actions": dict(other_actions),
         "duplicates": dict(duplicates),
-        "time": {"kind": time_kind(plan), "min": time_range[0], "max": time_range[1]},
+        "time": {"kind": time_kind(plan), "min": time_range[0], "max": time_range[1]}
+        | ({"relative": True} if plan.time_format.kind == "gaps" else {}),
         "roles": {
             "customer": list(roles.customer),
             "time": list(roles.time),

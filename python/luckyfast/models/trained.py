@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ class TrainedModel:
             state = {name.removeprefix("network."): array for name, array in arrays.items()}
             model = cls(ModelConfig.from_dict(settings["model"]), constants, state, state)
             _ = model._scoring
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, BadZipFile) as error:
             raise ModelError(f"{folder / WEIGHTS} is damaged: {error}", hint="fit the model again") from error
         return model
 

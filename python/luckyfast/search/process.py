@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class _Job:
     channel: socket.socket
     memory_bytes: int | None
     on_event: Callable[[tuple[Any, ...]], None] | None
+    first_to_go: bool = False
+    killed: bool = False
     pid: int | None = None
     peak_bytes: int = 0
     over_memory: bool = False
@@ -65,8 +68,8 @@ class JobProcesses(Executor):
     this process, whatever ends it.
 
     Args:
-        memory_bytes: bound on the sum of resident sizes of this process and all of its own; the largest job is killed
-            where it is passed. None for no bound.
+        memory_bytes: bound on the sum of resident sizes of this process and all of its own; where it is passed a job is
+            killed, the largest of those that are first to go, or else of all. None for no bound.
         preload: module whose import brings all that jobs need: they are forked from a process that has it (20 ms each,
             and some 300 MB for that process). None starts each job anew (3 s each).
     """
@@ -97,6 +100,7 @@ class JobProcesses(Executor):
         *args: Any,
         memory_bytes: int | None = None,
         on_event: Callable[[tuple[Any, ...]], None] | None = None,
+        first_to_go: bool = False,
     ) -> Future[Any]:
         """Run a function in a process of its own, at once.
 
@@ -104,7 +108,9 @@ class JobProcesses(Executor):
             fn: a function that its module and name lead to.
             args: its arguments.
             memory_bytes: resident size that the process may reach.
-            on_event: receives progress events, such as ``("advance", 0.1)``, in a thread of their own.
+            on_event: receives progress events, such as ``("advance", 0.1)``, in a thread of their own; where it fails
+                it hears no more, which is warned of.
+            first_to_go: whether it is this job that makes room where all together want too much memory.
 
         Returns:
             The future. It raises :class:`OutOfMemoryError` where the job wanted too much memory, the job's own error
@@ -113,7 +119,7 @@ class JobProcesses(Executor):
         if self._closed.is_set():
             raise RuntimeError("these processes were shut down")
         ours, theirs = socket.socketpair()
-        job = _Job(Future(), ours, memory_bytes, on_event)
+        job = _Job(Future(), ours, memory_bytes, on_event, first_to_go)
         job.future.set_running_or_notify_cancel()
         function, arguments = pickle.dumps(fn), pickle.dumps(args)
         with theirs:
@@ -139,7 +145,10 @@ class JobProcesses(Executor):
     def signal(self, future: Future[Any], number: int) -> None:
         """Send a signal to a job's process, if it runs."""
         job = self._jobs.get(future)
-        if job is not None and job.pid is not None:
+        if job is None:
+            return
+        job.killed = job.killed or number == signal.SIGKILL  # one that has no number yet is killed when it tells it
+        if job.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(job.pid, number)
 
@@ -210,9 +219,10 @@ class JobProcesses(Executor):
                     break
                 if kind == "pid":
                     job.pid = content
+                    if job.killed:
+                        self.kill(job.future)
                 elif kind == "event":
-                    if job.on_event is not None:
-                        job.on_event(content)
+                    self._hear(job, content)
                 else:
                     outcome = (kind, content)
         if job.once is not None:
@@ -232,6 +242,17 @@ class JobProcesses(Executor):
         else:
             job.future.set_exception(JobDiedError(content or "a job's process was killed or crashed"))
 
+    @staticmethod
+    def _hear(job: _Job, event: tuple[Any, ...]) -> None:
+        if job.on_event is None:
+            return
+        try:
+            job.on_event(event)
+        except Exception as error:  # it is not the job's fault, whose outcome is still waited for
+            job.on_event = None
+            with contextlib.suppress(Warning):  # where warnings are errors nobody would hear this one
+                warnings.warn(f"progress is no longer shown: {error!r}", stacklevel=1)
+
     def _watch(self) -> None:
         while not self._closed.wait(INTERVAL_S):
             with self._lock:
@@ -246,8 +267,9 @@ class JobProcesses(Executor):
             self.used_bytes = total = self.own_bytes + sum(sizes.values())
             self.peak_bytes = max(self.peak_bytes, total)
             if self.memory_bytes is not None and total > self.memory_bytes and sizes:
-                largest = max(sizes, key=lambda future: sizes[future])
-                self._stop(next(job for job in jobs if job.future is largest))
+                there = [job for job in jobs if job.future in sizes]
+                willing = [job for job in there if job.first_to_go and not job.over_memory]
+                self._stop(max(willing or there, key=lambda job: sizes[job.future]))
 
     def _stop(self, job: _Job) -> None:
         job.over_memory = True

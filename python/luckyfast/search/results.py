@@ -28,12 +28,14 @@ class Results:
             valid_loss, valid_hit1, valid_hit3, seconds, peak_bytes, at_s, and all settings.
         searched: names of the settings that were searched.
         stopped: why the search ended; empty where it has not.
+        trained: settings, rung and loss of what has a loss.
     """
 
     header: dict[str, Any]
     rows: list[dict[str, Any]]
     searched: list[str]
     stopped: str
+    trained: list[tuple[dict[str, Any], int, float]]
 
     @property
     def importance(self) -> dict[str, float]:
@@ -41,14 +43,13 @@ class Results:
         dimensions = self.header["space"]["dimensions"]
         space = Space(
             tuple(
-                Dimension(name, kind, tuple(tuple(one) if isinstance(one, list) else one for one in values))
+                Dimension(name, kind, tuple(values))
                 for name, form in dimensions.items()
                 for kind, values in form.items()
             ),
             self.header["space"]["start"],
         )
-        trained = [(row, row["rung"], row["valid_loss"]) for row in self.rows if row["valid_loss"] is not None]
-        return importance(space, trained)
+        return importance(space, self.trained)
 
 
 def read_results(folder: Path) -> Results:
@@ -63,11 +64,14 @@ def read_results(folder: Path) -> Results:
     if not events:
         raise ModelError(f"{folder / 'trials.jsonl'} is empty", hint="name a folder that luckyfast fit wrote")
     header, rows, stopped = events[0], [], ""
+    trained = []
     for event in events[1:]:
         if event["event"] == "stop":
             stopped = event["reason"]
         elif event["event"] == "end":
             customers, epochs = header["rungs"][event["rung"]]
+            if event["valid_loss"] is not None:
+                trained.append((event["settings"], event["rung"], event["valid_loss"]))
             rows.append(
                 {
                     "trial": event["trial"],
@@ -82,7 +86,7 @@ def read_results(folder: Path) -> Results:
                     **{name: value for name, value in event["settings"].items() if name != "epochs"},
                 }
             )
-    return Results(header, rows, list(header["space"]["dimensions"]), stopped)
+    return Results(header, rows, list(header["space"]["dimensions"]), stopped, trained)
 
 
 def write_results(results: Results, path: Path, *, overwrite: bool = False) -> None:

@@ -6,19 +6,20 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from luckyfast.checkpoint import read_share
 from luckyfast.config import format_duration
-from luckyfast.errors import UserError
+from luckyfast.errors import ModelError, UserError
 from luckyfast.search import jobs
 from luckyfast.search.clock import START_FACTOR, Clock, CostModel
 from luckyfast.search.journal import Journal, Record, Trial
 from luckyfast.search.memory import MemoryModel
-from luckyfast.search.process import JobDiedError, JobInterruptedError, JobProcesses, OutOfMemoryError
+from luckyfast.search.process import JobInterruptedError, JobProcesses, OutOfMemoryError
 from luckyfast.search.scheduler import Job, Scheduler
 
 __all__ = ["Best", "Running", "Status", "Study", "last_line"]
@@ -283,7 +284,10 @@ class Study:
 
             future = self.executor.start(jobs.call, *arguments, memory_bytes=self.worker_bytes, on_event=hear)
         else:
-            future = self.executor.submit(jobs.call, *arguments)
+            try:
+                future = self.executor.submit(jobs.call, *arguments)
+            except BrokenExecutor as error:
+                raise _broken(error) from error
         self._running[future] = running
         self._tell()
 
@@ -296,13 +300,21 @@ class Study:
         try:
             outcome = future.result()
         except (OutOfMemoryError, MemoryError) as error:
-            self._fail(job, Record("memory", None, seconds, {"why": last_line(error)}, now_s))
-            self.memory.learn(job.settings, self.worker_bytes or 0, over=True)
+            over_bytes = self.worker_bytes or 0
+            self._fail(job, Record("memory", None, seconds, {"why": last_line(error), "over_bytes": over_bytes}, now_s))
+            self.memory.learn(job.settings, over_bytes, over=True)
         except JobInterruptedError:
             pass  # it stays open in the journal
+        except ModelError as error:
+            if self.scheduler.n_proposals == 1:
+                raise
+            # Training diverges with these settings; with others it may not.
+            self._fail(job, Record("failed", None, seconds, {"why": error.message}, now_s))
         except UserError:
             raise
-        except JobDiedError as error:
+        except BrokenExecutor as error:
+            raise _broken(error) from error
+        except Exception as error:  # a job that died, or whatever an executor of somebody else's raises
             key = (job.number, job.rung)
             self._tries[key] = self._tries.get(key, 0) + 1
             if self._tries[key] < N_TRIES:
@@ -345,6 +357,8 @@ class Study:
             for rung, record in trial.records.items():
                 if "peak_bytes" in record.figures:
                     self.memory.learn(trial.settings, record.figures["peak_bytes"])
+                elif record.status == "memory":
+                    self.memory.learn(trial.settings, record.figures.get("over_bytes", 0), over=True)
                 folder = self._folder(Job(trial.number, rung, trial.settings))
                 if record.loss is not None and folder.is_dir() and (self.best is None or record.loss < self.best.loss):
                     self.best = Best(trial.number, rung, trial.settings, record.loss, record.figures, folder)
@@ -356,7 +370,11 @@ class Study:
                 path.unlink()
 
     def _end_running(self) -> None:
-        """End what still runs; a trial is heard only where there is nothing else."""
+        """End what still runs; of that a trial is heard only where there is nothing else."""
+        for future in list(self._running):
+            if future.done() and not future.cancelled():
+                with suppress(UserError):  # the search is over, whatever came of this one
+                    self._take(future)
         if isinstance(self.executor, JobProcesses):
             for future in self._running:
                 if self.best is None:
@@ -405,6 +423,11 @@ class Study:
 
 def _finished(trial: Trial, rung: int) -> bool:
     return rung in trial.records and trial.records[rung].loss is not None
+
+
+def _broken(error: BrokenExecutor) -> ModelError:
+    hint = "what has ended is kept: go on with another executor and resume"
+    return ModelError(f"the executor of the trials broke down: {last_line(error)}", hint=hint)
 
 
 def last_line(error: BaseException) -> str:

@@ -18,8 +18,8 @@ from luckyfast.dataset import Dataset
 from luckyfast.models import ModelConfig
 from luckyfast.models.trained import TrainedModel
 from luckyfast.search import jobs
-from luckyfast.training import choose_device, train
-from luckyfast.windows import Split, split_by_time
+from luckyfast.training import VALIDATION_VISITS, choose_device, sample_customers, train
+from luckyfast.windows import Split, split_by_time, target_visits
 
 __all__ = ["load_trial", "probe", "run_trial"]
 
@@ -31,7 +31,8 @@ def probe(dataset_path: str, settings: dict[str, Any], threads: int, device: str
 
     Returns:
         ``device``, where training will be; ``split`` (its three numbers), ``n_actions``, ``train_s`` of one pass over
-        everything, ``valid_seconds`` of a validation, both extrapolated, ``rest_bytes`` and ``peak_bytes``.
+        everything, ``valid_seconds`` of a validation, both extrapolated, ``n_valid`` and ``n_test`` (visits to be
+        scored), ``n_validated`` (those of one validation), ``rest_bytes`` and ``peak_bytes``.
     """
     device = choose_device(device)
     torch.zeros(1, device=device)  # what a GPU's library takes is taken by every trial
@@ -39,21 +40,25 @@ def probe(dataset_path: str, settings: dict[str, Any], threads: int, device: str
     dataset = Dataset.open(dataset_path)
     split = split_by_time(dataset)
     share = min(PROBE_VISITS / max(dataset.n_visits, 1), 1.0)
-    sample = dataset.sample(share)
+    sample = sample_customers(dataset, share, split.valid_start)
     config = replace(ModelConfig.from_dict(settings), epochs=1, refit_epochs=0)
     # The first round loads what is compiled and fills caches.
-    train(dataset.sample(share / 20), split, config, threads=threads, device=device)
+    train(sample_customers(dataset, share / 20, split.valid_start), split, config, threads=threads, device=device)
     lines: list[dict[str, Any]] = []
     began = time.monotonic()
     train(sample, split, config, threads=threads, device=device, on_epoch=lines.append)
     train_s = time.monotonic() - began - lines[-1]["valid_seconds"]
-    n_sample, n_all = _training_visits(sample, split), _training_visits(dataset, split)
+    few, all_ = _count_visits(sample, split), _count_visits(dataset, split)
+    n_validated = min(all_["valid"], VALIDATION_VISITS)
     return {
         "device": device,
         "split": [split.valid_start, split.test_start, split.min_history],
         "n_actions": dataset.n_actions,
-        "train_s": train_s * n_all / max(n_sample, 1),
-        "valid_seconds": lines[-1]["valid_seconds"] * n_all / max(n_sample, 1),
+        "train_s": train_s * all_["train"] / max(few["train"], 1),
+        "valid_seconds": lines[-1]["valid_seconds"] * n_validated / max(min(few["valid"], VALIDATION_VISITS), 1),
+        "n_validated": n_validated,
+        "n_valid": all_["valid"],
+        "n_test": all_["test"],
         "rest_bytes": rest_bytes,
         "peak_bytes": peak_memory(),
     }
@@ -127,8 +132,14 @@ def _save(model: TrainedModel, curve: list[dict[str, Any]], folder: Path) -> Non
     partial.rename(folder)
 
 
-def _training_visits(dataset: Dataset, split: Split) -> int:
-    return sum(int((histories.visit_time < split.valid_start).sum()) for histories in dataset.batches())
+def _count_visits(dataset: Dataset, split: Split) -> dict[str, int]:
+    """Visits to train on, targets of validation, and all visits of the test."""
+    counts = {"train": 0, "valid": 0, "test": 0}
+    for histories in dataset.batches():
+        counts["train"] += int((histories.visit_time < split.valid_start).sum())
+        counts["valid"] += len(target_visits(histories, split, "valid"))
+        counts["test"] += int((histories.visit_time >= split.test_start).sum())
+    return counts
 
 
 def _number(value: float) -> float | None:
