@@ -189,6 +189,7 @@ def test_ranks_alone_are_worth_what_they_are_worth() -> None:
     rng = np.random.default_rng(0)
     places = np.minimum(rng.exponential(15.0, 4000).astype(int), 98) + 1
     scores = np.tile(-np.arange(100, dtype=np.float32), (4000, 1))
+    scores[:, 0] = -np.inf
     labels = Labels(np.arange(4001), places.astype(np.int32), np.ones(4000))
     assert Calibration.fit([(scores, labels)]).temperature == pytest.approx(15.0, rel=0.05)
 

@@ -13,11 +13,12 @@ from naive_ingest import write_dataset
 from tiny_model import ACTIONS, CALIBRATION, DAY, make_dataset, make_model, make_rows, make_trained
 
 import luckyfast
+from luckyfast import batches, moments
 from luckyfast import model as model_module
-from luckyfast import moments
 from luckyfast.dataset import Dataset
 from luckyfast.errors import InputError, ModelError
 from luckyfast.model import Model, load
+from luckyfast.models import trained
 from luckyfast.models.trained import TrainedModel
 from luckyfast.moments import Moment, parse_moment
 
@@ -180,3 +181,31 @@ def test_damaged_weights_are_named(model: Model, tmp_path: Path) -> None:
         (tmp_path / "weights.npz").write_bytes(content[:cut])
         with pytest.raises(ModelError, match="is damaged"):
             TrainedModel.load(tmp_path, model.config)
+
+
+def test_targets_of_long_histories_see_many_visits_and_not_all(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = make_trained(dataset, arch="lstm-embed")
+    histories = next(dataset.batches())
+    targets = np.flatnonzero(np.arange(histories.n_visits) % 3 > 0)
+    scores = {}
+    for most in (4, 2**14):
+        for module in (batches, trained):
+            monkeypatch.setattr(module, "MAX_VISITS", most)
+        blocks = list(model.score(histories, targets))
+        np.testing.assert_array_equal(np.concatenate([visits for visits, _ in blocks]), targets)
+        scores[most] = np.concatenate([own for _, own in blocks])
+    owners = np.searchsorted(histories.visit_start, targets, side="right") - 1
+    long = np.diff(histories.visit_start)[owners] > 4
+    assert long.any()
+    np.testing.assert_allclose(scores[4][~long], scores[2**14][~long], rtol=0, atol=1e-6)
+    for customer in np.unique(owners[long]).tolist():
+        start = int(histories.visit_start[customer])
+        left = targets[owners == customer]
+        while len(left):
+            begin, n = max(int(left[0]) - 4, start), int((left < left[0] + 4).sum())
+            part = histories.part(slice(customer, customer + 1), slice(begin, int(left[n - 1]) + 1))
+            expected = np.concatenate([own for _, own in model.score(part, left[:n] - begin)])
+            np.testing.assert_allclose(scores[4][np.isin(targets, left[:n])], expected, rtol=0, atol=1e-6)
+            left = left[n:]

@@ -334,14 +334,14 @@ def test_a_search_is_resumed_without_saying_its_budget_again(dataset: Path, tmp_
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_signals_while_the_model_is_finished(dataset: Path, tmp_path: Path, number: int, code: int) -> None:
-    process = subprocess.Popen(command(dataset, tmp_path / "model"), stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("Calibrating"):
-            process.send_signal(number)
-            break
-    said = process.stderr.read()
-    assert process.wait() == code, said
+    with subprocess.Popen(command(dataset, tmp_path / "model"), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("Calibrating"):
+                process.send_signal(number)
+                break
+        said = process.stderr.read()
+    assert process.returncode == code, said
     assert "defect" not in said
     assert (tmp_path / "model").exists() == (code == 0)
 

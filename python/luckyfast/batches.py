@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,15 +16,20 @@ from luckyfast.moments import DAY_US
 
 __all__ = [
     "GAP_EDGES",
+    "MAX_VISITS",
     "Batch",
     "Constants",
     "Segment",
     "StepFeatures",
+    "bounded_parts",
     "cut_segment",
     "measure",
+    "runs_of_customers",
     "training_batches",
 ]
 
+MAX_VISITS = 2**14
+"""Longer histories are learnt from piece by piece, and a target sees at least so many visits before it."""
 N_CONTEXT_VALUES = 7
 GAP_EDGES = (0.1, 0.5, 1.0, 2.0)
 
@@ -241,6 +247,32 @@ def measure(
     )
 
 
+def bounded_parts(histories: Histories) -> Iterator[Histories]:
+    """The same visits, where a customer with more than ``MAX_VISITS`` becomes several, one after the other.
+
+    What is computed of a visit, and how often, grows with the history that is run: this bounds it, and memory with it.
+    """
+    for first, stop, is_long in runs_of_customers(histories):
+        start, end = histories.visit_start[[first, stop]].tolist()
+        size = MAX_VISITS if is_long else max(end - start, 1)
+        for begin in range(start, end, size):
+            visits = slice(begin, min(begin + size, end))
+            is_whole = visits == slice(0, histories.n_visits)
+            yield histories if is_whole else histories.part(slice(first, stop), visits)
+
+
+def runs_of_customers(histories: Histories) -> Iterator[tuple[int, int, bool]]:
+    """Customers ``first:stop`` that follow one another and have at most ``MAX_VISITS`` each, or one that has more."""
+    long = np.flatnonzero(np.diff(histories.visit_start) > MAX_VISITS).tolist()
+    first = 0
+    for customer in [*long, histories.n_customers]:
+        if customer > first:
+            yield first, customer, False
+        if customer < histories.n_customers:
+            yield customer, customer + 1, True
+        first = customer + 1
+
+
 def training_batches(
     dataset: Dataset,
     constants: Constants,
@@ -250,7 +282,7 @@ def training_batches(
     rng: np.random.Generator,
 ) -> Iterator[Batch]:
     """Go through all histories once, cut off at a time, in shuffled batches of histories of similar length."""
-    for histories in dataset.batches():
+    for histories in itertools.chain.from_iterable(map(bounded_parts, dataset.batches())):
         moments = Moments.of(histories, constants)
         inside = np.append(histories.visit_time < stop_time, False).astype(np.int64)
         first = histories.visit_start[:-1].astype(np.int64)

@@ -96,6 +96,28 @@ class Histories:
         """Number of visits."""
         return len(self.visit_time)
 
+    def part(self, customers: slice, visits: slice) -> Histories:
+        """Some customers, and of their visits those in a stretch, as views but for the starts.
+
+        Args:
+            customers: of these histories, with a start and a stop.
+            visits: local to these histories, with a start and a stop, within those of these customers.
+        """
+        starts = np.clip(self.visit_start[customers.start : customers.stop + 1], visits.start, visits.stop)
+        pairs = slice(*self.action_start[[visits.start, visits.stop]].tolist())
+        return replace(
+            self,
+            customers=self.customers[customers],
+            visit_start=(starts - visits.start).astype(np.int32),
+            visit_time=self.visit_time[visits],
+            visit_key=self.visit_key[visits],
+            action_start=self.action_start[visits.start : visits.stop + 1] - self.action_start[visits.start],
+            actions=self.actions[pairs],
+            counts=self.counts[pairs],
+            first_visit=self.first_visit + visits.start,
+            features=tuple(column.take(visits) for column in self.features),
+        )
+
 
 class Dataset:
     """A dataset folder: histories of all customers, sorted and ready to be read.

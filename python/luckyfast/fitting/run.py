@@ -21,7 +21,7 @@ from luckyfast.search import jobs
 from luckyfast.search.clock import FIXED_S, MEASURING, READING_S, Clock, CostModel, training_cost
 from luckyfast.search.journal import Journal, read_events
 from luckyfast.search.memory import MemoryModel
-from luckyfast.search.process import JobDiedError, JobProcesses, OutOfMemoryError
+from luckyfast.search.process import JobDiedError, JobInterruptedError, JobProcesses, OutOfMemoryError
 from luckyfast.search.proposer import Proposer
 from luckyfast.search.results import read_results, write_results
 from luckyfast.search.scheduler import RUNGS, Job, Rung, Scheduler
@@ -313,7 +313,10 @@ class FitRun:
                 raise  # the machine wants the process to end: there is no time for more
             # Once: a refit ends where it is, and the rest is done. Twice: all ends.
             self.processes.interrupt(finishing)
-            finishing.result()
+            try:
+                finishing.result()
+            except JobInterruptedError:
+                raise KeyboardInterrupt("the search is kept: go on with --resume") from None
         except OutOfMemoryError as error:
             raise BudgetError(
                 f"{format_size(self.memory_bytes)} of memory are not enough to measure the model",

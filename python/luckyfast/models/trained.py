@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from luckyfast.batches import Batch, Constants, Moments, cut_segment
+from luckyfast.batches import MAX_VISITS, Batch, Constants, Moments, cut_segment, runs_of_customers
 from luckyfast.dataset import Histories
 from luckyfast.errors import ModelError
 from luckyfast.features import FeatureScale
@@ -115,7 +115,7 @@ class TrainedModel:
             ModelError: the weights are missing or damaged.
         """
         try:
-            with np.load(folder / WEIGHTS) as file:
+            with (folder / WEIGHTS).open("rb") as content, np.load(content) as file:
                 arrays = {name: file[name] for name in file.files}
             scalars = {name: settings["constants"][name] for name in _SCALARS}
             constants = Constants(
@@ -135,9 +135,28 @@ class TrainedModel:
 def score_visits(
     network: Network, config: ModelConfig, constants: Constants, histories: Histories, targets: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Score visits with a network in evaluation mode; blocks come in the order of the targets."""
-    if len(targets) == 0:
-        return
+    """Score visits with a network in evaluation mode; blocks come in the order of the targets.
+
+    Of a customer with more than ``MAX_VISITS`` visits, each target sees at least so many before it, and not all.
+    """
+    for first, stop, is_long in runs_of_customers(histories):
+        start, end = histories.visit_start[[first, stop]].tolist()
+        own = targets[slice(*np.searchsorted(targets, (start, end)).tolist())]
+        while len(own):
+            n = int(np.searchsorted(own, own[0] + MAX_VISITS)) if is_long else len(own)
+            begin = max(int(own[0]) - MAX_VISITS, start) if is_long else start
+            part = histories
+            if (begin, end) != (0, histories.n_visits):
+                part = histories.part(slice(first, stop), slice(begin, int(own[n - 1]) + 1 if is_long else end))
+            for visits, scores in _score(network, config, constants, part, own[:n] - begin):
+                yield visits + begin, scores
+            own = own[n:]
+
+
+def _score(
+    network: Network, config: ModelConfig, constants: Constants, histories: Histories, targets: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Score visits of customers whose histories are run whole."""
     moments = Moments.of(histories, constants)
     wanted = np.zeros(histories.n_visits, np.bool_)
     wanted[targets] = True
