@@ -156,7 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     space = default_space(ModelConfig())
     folder = options.out / f"{options.data}-{budget_s:.0f}s"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "machine.json").write_text(json.dumps(describe_machine(), indent=1), encoding="utf-8")
     runs = []
     for seed in range(options.seeds):
         for system in options.systems:
@@ -165,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             file = folder / f"{re.sub('[^a-z]+', '-', system.lower()).strip('-')}-{seed}.json"
             if not file.exists():
+                (folder / "machine.json").write_text(json.dumps(describe_machine(), indent=1), encoding="utf-8")
                 found = run_system(
                     system,
                     dataset,

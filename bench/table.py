@@ -127,13 +127,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dataset = prepare_dataset(options.data, options.cache)
     folder = options.out / f"{options.data}-{format_duration(budget_s)}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "machine.json").write_text(json.dumps(describe_machine(), indent=1), encoding="utf-8")
     cells = []
     for seed, arch, search, habit in itertools.product(
         range(options.seeds), options.archs, options.searches, (False, True)
     ):
         file = folder / f"{arch}-{search}-{'habit' if habit else 'plain'}-{seed}.json"
         if not file.exists():
+            (folder / "machine.json").write_text(json.dumps(describe_machine(), indent=1), encoding="utf-8")
             content = fill((arch, search, habit), dataset, budget_s, seed=seed, scratch=folder)
             file.write_text(json.dumps(content, indent=1), encoding="utf-8")
         cells.append(json.loads(file.read_text(encoding="utf-8")))
