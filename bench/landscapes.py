@@ -82,7 +82,7 @@ class Landscape:
     def seconds(self, settings: Mapping[str, Any], epochs: float, customers: float = 1.0) -> float:
         """What that many passes over that share of the customers take."""
         speed = 2.5e10 * settings["batch"] / (settings["batch"] + 192) * min(1, 0.15 + settings["units"] / 256)
-        per_token = self.products(settings) * 6 / speed + 1.5e-6 / (settings["batch"] / 64)
+        per_token = self._flops(settings) * 6 / speed + 1.5e-6 / (settings["batch"] / 64)
         n_tokens = epochs * _N_TOKENS / _SPEED_UP * customers * (0.3 + 0.7 * settings["window"] / 32)
         return float(n_tokens * per_token)
 
@@ -90,7 +90,7 @@ class Landscape:
         """Whether a trial may take so much memory."""
         row = settings["emb"] + settings["layers"] * settings["units"] * 10 + 300
         activations = settings["batch"] * settings["window"] * row * 8
-        gigabytes = 0.6 + activations / 1e9 + 16 * self.products(settings) / 1e9
+        gigabytes = 0.6 + activations / 1e9 + 16 * self._flops(settings) / 1e9
         gigabytes += _N_TOKENS * settings["window"] * 4 / 1e9 * 0.05
         return bool(gigabytes <= self.memory_gb * _TRIAL_SHARE)
 
@@ -135,8 +135,7 @@ class Landscape:
             best = min(best, least)
         return best, float(np.median(losses))
 
-    def products(self, settings: Mapping[str, Any]) -> float:
-        """Multiplications of a token: what of the cost can be told without measuring."""
+    def _flops(self, settings: Mapping[str, Any]) -> float:
         H, E = settings["units"], settings["emb"]
         return float(4 * H * (H + E) + (settings["layers"] - 1) * 8 * H * H + H * 300)
 

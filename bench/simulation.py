@@ -1,7 +1,8 @@
 """Search methods against a simulated clock: what each would have found by when, in milliseconds instead of hours.
 
 The own system is the real scheduler and proposer; only the training is simulated. Peers get the same default
-configuration, the same check of memory where they can take one, and the same number of workers.
+configuration, the same check of memory where they can take one, and the same number of workers. The own proposer knows
+beforehand what a training costs but for `COST_ERROR`, as it does where it trains.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import heapq
 import itertools
 import math
 import warnings
+import zlib
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -27,6 +29,8 @@ __all__ = ["CHECKPOINTS", "SYSTEMS", "simulate"]
 CHECKPOINTS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 RUNGS = (Rung(1 / 9), Rung(1 / 3), Rung(1.0), Rung(1.0, 3.0))
 EPOCHS = 9
+COST_ERROR = 0.2
+"""Standard deviation of the log of what is computed over what is measured: .14 in 18 trials on Complete Journey."""
 
 Run = Generator[tuple[int, int, Mapping[str, Any]], float, None]
 Method = Callable[[Landscape, int], "Worker"]
@@ -95,9 +99,14 @@ class Own(Worker):
         dimensions = [Dimension(name, kind, values) for name, (kind, values) in SETTINGS.items()]  # type: ignore[arg-type]
         self.trials: dict[int, Trial] = {}
         space = Space(tuple(dimensions), DEFAULT)
-        # As where it trains: not what it costs, but what can be computed of that.
-        proposer = Proposer(space, optimizer, seed, landscape.products)
+        proposer = Proposer(space, optimizer, seed, self._computed_cost)
         self.scheduler = Scheduler(proposer, RUNGS, self.trials)
+
+    def _computed_cost(self, settings: Mapping[str, Any]) -> float:
+        """What a training would be thought to cost: as wrong as where it trains."""
+        number = zlib.crc32(repr(sorted(settings.items())).encode())
+        error = np.random.default_rng(number).normal(0.0, COST_ERROR)
+        return self.landscape.seconds(settings, EPOCHS) * math.exp(error)
 
     def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
         job = self.scheduler.next_job(lambda job: 1.15 * self._seconds(job) <= left_s, self.landscape.fits)
