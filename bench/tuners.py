@@ -20,7 +20,7 @@ from luckyfast.search.process import JobProcesses
 from luckyfast.search.scheduler import RUNGS
 from luckyfast.search.space import Dimension, Space
 
-__all__ = ["PEERS", "Found", "KerasTunerPeer", "OptunaPeer", "Peer"]
+__all__ = ["PEERS", "Found", "KerasTunerPeer", "OptunaPeer", "Peer", "ask_optuna", "tell_optuna"]
 
 _LOSS = re.compile(r"loss (\d+\.\d+)")
 
@@ -103,7 +103,7 @@ class OptunaPeer(Peer):
             "Optuna TPE + median": optuna.pruners.MedianPruner(),
         }.get(self.kind, optuna.pruners.NopPruner())
         study = optuna.create_study(study_name="contest", sampler=sampler(seed=self.seed), pruner=pruner)
-        study.enqueue_trial({one.name: _told(one, self.space.start[one.name]) for one in self.space.dimensions})
+        study.enqueue_trial({one.name: tell_optuna(one, self.space.start[one.name]) for one in self.space.dimensions})
         self.start_clock()
         running = dict[Future[Any], Any]()
         while (left_s := self.left_s) > 0:
@@ -124,7 +124,7 @@ class OptunaPeer(Peer):
         return sorted(self.found)
 
     def _begin_trial(self, trial: Any) -> Future[Any]:
-        settings = {one.name: _suggest(trial, one) for one in self.space.dimensions}
+        settings = {one.name: ask_optuna(trial, one) for one in self.space.dimensions}
         n_heard = 0
 
         def hear(loss: float) -> None:
@@ -139,12 +139,13 @@ class OptunaPeer(Peer):
         return future
 
 
-def _told(dimension: Dimension, value: Any) -> Any:
+def tell_optuna(dimension: Dimension, value: Any) -> Any:
     """A value as Optuna has it: ordered values are whole numbers there, so that it knows their order."""
     return dimension.values.index(value) if dimension.kind == "ordered" else value
 
 
-def _suggest(trial: Any, dimension: Dimension) -> Any:
+def ask_optuna(trial: Any, dimension: Dimension) -> Any:
+    """A value of a dimension that a trial of Optuna's proposes."""
     name, values = dimension.name, dimension.values
     if dimension.kind == "ordered":
         return values[trial.suggest_int(name, 0, len(values) - 1)]

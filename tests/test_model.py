@@ -18,7 +18,6 @@ from luckyfast import model as model_module
 from luckyfast.dataset import Dataset
 from luckyfast.errors import InputError, ModelError
 from luckyfast.model import Model, load
-from luckyfast.models import trained
 from luckyfast.models.trained import TrainedModel
 from luckyfast.moments import Moment, parse_moment
 
@@ -191,8 +190,7 @@ def test_targets_of_long_histories_see_many_visits_and_not_all(
     targets = np.flatnonzero(np.arange(histories.n_visits) % 3 > 0)
     scores = {}
     for most in (4, 2**14):
-        for module in (batches, trained):
-            monkeypatch.setattr(module, "MAX_VISITS", most)
+        monkeypatch.setattr(batches, "MAX_VISITS", most)
         blocks = list(model.score(histories, targets))
         np.testing.assert_array_equal(np.concatenate([visits for visits, _ in blocks]), targets)
         scores[most] = np.concatenate([own for _, own in blocks])

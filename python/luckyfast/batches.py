@@ -252,25 +252,23 @@ def bounded_parts(histories: Histories) -> Iterator[Histories]:
 
     What is computed of a visit, and how often, grows with the history that is run: this bounds it, and memory with it.
     """
-    for first, stop, is_long in runs_of_customers(histories):
-        start, end = histories.visit_start[[first, stop]].tolist()
-        size = MAX_VISITS if is_long else max(end - start, 1)
+    for customers, start, end, size in runs_of_customers(histories):
         for begin in range(start, end, size):
-            visits = slice(begin, min(begin + size, end))
-            is_whole = visits == slice(0, histories.n_visits)
-            yield histories if is_whole else histories.part(slice(first, stop), visits)
+            yield histories.part(customers, slice(begin, min(begin + size, end)))
 
 
-def runs_of_customers(histories: Histories) -> Iterator[tuple[int, int, bool]]:
-    """Customers ``first:stop`` that follow one another and have at most ``MAX_VISITS`` each, or one that has more."""
-    long = np.flatnonzero(np.diff(histories.visit_start) > MAX_VISITS).tolist()
-    first = 0
-    for customer in [*long, histories.n_customers]:
-        if customer > first:
-            yield first, customer, False
-        if customer < histories.n_customers:
-            yield customer, customer + 1, True
-        first = customer + 1
+def runs_of_customers(histories: Histories) -> Iterator[tuple[slice, int, int, int]]:
+    """Customers that follow one another and have at most ``MAX_VISITS`` visits each, or one that has more.
+
+    Yields:
+        The customers; start and end of their visits; and how many of these to run at once.
+    """
+    long = np.flatnonzero(np.diff(histories.visit_start) > MAX_VISITS)
+    edges = np.unique(np.concatenate(([0], long, long + 1, [histories.n_customers])))
+    for first, stop in itertools.pairwise(edges.tolist()):
+        start, end = histories.visit_start[[first, stop]].tolist()
+        if start < end:
+            yield slice(first, stop), start, end, MAX_VISITS if first in long else end - start
 
 
 def training_batches(

@@ -97,12 +97,14 @@ class Histories:
         return len(self.visit_time)
 
     def part(self, customers: slice, visits: slice) -> Histories:
-        """Some customers, and of their visits those in a stretch, as views but for the starts.
+        """Some customers, and of their visits those in a stretch, as views but for the starts; all of them are these.
 
         Args:
             customers: of these histories, with a start and a stop.
             visits: local to these histories, with a start and a stop, within those of these customers.
         """
+        if (customers, visits) == (slice(0, self.n_customers), slice(0, self.n_visits)):
+            return self
         starts = np.clip(self.visit_start[customers.start : customers.stop + 1], visits.start, visits.stop)
         pairs = slice(*self.action_start[[visits.start, visits.stop]].tolist())
         return replace(
@@ -237,8 +239,9 @@ class Dataset:
             return
         left = self._n_first
         for histories in self._all_batches():
-            yield histories if histories.n_customers <= left else _head(histories, left)
-            left -= histories.n_customers
+            n = min(left, histories.n_customers)
+            yield histories.part(slice(0, n), slice(0, int(histories.visit_start[n])))
+            left -= n
             if left <= 0:
                 return
 
@@ -322,23 +325,6 @@ def _view_feature(batch: pa.RecordBatch, info: FeatureInfo) -> FeatureColumn:
     # 18 digits fit into the low half of a decimal of 128 bits
     halves = np.frombuffer(entries.buffers()[1], np.int64).reshape(-1, 2)
     return FeatureColumn(halves[entries.offset : entries.offset + len(entries), 0], _numpy(rows))
-
-
-def _head(histories: Histories, n_customers: int) -> Histories:
-    """The first customers of a batch, as views."""
-    n_visits = int(histories.visit_start[n_customers])
-    n_pairs = int(histories.action_start[n_visits])
-    return replace(
-        histories,
-        customers=histories.customers[:n_customers],
-        visit_start=histories.visit_start[: n_customers + 1],
-        visit_time=histories.visit_time[:n_visits],
-        visit_key=histories.visit_key[:n_visits],
-        action_start=histories.action_start[: n_visits + 1],
-        actions=histories.actions[:n_pairs],
-        counts=histories.counts[:n_pairs],
-        features=tuple(column.take(slice(n_visits)) for column in histories.features),
-    )
 
 
 def _numpy(array: pa.Array) -> NDArray[Any]:

@@ -24,9 +24,9 @@ from luckyfast.inference import MODEL_FORMAT_VERSION
 from luckyfast.report import write_report
 from luckyfast.search import jobs
 from luckyfast.search.clock import MEASURING, READING_S
-from luckyfast.search.trial import load_trial
+from luckyfast.search.trial import count_visits, load_trial
 from luckyfast.training import refit
-from luckyfast.windows import Split, split_by_time, target_visits
+from luckyfast.windows import Split, split_by_time
 
 __all__ = ["finish_model", "measure_baselines"]
 
@@ -100,8 +100,8 @@ def finish_model(
     # Honest only with a model that has not trained on the validation visits.
     calibration = calibrate(blind, data, split)
     steps |= {"load": loading_s, "calibrate": time.monotonic() - began - loading_s}
-    n_valid, n_test = _count_targets(data, split)
-    measuring_s = MEASURING * steps["calibrate"] * n_test / max(min(n_valid, n_calibrated(data.n_actions)), 1)
+    n = count_visits(data, split)
+    measuring_s = MEASURING * steps["calibrate"] * n["test"] / max(min(n["valid"], n_calibrated(data.n_actions)), 1)
     rest_s = measuring_s + WRITING_S + READING_S * data.n_visits
     left_s = None if deadline_s is None else deadline_s - (time.monotonic() - began) - rest_s
     trained = blind
@@ -182,15 +182,6 @@ def _hear_ctrl_c(hear: bool) -> None:
 def _bounded(left_s: float | None) -> dict[str, Any]:
     # A refit stops between two batches, and a batch may take a while.
     return {} if left_s is None else {"budget_s": 0.95 * left_s}
-
-
-def _count_targets(data: Dataset, split: Split) -> tuple[int, int]:
-    """Targets of validation, and all visits of the test."""
-    n_valid = n_test = 0
-    for histories in data.batches():
-        n_valid += len(target_visits(histories, split, "valid"))
-        n_test += int((histories.visit_time >= split.test_start).sum())
-    return n_valid, n_test
 
 
 def _about(data: Dataset) -> dict[str, Any]:

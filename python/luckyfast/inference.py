@@ -22,6 +22,7 @@ __all__ = [
     "Predictor",
     "Sides",
     "ids_by_name",
+    "next_moments",
     "pack",
     "read_config",
     "read_record",
@@ -122,6 +123,35 @@ def pack(
     packed_actions, visits = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     packed_actions[owner, place], visits[owner, place] = ids, visit
     return Packed(times, n_visits, packed_actions, visits, moment.astype(np.int64), sides)
+
+
+def next_moments(visit_time: NDArray[np.int64], visit_start: NDArray[Any], time_scale: float) -> NDArray[np.int64]:
+    """When each customer comes next at the usual pace: the last visit plus the median of the gaps before it.
+
+    Args:
+        visit_time: int64 [n_visits], ascending within a customer.
+        visit_start: int [B + 1]; customer ``b`` owns visits ``visit_start[b]:visit_start[b + 1]``, at least one.
+        time_scale: mean gap of all customers, for those who have no gap; in the unit of the times, as all of it is.
+
+    Returns:
+        int64 [B].
+
+    Example:
+        >>> next_moments(np.array([10, 12, 18, 5]), np.array([0, 3, 4]), 7.0).tolist()
+        [22, 12]
+    """
+    start = visit_start.astype(np.int64)
+    n_gaps = np.diff(start) - 1
+    owners = np.repeat(np.arange(len(n_gaps)), n_gaps + 1)
+    later = np.flatnonzero(np.arange(len(visit_time)) > start[owners])
+    gaps = visit_time[later] - visit_time[later - 1]
+    gaps = gaps[np.lexsort((gaps, owners[later]))]
+    pace = np.full(len(n_gaps), int(time_scale))
+    some, first = n_gaps > 0, np.cumsum(n_gaps) - n_gaps
+    low, high = (gaps[first[some] + middle] for middle in ((n_gaps[some] - 1) // 2, n_gaps[some] // 2))
+    pace[some] = low + (high - low) // 2
+    moments: NDArray[np.int64] = visit_time[start[1:] - 1] + np.maximum(pace, 1)
+    return moments
 
 
 def ids_by_name(names: Sequence[str]) -> Callable[[str], int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luckyfast.errors import ModelError
-from luckyfast.inference import Predictor, Sides, ids_by_name, pack, read_config, read_record
+from luckyfast.inference import Predictor, Sides, ids_by_name, next_moments, pack, read_config, read_record
 from luckyfast.moments import Moment, parse_moment
 
 if TYPE_CHECKING:
@@ -224,9 +224,8 @@ class Model:
             moment = parse_moment(at, kind)
             visits = [visit for visit in visits if visit[0] < moment]
         elif visits:
-            times = [time for time, _, _ in visits]
-            gaps = np.diff(times) if len(times) > 1 else [self._predictor.time_scale]
-            moment = times[-1] + max(int(np.median(gaps)), 1)
+            times = np.array([time for time, _, _ in visits], np.int64)
+            moment = int(next_moments(times, np.array([0, len(times)]), self._predictor.time_scale)[0])
         else:
             raise ModelError("an empty history has no last visit", hint="say when to predict: at='2017-12-01'")
         ids, unknown = [], set()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from luckyfast.config import available_cores
 from luckyfast.errors import DatasetError, ModelError, OutputExistsError
-from luckyfast.inference import MAX_PAIRS, MAX_VISITS, Predictor, Sides, ids_by_name, pack, read_config
+from luckyfast.inference import MAX_PAIRS, MAX_VISITS, Predictor, Sides, ids_by_name, next_moments, pack, read_config
 from luckyfast.moments import Moment, format_moment, parse_moment
 from luckyfast.progress import NullProgress, Progress
 
@@ -230,7 +230,7 @@ def _predict_batch(
     """Predict one batch of histories in chunks of customers, each chunk in groups of similar length."""
     start = histories.visit_start[:-1].astype(np.int64)
     if moment is None:
-        moments = _next_moments(histories, predictor.time_scale)
+        moments = next_moments(histories.visit_time, histories.visit_start, predictor.time_scale)
         stop = histories.visit_start[1:].astype(np.int64)
     else:
         moments = np.full(histories.n_customers, moment)
@@ -262,22 +262,6 @@ def _predict_batch(
             )
             in_visit[rows], next_action[rows] = predictor.run(packed)
         yield histories.customers.take(chunk), in_visit, next_action
-
-
-def _next_moments(histories: Histories, time_scale: float) -> NDArray[np.int64]:
-    """Each customer's last visit plus the median of the gaps, or the mean gap of all where there is none, int64 [n]."""
-    time, start = histories.visit_time, histories.visit_start.astype(np.int64)
-    n_gaps = np.maximum(np.diff(start) - 1, 0)
-    owners = np.repeat(np.arange(histories.n_customers), np.diff(start))
-    later = np.flatnonzero(np.arange(len(time)) > start[owners])
-    gaps = time[later] - time[later - 1]
-    gaps = gaps[np.lexsort((gaps, owners[later]))]
-    pace = np.full(histories.n_customers, int(time_scale))
-    some, first = n_gaps > 0, np.cumsum(n_gaps) - n_gaps
-    low, high = (gaps[first[some] + middle] for middle in ((n_gaps[some] - 1) // 2, n_gaps[some] // 2))
-    pace[some] = low + (high - low) // 2
-    moments: NDArray[np.int64] = time[start[1:] - 1] + np.maximum(pace, 1)
-    return moments
 
 
 def _once_per_visit(ids: NDArray[np.int64], histories: Histories) -> NDArray[np.int64]:

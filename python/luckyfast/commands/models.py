@@ -171,7 +171,7 @@ def add_predict(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="folder that luckyfast fit wrote")
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one the model was trained on")
-    parser.add_argument("--at", metavar="TIME", help="prediction moment, ISO 8601 (default: the end of the log)")
+    parser.add_argument("--at", metavar="TIME", help="ISO 8601 (default: the end of the log, or the next visit)")
     parser.add_argument("--top", type=int, metavar="K", help="only the K most probable actions of each customer")
     parser.add_argument("--out", metavar="FILE", help=".parquet, .csv or .jsonl (default: MODEL/predictions.parquet)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

@@ -129,11 +129,10 @@ def fit(
     if data.n_visits == 0:
         raise DatasetError(f"{data.path} has no visits", hint="ingest a log with accepted rows")
     made = default_space(config, fixed) if space is None else read_space(space, config, fixed)
-    earlier = read_header(folder) if resume else None
-    if search is None and budget_s is None and earlier is not None:
-        search = earlier.get("search")
-    elif search is None and budget_s is None:
-        search = "none" if trials is None else "hyperband"
+    if search is None and budget_s is None:
+        earlier = read_header(folder) if resume else None
+        alone: SearchKind = "none" if trials is None else "hyperband"
+        search = alone if earlier is None else earlier.get("search")
     if search in ("hyperband", "bayes") and budget_s is None and trials is None and patience is None and not resume:
         raise BudgetError("a search needs an end", hint="give --budget, --trials or --patience")
     plan = {

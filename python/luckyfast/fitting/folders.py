@@ -27,12 +27,12 @@ def study_folder(model: Path, plan: dict[str, Any], *, resume: bool, overwrite: 
         OutputExistsError: an earlier search is there, and nothing says what to do with it.
         ModelError: an earlier search is to be resumed, and it is another one; or one works there now.
     """
-    folder = model.with_name(f"{model.name}.search")
+    folder = _study_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         kept = _is_worth_keeping(folder)
         if kept and resume:
-            _assert_same(folder, plan)
+            _assert_same(model, plan)
         elif kept and not overwrite:
             raise OutputExistsError(
                 f"{folder} holds an unfinished search or training",
@@ -72,8 +72,12 @@ def read_header(model: Path) -> dict[str, Any] | None:
     """What an unfinished search for a model was begun as; None where there is none."""
     from luckyfast.search.journal import read_events
 
-    file = model.with_name(f"{model.name}.search") / JOURNAL
+    file = _study_of(model) / JOURNAL
     return next(iter(read_events(file)), None) if file.is_file() else None
+
+
+def _study_of(model: Path) -> Path:
+    return model.with_name(f"{model.name}.search")
 
 
 def publish(work: Path, study: Path, model: Path) -> None:
@@ -91,13 +95,11 @@ def _is_worth_keeping(folder: Path) -> bool:
     return journal.is_file() and (b'"event": "end"' in journal.read_bytes() or any(folder.glob(CHECKPOINTS)))
 
 
-def _assert_same(folder: Path, plan: dict[str, Any]) -> None:
-    from luckyfast.search.journal import read_events
-
-    header = next(iter(read_events(folder / JOURNAL)))
+def _assert_same(model: Path, plan: dict[str, Any]) -> None:
+    header = read_header(model) or {}
     for name, value in plan.items():
         if header.get(name) != json.loads(json.dumps(value)):
             raise ModelError(
-                f"the search in {folder} had another {name}",
+                f"the search in {_study_of(model)} had another {name}",
                 hint="give the same dataset, settings, space and seed, or start anew with --overwrite",
             )

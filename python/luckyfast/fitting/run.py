@@ -100,7 +100,7 @@ class FitRun:
         start = dict(self.space.start)
         path = str(self.data.path)
         self.listener.start("Probing", None, "")
-        probing = self._submit(jobs.PROBE, path, start, 1, self.device)
+        probing = self.processes.start(jobs.call, jobs.PROBE, path, start, 1, self.device)
         side_by_side = self.n_cores > 1 and self.memory_bytes >= SIDE_BY_SIDE_BYTES
         if side_by_side:
             self._measure_baselines()
@@ -167,9 +167,6 @@ class FitRun:
             self._explain_nothing(study)
             return
         self._finish(study, best, probed["split"], work)
-
-    def _submit(self, name: str, *arguments: Any) -> Future[Any]:
-        return self.processes.start(jobs.call, name, *arguments)
 
     def _measure_baselines(self) -> None:
         """Begin to measure the baselines, unless an earlier run has."""

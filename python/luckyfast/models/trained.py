@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from luckyfast.batches import MAX_VISITS, Batch, Constants, Moments, cut_segment, runs_of_customers
+from luckyfast.batches import Batch, Constants, Moments, cut_segment, runs_of_customers
 from luckyfast.dataset import Histories
 from luckyfast.errors import ModelError
 from luckyfast.features import FeatureScale
@@ -139,15 +139,12 @@ def score_visits(
 
     Of a customer with more than ``MAX_VISITS`` visits, each target sees at least so many before it, and not all.
     """
-    for first, stop, is_long in runs_of_customers(histories):
-        start, end = histories.visit_start[[first, stop]].tolist()
+    for customers, start, end, size in runs_of_customers(histories):
         own = targets[slice(*np.searchsorted(targets, (start, end)).tolist())]
         while len(own):
-            n = int(np.searchsorted(own, own[0] + MAX_VISITS)) if is_long else len(own)
-            begin = max(int(own[0]) - MAX_VISITS, start) if is_long else start
-            part = histories
-            if (begin, end) != (0, histories.n_visits):
-                part = histories.part(slice(first, stop), slice(begin, int(own[n - 1]) + 1 if is_long else end))
+            n = int(np.searchsorted(own, own[0] + size))
+            begin = max(int(own[0]) - size, start)
+            part = histories.part(customers, slice(begin, min(int(own[0]) + size, end)))
             for visits, scores in _score(network, config, constants, part, own[:n] - begin):
                 yield visits + begin, scores
             own = own[n:]

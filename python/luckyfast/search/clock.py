@@ -80,14 +80,13 @@ class CostModel:
         """
         ratios = [ratio for trial in list(self.trials.values())[-30:] for ratio in self._ratios(trial)]
         pass_s = (median(ratios) if ratios else self._probed_ratio) * visit_cost(settings)
-        fixed_s = self.least_s
         refit_s: float = 1.2 * pass_s * settings["refit_epochs"]
         if best is None:
             share = settings["refit_epochs"] / (settings["refit_epochs"] + settings["epochs"])
-            refit_s = min(refit_s, share * max(left_s - fixed_s, 0.0))
+            refit_s = min(refit_s, share * max(left_s - self.least_s, 0.0))
         elif best.figures.get("cut_short"):
             refit_s = min(refit_s, best.seconds * settings["refit_epochs"] / settings["epochs"])
-        return fixed_s + refit_s
+        return self.least_s + refit_s
 
     @property
     def least_s(self) -> float:

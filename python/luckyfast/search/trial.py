@@ -21,7 +21,7 @@ from luckyfast.search import jobs
 from luckyfast.training import VALIDATION_VISITS, choose_device, sample_customers, train
 from luckyfast.windows import Split, split_by_time, target_visits
 
-__all__ = ["load_trial", "probe", "run_trial"]
+__all__ = ["count_visits", "load_trial", "probe", "run_trial"]
 
 PROBE_VISITS = 5_000
 
@@ -48,7 +48,7 @@ def probe(dataset_path: str, settings: dict[str, Any], threads: int, device: str
     began = time.monotonic()
     train(sample, split, config, threads=threads, device=device, on_epoch=lines.append)
     train_s = time.monotonic() - began - lines[-1]["valid_seconds"]
-    few, all_ = _count_visits(sample, split), _count_visits(dataset, split)
+    few, all_ = count_visits(sample, split), count_visits(dataset, split)
     n_validated = min(all_["valid"], VALIDATION_VISITS)
     return {
         "device": device,
@@ -117,6 +117,16 @@ def run_trial(
     }
 
 
+def count_visits(dataset: Dataset, split: Split) -> dict[str, int]:
+    """Visits to train on, targets of validation, and all visits of the test."""
+    counts = {"train": 0, "valid": 0, "test": 0}
+    for histories in dataset.batches():
+        counts["train"] += int((histories.visit_time < split.valid_start).sum())
+        counts["valid"] += len(target_visits(histories, split, "valid"))
+        counts["test"] += int((histories.visit_time >= split.test_start).sum())
+    return counts
+
+
 def load_trial(folder: Path) -> tuple[TrainedModel, list[dict[str, Any]]]:
     """The model that a trial left, and its epochs."""
     content = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
@@ -130,16 +140,6 @@ def _save(model: TrainedModel, curve: list[dict[str, Any]], folder: Path) -> Non
     (partial / "trial.json").write_text(json.dumps(model.save(partial) | {"curve": curve}), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-
-
-def _count_visits(dataset: Dataset, split: Split) -> dict[str, int]:
-    """Visits to train on, targets of validation, and all visits of the test."""
-    counts = {"train": 0, "valid": 0, "test": 0}
-    for histories in dataset.batches():
-        counts["train"] += int((histories.visit_time < split.valid_start).sum())
-        counts["valid"] += len(target_visits(histories, split, "valid"))
-        counts["test"] += int((histories.visit_time >= split.test_start).sum())
-    return counts
 
 
 def _number(value: float) -> float | None:
