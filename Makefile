@@ -11,11 +11,12 @@ setup: $(VENV)/.installed
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "luckyfast needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(0 if os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h")) else "building luckyfast needs the headers of Python (python3-dev on Debian)")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	touch $@
 
-# torch goes first and pinned: an open range may fetch gigabytes of GPU packages.
+# torch goes first and pinned; another build or version: make TORCH=...
 $(VENV)/.dependencies: pyproject.toml | $(VENV)/.python
 	@echo "installing dependencies into $(VENV) (a few minutes the first time)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
@@ -61,8 +62,8 @@ fuzz: | $(VENV)/.dependencies
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset fuzz
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build --preset fuzz
 	mkdir -p build/fuzz/corpus
-	cd build/fuzz && ./engine/fuzz_engine -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -dict=$(CURDIR)/engine/tests/fuzz_engine.dict \
-		corpus $(CURDIR)/engine/tests/fuzz_seeds
+	cd build/fuzz && ./engine/fuzz_engine -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -dict="$(CURDIR)/engine/tests/fuzz_engine.dict" \
+		corpus "$(CURDIR)/engine/tests/fuzz_seeds"
 
 lint: | $(VENV)/.dependencies
 	$(BIN)/ruff check .

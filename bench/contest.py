@@ -1,8 +1,8 @@
 """Search methods on the real objective: ``python -m luckyfast.bench.contest``.
 
 Every system gets the same log, the same space around the same default configuration, as many workers, and the same
-wall clock; what counts is the least validation loss it has reached by when. Peers train on all customers, pass by pass,
-up to as many passes as the own top rung, and their pruner hears each pass. Nothing is refitted or tested here.
+wall clock; what counts is the least validation loss it has reached by when. Peers train on all customers, as many
+passes as the default configuration has, and their pruner hears each pass. Nothing is refitted or tested here.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 The usual way, as in many Keras examples: a sample is a window of the last 16 visits as vectors of 0 and 1 over all
 actions, an LSTM runs over it, and a softmax after its last step learns one label, an action of the next visit (another
-one of them in each epoch). luckyfast runs once over each history and learns from all its positions. Both have one LSTM
-layer of 128 units over the same visits, no habits, and are measured on the same test by the same evaluator. The usual
-way gets `--times` the CPU seconds that luckyfast took; its hit@1 is told on the way there.
+one of them in each epoch). luckyfast runs once over each history, learns from all its positions, and reads the calendar
+of both moments, as the usual way does not. Both have one LSTM layer of 128 units, no habits, and are measured on the
+same test by the same evaluator. The usual way gets `--times` the CPU seconds that luckyfast took; its hit@1 is told on
+the way there.
 """
 
 from __future__ import annotations

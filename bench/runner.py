@@ -59,13 +59,15 @@ def run_bench(
         The report. A failed or wrong run is part of it and raises nothing.
 
     Raises:
-        UserError: no such task or system, or an input cannot be prepared.
+        UserError: no such task or system, no run, or an input cannot be prepared.
     """
     progress = progress or NullProgress()
     settings = Settings(quick, scale, memory_bytes, n_threads or available_cores())
     chosen = {name: find_task(name) for name in (tasks or TASKS)}
     started, start = datetime.now(UTC), time.perf_counter()
     machine = describe_machine()
+    if runs is not None and runs < 1:
+        raise UserError(f"runs is {runs}", hint="give --runs a whole number of at least 1, or leave it out")
     known = list(dict.fromkeys(system for task in chosen.values() for system in task.systems))
     for system in systems or ():
         if system not in known:

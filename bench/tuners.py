@@ -17,7 +17,6 @@ from typing import Any
 
 from luckyfast.search import jobs
 from luckyfast.search.process import JobProcesses
-from luckyfast.search.scheduler import RUNGS
 from luckyfast.search.space import Dimension, Space
 
 __all__ = ["PEERS", "Found", "KerasTunerPeer", "OptunaPeer", "Peer", "ask_optuna", "tell_optuna"]
@@ -59,8 +58,8 @@ class Peer:
 
     @property
     def n_passes(self) -> int:
-        """Passes of a whole training, as many as at the own top rung."""
-        return max(round(RUNGS[-1].epochs * int(self.space.start["epochs"])), 1)
+        """Passes of a whole training, as many as the default configuration has."""
+        return int(self.space.start["epochs"])
 
     def begin(self, number: int, settings: dict[str, Any], on_pass: Callable[[float], None]) -> Future[Any]:
         """Begin a training; `on_pass` is told the validation loss of each pass, in a thread of its own."""
@@ -75,7 +74,7 @@ class Peer:
                     on_pass(loss)
 
         folder = str(self.scratch / f"trial-{number}")
-        limits = (1.0, RUNGS[-1].epochs, True, None, 1, "cpu", folder)
+        limits = (1.0, 1.0, True, None, 1, "cpu", folder)
         arguments = (str(self.dataset), self.split, dict(self.space.start) | settings, *limits)
         return self.processes.start(jobs.call, jobs.TRIAL, *arguments, on_event=hear)
 

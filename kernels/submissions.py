@@ -60,9 +60,9 @@ def fill_rows(
     """Write scores float32 [n, n_actions] of visits ``found``, whose pairs are ``start[v]:start[v + 1]``.
 
     Kind 0 are scores, which stay as they are, 1 next-action probabilities and 2 chances, which become their logs.
-    Actions that are not named, id 0 among them, share a place below all that are: 1 less than the smallest score; an
-    even share of what the probabilities leave of 1, at most 0.999 of the smallest; or a chance of 5e-10. Rows of
-    visits that were not found are even.
+    Actions that are not named, id 0 among them, share a place below all that are: as far below the smallest score as
+    the largest is above it, or 1 where all are alike; an even share of what the probabilities leave of 1, at most
+    0.999 of the smallest; or a chance of 5e-10. Rows of visits that were not found are even.
     """
     n_actions = rows.shape[1]
     for row in range(len(found)):
@@ -70,14 +70,15 @@ def fill_rows(
         if visit < 0:
             rows[row, :] = -np.log(n_actions)
             continue
-        smallest = np.inf
+        smallest, largest = np.inf, -np.inf
         total = 0.0
         for pair in range(start[visit], start[visit + 1]):
             value = np.float64(values[pair])
             smallest = min(smallest, value if kind == 0 else max(value, 1e-9))
+            largest = max(largest, value)
             total += value
         if kind == 0:
-            rest = smallest - max(1.0, 1e-3 * abs(smallest))
+            rest = smallest - (max(largest - smallest, 1e-6 * abs(smallest)) if largest > smallest else 1.0)
         elif kind == 1:
             n_missing = max(n_actions - (start[visit + 1] - start[visit]), 1)
             rest = np.log(max(min(max(1.0 - total, 0.0) / n_missing, 0.999 * smallest), 5e-10))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+import tempfile
 import time
+from pathlib import Path
 
 from luckyfast.errors import ModelError
 from luckyfast.search import jobs
@@ -59,3 +62,15 @@ def tell() -> None:
     jobs.listener.advance(0.25)
     jobs.listener.note("loss 1")
     jobs.listener.finish()
+
+
+def write_beyond_limit() -> None:
+    """Meet what a full disk gives: an error when a file grows."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(100_000))
+        file.flush()
+
+
+def read(path: str) -> bytes:
+    return Path(path).read_bytes()

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from dataset_files import contents, manifest
 from hypothesis import HealthCheck, given, settings
@@ -218,3 +219,32 @@ def test_content_ids(tmp_path: Path) -> None:
     assert len(seen) == 5
     large.write_bytes(data)
     assert content_id(large) in seen
+
+
+@pytest.mark.parametrize("encoding", ["cp1250", "utf-16", "shift_jis"])
+def test_the_encoding_of_the_first_files_goes_on(tmp_path: Path, encoding: str) -> None:
+    """Also where its bytes could be text in another; and what is UTF-8 by itself is read as such."""
+    shelves = ["牛乳", "米"] if encoding == "shift_jis" else ["łóżko", "żur"]
+    parts = [
+        "".join(f"k{i % 9};2024-0{month}-{1 + i:02d};{shelves[i % 2]}\n" for i in range(25)) for month in range(1, 4)
+    ]
+    files = []
+    for i, part in enumerate(parts):
+        files.append(tmp_path / f"{i}.csv")
+        files[-1].write_bytes(("card;when;shelf\n" + part).encode("utf-8" if i == 2 else encoding))
+    ingest(files[:1], tmp_path / "out", encoding=encoding, action="shelf", memory="2GB")
+    for file in files[1:]:
+        ingest(file, tmp_path / "out", append=True, memory="2GB")
+    actions = pq.read_table(tmp_path / "out" / "vocabulary.parquet")["action"].to_pylist()
+    assert actions == ["<unknown>", *sorted(shelves)]
+
+
+def test_a_link_to_a_dataset_is_followed(tmp_path: Path) -> None:
+    files = write_files(tmp_path / "raw", draw_rows(3, 2000), [1000])
+    (tmp_path / "disk").mkdir()
+    ingest(files[:1], tmp_path / "disk" / "receipts", **ROLES)  # type: ignore[arg-type]
+    (tmp_path / "receipts").symlink_to(tmp_path / "disk" / "receipts")
+    ingest(files[1:], tmp_path / "receipts", append=True, max_reject=0.5)
+    assert (tmp_path / "receipts").is_symlink()
+    assert manifest(tmp_path / "disk" / "receipts")["counts"]["rows_read"] == 2000
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["receipts"]

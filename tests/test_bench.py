@@ -166,6 +166,8 @@ def test_unknown_names_are_refused_before_anything_runs(bench, tmp_path):
         bench("fastest")
     with pytest.raises(UserError, match="no benchmark task 'ingets'"):
         find_task("ingets")
+    with pytest.raises(UserError, match="runs is 0"):
+        bench("right", runs=0)
     assert not (tmp_path / "bench").exists()
 
 

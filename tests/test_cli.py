@@ -160,7 +160,8 @@ def test_any_setting_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert "unknown model setting: layer" in fails(["fit", "out", "--set", "layer=2"], capsys)
     assert "layers is 'two'" in fails(["fit", "out", "--set", "layers=two"], capsys)
-    assert "hidden cannot be given by --set" in fails(["fit", "out", "--set", "hidden=4"], capsys)
+    for name in ("hidden", "threads", "budget", "executor", "habit"):
+        assert f"{name} is no setting for --set" in fails(["fit", "out", "--set", f"{name}=4"], capsys)
     with pytest.raises(SystemExit, match="2"):
         main(["fit", "out", "--set", "layers"])
     assert "'layers' is no NAME=VALUE" in capsys.readouterr().err
@@ -198,3 +199,177 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert not list(Path.cwd().glob("out*"))
+
+
+@pytest.mark.parametrize("what", ["a dataset", "somebody's folder", "a file", "a link to a folder"])
+def test_only_a_model_is_overwritten(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    write("precious/notes.txt", "keep me")
+    Path("link").symlink_to("precious")
+    place = {"a dataset": "out", "somebody's folder": "precious", "a file": "raw/a.csv", "a link to a folder": "link"}
+    capsys.readouterr()
+    fit = ["fit", "out", "--overwrite", "--quiet", "--epochs", "1", "--hidden", "4", "--out"]
+    assert "is no model" in fails([*fit, place[what]], capsys)
+    assert "is no model" in fails([*fit, "."], capsys)
+
+
+def test_a_model_behind_a_link_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    Path("disk/model").mkdir(parents=True)
+    Path("model").symlink_to("disk/model")
+    fit = ["fit", "out", "--overwrite", "--quiet", "--epochs", "1", "--hidden", "4", "--threads", "1", "--out", "model"]
+    for _ in range(2):
+        assert main(fit) == 0
+        assert Path("model").is_symlink()
+        assert Path("disk/model/model.onnx").is_file()
+    assert sorted(path.name for path in Path("disk").iterdir()) == ["model"]
+    capsys.readouterr()
+    # predict and trials know it too
+    assert main(["predict", "--top", "1", "--out", "offers.csv"]) == 0
+    assert f"using the model last written from here: {Path('disk/model').resolve()}" in capsys.readouterr().err
+    assert main(["trials"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--patience", "3", "--search", "none"], "--patience has no use"),
+        (["--trials", "3", "--search", "none"], "--trials has no use"),
+        (["--optimizer", "RandomSearch"], "--optimizer has no use"),
+        (["--search", "hyperband"], "a search needs an end"),
+        (["--search", "hyperband", "--resume"], "a search needs an end"),
+    ],
+)
+def test_flags_of_a_search_that_lead_nowhere(flags: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    capsys.readouterr()
+    assert what in fails(["fit", "out", *flags], capsys)
+
+
+@pytest.mark.parametrize("column", ["Name, Vorname", "price [/kg]"])
+def test_column_names_with_signs_of_our_own(column: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = RECEIPTS.replace(",", ";").splitlines()
+    lines = [f"{rows[0]};{column}", *(f"{row};{row[1]}" for row in rows[1:])]
+    write("raw/a.csv", "\n".join(lines))
+    role = ["--customer", column] if "," in column else ["--customer", "card", "--feature", f"{column}:number"]
+    assert main(["ingest", "raw", "out", "--quiet", *role]) == 0
+    assert json.loads(Path("out/manifest.json").read_text())["counts"]["customers"] == 6
+    capsys.readouterr()
+
+
+def test_datasets_among_raw_files_are_no_raw_files(capsys: pytest.CaptureFixture[str]) -> None:
+    write("a.csv", RECEIPTS)
+    write("old.partial/journal", "what an interrupted run has left")
+    for out in ("out", "out2"):
+        assert main(["ingest", ".", out, "--quiet", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["counts"]["rows_read"] == 6 * 12 * 3
+
+
+def test_a_finished_run_is_not_to_be_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    """It was killed after its dataset had its name and before it had tidied up."""
+    write("raw/a.csv", RECEIPTS)
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    Path("out.partial").mkdir()
+    capsys.readouterr()
+    assert main(["ingest", "raw", "out", "--quiet", "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "out is complete" in said
+    assert "hint: just use it" in said
+    assert not Path("out.partial").exists()
+    assert json.loads(Path("out/manifest.json").read_text())["complete"]
+
+
+def test_a_file_whose_name_is_no_utf8(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("raw").mkdir()
+    (Path(os.fsdecode(b"raw/d\xe9cembre.csv"))).write_text(RECEIPTS + "c1,never,b9,MILK\n")
+    assert main(["ingest", "raw", "out", "--quiet"]) == 0
+    assert main(["inspect", "out"]) == 0
+    assert main(["rejects", "out"]) == 0
+    assert "d\\xe9cembre.csv" in capsys.readouterr().out
+
+
+def test_the_cursor_comes_back_after_an_error() -> None:
+    """On a terminal of its own, on which an error is said while a bar is drawn."""
+    code = (
+        "from luckyfast.terminal import RichProgress, print_error; bar = RichProgress(); "
+        "bar.start('Reading', 10.0, 'rows'); print_error('no such column', 'name it')"
+    )
+    ours, theirs = os.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=os.environ | {"TERM": "xterm"})
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            part = os.read(ours, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        said += part
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"\x1b[?25l" in said, "a bar was drawn"
+    assert said.rindex(b"\x1b[?25h") > said.rindex(b"\x1b[?25l"), "and the cursor is there again"
+    before, _, error = said.partition(b"error:")
+    assert b"\x1b[?25h" in before
+    assert b"Reading" not in error
+
+
+def test_notes_between_two_stages_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    from luckyfast.terminal import PlainProgress, RichProgress
+
+    for progress in (PlainProgress(), RichProgress()):
+        progress.start("Probing", None, "")
+        progress.finish()
+        progress.note("it is [cut] short")
+        progress.start("Training", 1.0, "share")
+        progress.finish()
+        assert "it is [cut] short\n" in capsys.readouterr().err
+
+
+def test_the_demo_clears_what_an_interrupted_one_has_left() -> None:
+    from luckyfast.demo import _clear
+    from luckyfast.errors import OutputExistsError
+
+    for name in ("raw/till.csv", "model.search/trials.jsonl", "receipts.partial/journal"):
+        write(f"demo/{name}", "")
+    _clear(Path("demo"))
+    assert not list(Path("demo").iterdir())
+    write("demo/mine.txt", "")
+    with pytest.raises(OutputExistsError, match=r"mine\.txt"):
+        _clear(Path("demo"))
+    Path("demo/mine.txt").unlink()
+    write("demo/raw/till.csv", "")
+    for flags in (["--seed", "-1"], ["--budget", "soon"]):
+        assert main(["demo", *flags, "--out", "demo"]) == 2
+        assert Path("demo/raw/till.csv").is_file(), "what is there stays when nothing new can come"
+
+
+def test_kernels_where_no_cache_can_be_written() -> None:
+    """Neither beside the kernels nor in the user's own folder, as in a container with another user."""
+    from luckyfast import kernels
+
+    write("site/kernels.py", Path(kernels.__file__).read_text())
+    write("site/__pycache__", "no folder")
+    code = "import os, kernels; print(os.environ.get('NUMBA_CACHE_DIR', ''))"
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"PYTHONPATH": "site", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(Path.cwd())}
+
+    def chosen(**more: str) -> str:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, env=environment | more, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert chosen(XDG_CACHE_HOME=str(Path("cache").resolve())) == ""
+    assert chosen(XDG_CACHE_HOME="/dev/null/cache", NUMBA_CACHE_DIR="mine") == "mine"
+    name = f"luckyfast-kernels-{os.getuid()}"
+    assert chosen(XDG_CACHE_HOME="/dev/null/cache") == str(Path(name).resolve())
+    assert Path(name).stat().st_mode & 0o777 == 0o700
+    Path(name).rmdir()
+    Path(name).mkdir()
+    Path(name).chmod(0o777)  # somebody else may have put code there
+    assert chosen(XDG_CACHE_HOME="/dev/null/cache") != str(Path(name).resolve())

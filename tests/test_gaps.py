@@ -18,6 +18,7 @@ from naive_ingest import write_dataset
 
 from luckyfast.dataset import Dataset
 from luckyfast.errors import SchemaError
+from luckyfast.ingest_report import print_ingest_summary
 from luckyfast.ingestion import giants, ingest, run, shards
 from luckyfast.ingestion.plan import Roles, TimeFormat
 from luckyfast.ingestion.planning import make_plan
@@ -88,7 +89,7 @@ def naive_rows(rows: list[Row]) -> list[tuple[str, int, str, str]]:
     return [(row[0], times[row[0], row[1]], row[4], row[1]) for row in rows if parse(row) is not None]
 
 
-def test_instacart_in_one_table(tmp_path: Path) -> None:
+def test_instacart_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The days of the orders are the sums of the days between them, however many rows an order has."""
     rows = [("1", "11", "1", "", p) for p in "ab"] + [("1", "12", "2", "15.0", p) for p in "abc"]
     rows += [("1", "13", "3", "0.0", "a"), ("1", "14", "4", "30.0", "b"), ("2", "21", "7", "9.0", "a")]
@@ -97,6 +98,9 @@ def test_instacart_in_one_table(tmp_path: Path) -> None:
     assert summary.roles["time"][0] == TIME
     assert summary.counts["rejected"] == 0
     assert summary.time_kind == "clock"
+    assert summary.times_are_relative
+    print_ingest_summary(summary, as_json=False)
+    assert "45 days from a customer's first visit on" in capsys.readouterr().out
     (batch,) = Dataset.open(tmp_path / "out").batches()
     edges = pairwise(batch.visit_start.tolist())
     times = {

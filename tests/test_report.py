@@ -57,7 +57,7 @@ def config(name: str) -> dict[str, Any]:
     return {
         "arch": "mlp",
         "habit": True,
-        "settings": {"hidden": 8, "name": name},
+        "model": {"hidden": 8, "name": name},
         "seed": 0,
         "split": {"valid_start": DAY, "test_start": 2 * DAY, "min_history": 2},
         "calibration": {"temperature": 1.0},
@@ -75,7 +75,10 @@ def fill(folder: Path, name: str = "bread") -> Path:
     folder.mkdir(exist_ok=True)
     bins = [{"mean_predicted": 0.2, "observed": 0.21, "n": 50}, {"mean_predicted": 0.6, "observed": 0.58, "n": 50}]
     epoch = {"seconds": 2.0, "train_loss": 3.0, "valid_loss": 3.1, "valid_hit1": 0.3, "valid_hit3": 0.5}
-    trials = [{"trial": 0, "loss": 3.0}, {"trial": 1, "loss": float("nan")}, {"trial": 2, "loss": 2.5}]
+    trials = [
+        {"event": "end", "trial": trial, "rung": 0, "status": "ok", "valid_loss": loss}
+        for trial, loss in ((0, 3.0), (1, None), (2, 2.5))
+    ]
     files: dict[str, list[Any]] = {
         "metrics.json": [{"systems": [result(name, 0.4), result("popularity", 0.25)]}],
         "reliability.json": [{"bins": bins}],
@@ -206,3 +209,21 @@ def test_an_empty_folder_still_makes_a_page(tmp_path: Path) -> None:
 def test_examples(tmp_path: Path) -> None:
     found = doctest.testmod(report, extraglobs={"model_folder": fill(tmp_path / "model")})
     assert (found.failed, found.attempted > 0) == (0, True)
+
+
+def test_rules_that_looked_at_the_whole_log_are_said(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "model")
+    assert json.loads(read(folder).scripts[0])["dataset"]["seen_ahead"] == []
+    changed = config("bread")
+    changed["dataset"] |= {"filtered_by_rule": {"min-visits 3": 12}, "other_actions": {"actions": 4, "events": 9}}
+    changed["dataset"]["time"] |= {"relative": True}
+    (folder / "config.json").write_text(json.dumps(changed))
+    data = json.loads(read(folder).scripts[0])
+    assert data["dataset"]["seen_ahead"] == ["--min-visits", "--top-actions"]
+    assert data["time_kind"] == "days"
+    if CHROMIUM is not None:
+        page = browse(folder / "report.html", tmp_path / "profile")
+        assert "Only --min-visits and --top-actions of the ingest looked at the whole log" in page
+        assert "weights nor by popularity or calibration" in page
+        assert "test from</dt><dd>day " in page
+        assert "2 configurations tried in 2 trainings" in page

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from test_run import ONE, dirty_log, make_plan, read_folder
 
-from luckyfast.errors import DatasetError, OutputExistsError
+from luckyfast.errors import DatasetError, InputError, OutputExistsError
 from luckyfast.ingestion import checkpoint
 from luckyfast.ingestion.journal import Journal, partial_folder
 from luckyfast.ingestion.plan import Condition, Rules
@@ -69,6 +69,8 @@ def test_an_interrupted_run_goes_on(logs: list[Path], tmp_path: Path, rules: Rul
     whole = run_plan(plan_of(logs, tmp_path / "whole", rules=rules), budget=ONE)
     total = sum(path.stat().st_size for path in logs)
     temp = tmp_path / "temp" if with_temp else None
+    if temp is not None:
+        temp.mkdir()
     draw = random.Random(1)
     n_interrupted = 0
     for stage, amount in [("Reading", total * share) for share in (0.35, 0.6, 0.8)] + [("Merging", 0.0), ("", 0.0)]:
@@ -76,8 +78,9 @@ def test_an_interrupted_run_goes_on(logs: list[Path], tmp_path: Path, rules: Rul
         budget = Budget(draw.choice([1, 2, 3]), draw.choice([1000, 1 << 13, 1 << 14]), 240_000, 1 << 26)
         plan = plan_of(logs, tmp_path / "out", rules=rules, temp=temp, resume=n_interrupted > 0)
         if stage:
-            with pytest.raises(KeyboardInterrupt, match="--resume"):
+            with pytest.raises(KeyboardInterrupt, match="--resume") as caught:
                 run_plan(plan, progress=progress, budget=budget)
+            assert (f" {temp}/luckyfast-" in str(caught.value)) == with_temp, "what is to be removed is named"
             n_interrupted += 1
             assert not (tmp_path / "out").exists()
         else:
@@ -85,7 +88,24 @@ def test_an_interrupted_run_goes_on(logs: list[Path], tmp_path: Path, rules: Rul
     assert read_folder(summary.path) == read_folder(whole.path)
     assert summary.counts == whole.counts
     assert summary.reject_examples == whole.reject_examples
+    if temp is not None:
+        temp.rmdir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_a_checkpoint_before_the_first_accepted_row(
+    logs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log in order of time and a rule on it: for minutes nothing is kept."""
+    monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
+    nothing = Rules(where=(("store = s99", (Condition("store", "=", b"s99"),)),))
+    total = sum(path.stat().st_size for path in logs)
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(plan_of(logs, tmp_path / "out", rules=nothing), progress=Stops("Reading", 0.7 * total), budget=SMALL)
+    entry = json.loads((tmp_path / "out.partial" / "journal").read_text().splitlines()[-1].partition(" ")[2])
+    assert entry["runs"] == []
+    with pytest.raises(InputError, match="no row"):
+        run_plan(plan_of(logs, tmp_path / "out", rules=nothing, resume=True), budget=SMALL)
 
 
 def test_what_was_read_is_not_read_again(logs: list[Path], tmp_path: Path) -> None:

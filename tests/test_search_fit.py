@@ -20,7 +20,7 @@ from naive_ingest import write_dataset
 
 import luckyfast
 from luckyfast.errors import BudgetError, ModelError, OutputExistsError
-from luckyfast.fitting.folders import study_folder
+from luckyfast.fitting.folders import publish, study_folder
 from luckyfast.fitting.run import _best_of
 from luckyfast.models import ModelConfig
 from luckyfast.search.journal import Journal, Record
@@ -356,3 +356,15 @@ def test_settings_that_are_lists_have_an_importance(tmp_path: Path) -> None:
         journal.end(number, 0, Record("ok", float(number % 3), 1.0, {}, 1.0))
     journal.close()
     assert list(read_results(tmp_path).importance) == ["visit_spans"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appears_where_the_model_goes_is_not_removed(tmp_path: Path, overwrite: bool) -> None:
+    for name in ("model", "model.search/model"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "model" / "notes.txt").write_text("keep me")
+    study = tmp_path / "model.search"
+    with pytest.raises(OutputExistsError, match="is no model" if overwrite else "exists already"):
+        publish(study / "model", study, tmp_path / "model", overwrite=overwrite)
+    assert (tmp_path / "model" / "notes.txt").is_file()
+    assert study.is_dir()

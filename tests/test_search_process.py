@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import search_jobs
 
-from luckyfast.errors import ModelError
+from luckyfast.errors import BudgetError, ModelError
 from luckyfast.search.process import JobDiedError, JobProcesses, OutOfMemoryError, resident
 
 MB = 1_000_000
@@ -165,3 +165,11 @@ def test_who_is_first_to_go_makes_room() -> None:
         with pytest.raises(OutOfMemoryError):
             small.result(30)
         assert large.result(30) == 1
+
+
+def test_a_full_disk_is_no_defect(processes: JobProcesses) -> None:
+    with pytest.raises(BudgetError, match="the disk is full") as caught:
+        processes.submit(search_jobs.write_beyond_limit).result(30)
+    assert "--resume" in str(caught.value.hint)
+    with pytest.raises(ModelError, match=r"No such file or directory \(/nowhere/file\)"):
+        processes.submit(search_jobs.read, "/nowhere/file").result(30)

@@ -408,3 +408,56 @@ def test_visits_that_calibration_does_not_need_are_counted(
     monkeypatch.setattr(calibration, "SAMPLE_VISITS", 1)
     monkeypatch.setattr(submissions, "_BLOCK_SCORES", 100)
     assert only(dataset, file)[1] == whole
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=5), st.sampled_from([1e-3, 0.25, 8.0, 1e4]))
+def test_the_unit_of_scores_does_not_matter(values: list[float], unit: float) -> None:
+    """Nor does what is added to all of them: the place of what is not named follows."""
+    if max(values) - min(values) < 1e-3:
+        return
+    rows = np.empty((2, 8), np.float32)
+    for row, scores in zip(rows, (np.array(values), unit * (np.array(values) + 1)), strict=True):
+        named = np.arange(1, len(values) + 1, dtype=np.int32)
+        fill_rows(np.array([0]), np.array([0, len(values)]), named, scores.astype(np.float32), 0, row[None])
+    np.testing.assert_allclose(rows[1] / unit - 1, rows[0], atol=1e-3)
+
+
+def test_all_that_was_asked_for_is_looked_at(tmp_path: Path) -> None:
+    """Customers whose first visits lie in validation have no targets there."""
+    newcomers = [(f"late {i}", (82 + 2 * k) * DAY, f"action {k}", f"l{i}-{k}") for i in range(9) for k in range(7)]
+    dataset = Dataset.open(write_dataset([*habit_log(), *newcomers], tmp_path / "log"))
+    write_targets(dataset.path, tmp_path / "targets.parquet")
+    targets = pq.read_table(tmp_path / "targets.parquet").to_pylist()
+    assert {row["part"] for row in targets if row["n_earlier"] < 3} == {"test"}
+    assert {row["part"] for row in targets} == {"valid", "test"}
+    guess = [{"customer": row["customer"], "visit": row["visit"], "actions": ["action 3"]} for row in targets]
+    _, coverage = only(dataset, write(tmp_path / "guess.parquet", guess))
+    assert coverage.other_visits == 0
+    assert coverage.test == coverage.test_targets
+    assert coverage.valid == coverage.valid_targets
+
+
+def test_a_file_with_damaged_pages_is_named(dataset: Dataset, rows: list[dict], tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.parquet", rows)
+    data = bytearray(file.read_bytes())
+    data[100 : len(data) // 2] = bytes(len(data) // 2 - 100)
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"mine\.parquet cannot be read as Parquet"):
+        evaluate(dataset.path, predictions=[file])
+
+
+def test_targets_are_whole_or_not_there(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "targets.parquet"
+    n_visits = write_targets(dataset.path, file)
+    before = file.read_bytes()
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submissions, "target_visits", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_targets(dataset.path, file, overwrite=True)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["targets.parquet"]
+    assert n_visits == pq.read_metadata(file).num_rows

@@ -30,7 +30,7 @@ def windows(log: Log, visits: NDArray[np.int64]) -> dict[str, torch.Tensor]:
     items = np.where(inside, log.actions[np.minimum(places, len(log.actions) - 1)], 0)
     return {
         "item_id_list": torch.from_numpy(items.astype(np.int64)),
-        "item_length": torch.from_numpy(inside.sum(axis=1)),
+        "item_length": torch.from_numpy(np.maximum(inside.sum(axis=1), 1)),  # a first visit has padding before it
     }
 
 

@@ -189,7 +189,8 @@ class DecayedFrequency(Baseline):
 
     def families(self) -> list[tuple[Self, list[dict[str, float]]]]:
         """Half-lives; the fit is the same for all."""
-        return [(self, [{"half_life": half_life} for half_life in (15.0, 45.0, 90.0, 180.0, 360.0)])]
+        half_lives = (0.5, 2.0, 5.0, 15.0, 45.0, 90.0, 180.0, 360.0)
+        return [(self, [{"half_life": half_life} for half_life in half_lives])]
 
     def _learn(self, dataset: Dataset, before: int) -> None:
         self.time_kind = dataset.time_kind

@@ -90,7 +90,8 @@ def _signals() -> Iterator[None]:
         nonlocal seen
         code = 128 + number
         if seen:
-            os.write(2, b"\nerror: stopped at once, before everything was put in order\n")
+            shown = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar may have hidden the cursor
+            os.write(2, shown + b"\nerror: stopped at once, before everything was put in order\n")
             os._exit(code)
         if _is_loading(frame):
             send_again(number)

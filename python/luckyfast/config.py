@@ -102,15 +102,16 @@ def format_duration(seconds: float) -> str:
     """Write seconds for people.
 
     Example:
-        >>> format_duration(5400), format_duration(3.2)
-        ('1h30m', '3.2s')
+        >>> format_duration(5400), format_duration(3.2), format_duration(119.7)
+        ('1h30m', '3.2s', '2m00s')
     """
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f}s"
-    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
-    if seconds < 3600:
-        return f"{minutes}m{round(seconds - 60 * minutes):02d}s"
-    return f"{minutes // 60}h{minutes % 60:02d}m"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}h{minutes:02d}m"
 
 
 def available_memory() -> int:

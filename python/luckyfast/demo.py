@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luckyfast.errors import OutputExistsError
+from luckyfast.config import parse_duration
+from luckyfast.errors import ModelError, OutputExistsError
 from luckyfast.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DemoSummary", "run_demo"]
 
 _PARTS = ("raw", "receipts", "model", "offers.csv")
+_LEFTOVERS = ("receipts.partial", "model.search")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def run_demo(
         What was made.
 
     Raises:
+        BudgetError: the budget is no duration.
         InputError: the receipts are not installed.
+        ModelError: the seed is negative.
         OutputExistsError: the folder holds something that is no demo.
     """
     from luckyfast.demo_logs import write_demo_logs
@@ -76,6 +80,9 @@ def run_demo(
 
     started = time.monotonic()
     folder = Path(out)
+    budget_s = parse_duration(budget)
+    if seed < 0:
+        raise ModelError(f"seed is {seed}", hint="give --seed a whole number of at least 0")
     _clear(folder)
     raw, dataset, model_folder, offers = (folder / part for part in _PARTS)
     dirt = write_demo_logs(raw, seed=seed, progress=progress)
@@ -90,7 +97,7 @@ def run_demo(
         on="product_id",
         progress=progress,
     )
-    model = fit(dataset, arch="lstm-embed", budget=budget, out=model_folder, seed=seed, progress=progress)
+    model = fit(dataset, arch="lstm-embed", budget=budget_s, out=model_folder, seed=seed, progress=progress)
     predictions = predict(model_folder, top=5, out=offers, progress=progress)
     return DemoSummary(raw, dataset, model, predictions, dirt, summary, time.monotonic() - started)
 
@@ -98,14 +105,15 @@ def run_demo(
 def _clear(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file", hint="choose another folder with --out")
-    strangers = [path.name for path in folder.iterdir() if path.name not in _PARTS] if folder.exists() else []
+    own = {*_PARTS, *_LEFTOVERS}
+    strangers = [path.name for path in folder.iterdir() if path.name not in own] if folder.exists() else []
     if strangers:
         raise OutputExistsError(
             f"{folder} holds something that is no demo: {sorted(strangers)[0]}",
             hint="choose another folder with --out",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for part in _PARTS:
+    for part in own:
         path = folder / part
         if path.is_dir():
             shutil.rmtree(path)

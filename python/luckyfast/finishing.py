@@ -185,5 +185,5 @@ def _bounded(left_s: float | None) -> dict[str, Any]:
 
 
 def _about(data: Dataset) -> dict[str, Any]:
-    names = ("counts", "rejects_by_reason", "time", "roles", "order_leak")
+    names = ("counts", "rejects_by_reason", "filtered_by_rule", "other_actions", "time", "roles", "order_leak")
     return {"path": str(data.path.resolve()), **{name: data.manifest.get(name) for name in names}}

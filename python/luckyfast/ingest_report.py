@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luckyfast.config import format_duration, format_size
-from luckyfast.moments import format_moment
-from luckyfast.terminal import print_facts, print_table
+from luckyfast.moments import DAY_US, format_moment
+from luckyfast.terminal import plain_text, print_facts, print_table, say
 
 if TYPE_CHECKING:
     from luckyfast.ingestion.mending import ExportedRejects, RejectList
@@ -34,7 +33,7 @@ _N_ACTIONS = 5
 def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
     """Print what became of every row: roles with reasons, counts, rejects with examples, times, actions, cost."""
     if as_json:
-        print(json.dumps(asdict(summary), indent=1, default=_plain))
+        print(json.dumps(asdict(summary), indent=1, default=plain_text))
         return
     _print_roles(summary)
     print()
@@ -43,7 +42,7 @@ def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
     spilled = f", {summary.n_spilled_runs} runs spilled to disk" if summary.n_spilled_runs else ""
     speed = format_size(summary.bytes_read / max(summary.elapsed_s, 1e-9))
     facts = [
-        *_describe_contents(summary.counts, summary.time_kind, summary.time_range, summary.top_actions),
+        *_describe_contents(summary.counts, _time_form(summary), summary.time_range, summary.top_actions),
         *_describe_findings(summary.duplicates, summary.order_leak, summary.other_actions, summary.differences),
         *_describe_features(summary.features, summary.counts["events"]),
         *([("encoding", summary.encodings)] if summary.encodings else []),
@@ -51,15 +50,15 @@ def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
         ("peak memory", format_size(summary.peak_rss_bytes) + spilled),
     ]
     print_facts(facts)
-    _say(f"dataset: {summary.path}")
+    say(f"dataset: {summary.path}")
     if summary.counts["rejected"]:
-        _say(f"rejected rows: luckyfast rejects {shlex.quote(str(summary.path))}")
+        say(f"rejected rows: luckyfast rejects {shlex.quote(str(summary.path))}")
 
 
 def print_raw_inspection(found: RawInspection, *, as_json: bool) -> None:
     """Print what ingest would do: files and formats, roles with reasons, what became of the rows of the sample."""
     if as_json:
-        print(json.dumps(asdict(found), indent=1, default=_plain))
+        print(json.dumps(asdict(found), indent=1, default=plain_text))
         return
     packed = ", ".join(f"{n} {name}" for name, n in found.compressions.items() if name != "none")
     facts = [("files", f"{found.n_files:,} with {format_size(found.n_bytes)}{f' ({packed})' if packed else ''}")]
@@ -85,12 +84,12 @@ def print_raw_inspection(found: RawInspection, *, as_json: bool) -> None:
     print()
     print_facts(
         [
-            *_describe_contents(sample.counts, sample.time_kind, sample.time_range, sample.top_actions),
+            *_describe_contents(sample.counts, _time_form(sample), sample.time_range, sample.top_actions),
             *_describe_findings(sample.duplicates, sample.order_leak, sample.other_actions, ""),
             *_describe_features(sample.features, sample.counts["events"]),
         ]
     )
-    _say("nothing was written; luckyfast ingest does it")
+    say("nothing was written; luckyfast ingest does it")
 
 
 def print_raw_columns(columns: Sequence[RawColumn]) -> None:
@@ -105,7 +104,7 @@ def print_raw_columns(columns: Sequence[RawColumn]) -> None:
 def print_dataset_inspection(found: DatasetInspection, *, as_json: bool) -> None:
     """Print what a dataset holds and what it was made of."""
     if as_json:
-        print(json.dumps(asdict(found), indent=1, default=_plain))
+        print(json.dumps(asdict(found), indent=1, default=plain_text))
         return
     manifest = found.manifest
     counts, time = manifest["counts"], manifest["time"]
@@ -117,7 +116,9 @@ def print_dataset_inspection(found: DatasetInspection, *, as_json: bool) -> None
         manifest.get("duplicates"), manifest["order_leak"], manifest.get("other_actions", {}), ""
     )
     facts = [
-        *_describe_contents(counts, time["kind"], (time["min"], time["max"]), found.top_actions),
+        *_describe_contents(
+            counts, "days" if time.get("relative") else time["kind"], (time["min"], time["max"]), found.top_actions
+        ),
         ("visits each", _describe_quantiles(found.visits_per_customer)),
         ("actions each", f"{_describe_quantiles(found.actions_per_visit)} per visit"),
         ("roles", ", ".join(roles)),
@@ -135,7 +136,7 @@ def print_dataset_inspection(found: DatasetInspection, *, as_json: bool) -> None
 def print_reject_list(found: RejectList, *, as_json: bool) -> None:
     """Print the rejects by reason, each with examples and their places."""
     if as_json:
-        print(json.dumps(asdict(found), indent=1, default=_plain))
+        print(json.dumps(asdict(found), indent=1, default=plain_text))
         return
     if not found.by_reason:
         print(f"none of {found.rows_read:,} rows was rejected")
@@ -151,19 +152,19 @@ def print_reject_list(found: RejectList, *, as_json: bool) -> None:
             rows.append([*first, "", ""])
     print_table("Rejected rows", ["reason", "rows", "share", "place", "row"], rows, text=(0, 3, 4))
     path = shlex.quote(str(found.path))
-    _say(f"to mend them: luckyfast rejects {path} --out mended.csv, then luckyfast ingest mended.csv {path} --append")
+    say(f"to mend them: luckyfast rejects {path} --out mended.csv, then luckyfast ingest mended.csv {path} --append")
 
 
 def print_exported_rejects(files: Sequence[ExportedRejects], dataset: str, *, as_json: bool) -> None:
     """Print which files of rejects were written, and how their rows get into the dataset."""
     if as_json:
-        print(json.dumps([asdict(file) for file in files], indent=1, default=_plain))
+        print(json.dumps([asdict(file) for file in files], indent=1, default=plain_text))
         return
     for file in files:
         cut = f"; {file.cut:,} are left out: only their beginning was kept" if file.cut else ""
         print(f"{_count(file.rows, 'row')}: {file.path}{cut}")
     names = " ".join(shlex.quote(str(file.path)) for file in files)
-    _say(f"mend them, then: luckyfast ingest {names} {shlex.quote(dataset)} --append")
+    say(f"mend them, then: luckyfast ingest {names} {shlex.quote(dataset)} --append")
 
 
 def _print_roles(summary: IngestSummary) -> None:
@@ -197,17 +198,24 @@ def _account(counts: Mapping[str, int], parts: Mapping[str, Any]) -> list[list[s
     return [[name, f"{n:,}", f"{n / max(read, 1):.2%}"] for name, n in lines]
 
 
+def _time_form(summary: IngestSummary) -> str:
+    return "days" if summary.times_are_relative else summary.time_kind
+
+
 def _describe_contents(
-    counts: Mapping[str, int], time_kind: str, time_range: tuple[int, int], top_actions: Sequence[tuple[str, int]]
+    counts: Mapping[str, int], form: str, time_range: tuple[int, int], top_actions: Sequence[tuple[str, int]]
 ) -> list[tuple[str, str]]:
-    first, last = (format_moment(moment, time_kind) for moment in time_range)
+    if form == "days":
+        span = f"{time_range[1] // DAY_US:,} days from a customer's first visit on, at most"
+    else:
+        span = " to ".join(format_moment(moment, form) for moment in time_range)
     n = max(counts["events"], 1)
     top = ", ".join(f"{name} {count / n:.1%}" for name, count in top_actions[:_N_ACTIONS])
     return [
         ("customers", f"{counts['customers']:,}"),
         ("visits", f"{counts['visits']:,}"),
         ("actions", f"{counts['actions']:,}: {top}"),
-        ("time", f"{first} to {last}"),
+        ("time", span),
     ]
 
 
@@ -259,14 +267,12 @@ def _describe_features(features: Sequence[Mapping[str, Any]], n_events: int) -> 
 def _describe_dialect(dialect: Mapping[str, Any]) -> str:
     columns = ", ".join(dialect["header"][:20]) + (", ..." if len(dialect["header"]) > 20 else "")
     if dialect["form"] != "delimited":
-        return f"{dialect['form']}; columns {columns}"
+        names = {"json": "JSON lines", "parquet": "Parquet", "arrow": "Arrow"}
+        return f"{names[dialect['form']]}; columns {columns}"
     names = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe", " ": "blank"}
     delimiter = names.get(dialect["delimiter"], repr(dialect["delimiter"]))
     quotes = "no quotes" if dialect["quote"] is None else f"quotes {dialect['quote']}"
     header = "header" if dialect["has_header"] else "no header, taken as"
-    if dialect["form"] != "delimited":
-        names = {"json": "JSON lines", "parquet": "Parquet", "arrow": "Arrow"}
-        return f"{names[dialect['form']]}; columns {columns}"
     return f"{delimiter}, {quotes}, {dialect['encoding']}; {header} {columns}"
 
 
@@ -289,16 +295,7 @@ def _shorten(text: str, width: int = 24) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _excerpt(raw: bytes, width: int = 60) -> str:
     text = raw[: 4 * width].decode("utf-8", "backslashreplace")
     text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _plain(value: Any) -> str:
-    """Bytes of a raw row and paths, as text for JSON."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

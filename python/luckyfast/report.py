@@ -76,7 +76,7 @@ def _content(folder: Path) -> dict[str, Any]:
     return {
         "arch": _arch_name(config),
         "version": str(config.get("luckyfast_version", "")),
-        "time_kind": (dataset.get("time") or {}).get("kind", explorer.get("time_kind", "clock")),
+        "time_kind": _time_kind(dataset.get("time") or {}, explorer),
         "systems": [_system(result, is_model=index == 0) for index, result in enumerate(results)],
         "parts": _parts(results),
         "short": _short(results),
@@ -87,6 +87,11 @@ def _content(folder: Path) -> dict[str, Any]:
         "trials": _trials(_read_lines(folder / "trials.jsonl")),
         "dataset": _making(config, dataset),
     }
+
+
+def _time_kind(time: dict[str, Any], explorer: dict[str, Any]) -> str:
+    """``clock``, ``order``, or ``days`` where times count from each customer's first visit."""
+    return "days" if time.get("relative") else str(time.get("kind", explorer.get("time_kind", "clock")))
 
 
 def _arch_name(config: dict[str, Any]) -> str:
@@ -137,10 +142,10 @@ def _short(results: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _trials(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     trials = []
-    for index, line in enumerate(lines):
-        loss = _finite(line.get("loss", line.get("valid_loss")))
+    for line in lines:
+        loss = _finite(line.get("valid_loss"))
         if isinstance(loss, int | float):
-            trials.append({"name": str(line.get("trial", index)), "loss": loss})
+            trials.append({"name": str(line["trial"]), "loss": loss})
     return trials
 
 
@@ -153,7 +158,7 @@ def _making(config: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
     settings = {
         "arch": config.get("arch"),
         "seed": config.get("seed"),
-        **(config.get("settings") or config.get("model") or {}),
+        **(config.get("model") or {}),
     }
     return {
         "name": Path(path).name if path else "",
@@ -164,11 +169,19 @@ def _making(config: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
         "order_leak": bool((dataset.get("order_leak") or {}).get("suspicious")),
         "roles": [(f"{role} column", ", ".join(columns)) for role, columns in roles.items() if columns],
         "split": config.get("split"),
+        "seen_ahead": _seen_ahead(dataset),
         "settings": [
             (name.replace("_", " "), _plain(value)) for name, value in settings.items() if value not in (None, "")
         ],
         "calibration": [(name.replace("_", " "), _plain(value)) for name, value in calibration.items()],
     }
+
+
+def _seen_ahead(dataset: dict[str, Any]) -> list[str]:
+    """Rules of ingest that look at the whole log, the test with it."""
+    rules = list(dataset.get("filtered_by_rule") or {})
+    found = ["--min-visits"] if any(rule.startswith("min-visits") for rule in rules) else []
+    return found + (["--top-actions"] if (dataset.get("other_actions") or {}).get("actions") else [])
 
 
 def _plain(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,11 +67,12 @@ def write_targets(dataset: Dataset, split: Split, path: str | Path, *, overwrite
         "n_earlier": pa.int32(),
     }
     n_targets = 0
-    with pq.ParquetWriter(file, pa.schema(columns)) as writer:
+    with _completed(file) as partial, pq.ParquetWriter(partial, pa.schema(columns)) as writer:
         for histories in dataset.batches():
             for part in ("valid", "test"):
-                long, short = (target_visits(histories, split, part, short=short) for short in (False, True))
-                targets = np.sort(np.concatenate((long, short)))
+                targets = target_visits(histories, split, part)
+                if part == "test":  # those of too short histories are measured apart; nothing is calibrated on them
+                    targets = np.sort(np.concatenate((targets, target_visits(histories, split, part, short=True))))
                 owners = np.searchsorted(histories.visit_start, targets, side="right") - 1
                 n_earlier = (targets - histories.visit_start[owners]).astype(np.int32)
                 values = (
@@ -83,6 +85,17 @@ def write_targets(dataset: Dataset, split: Split, path: str | Path, *, overwrite
                 writer.write_table(pa.table(list(values), schema=pa.schema(columns)))
                 n_targets += len(targets)
     return n_targets
+
+
+@contextmanager
+def _completed(file: Path) -> Iterator[Path]:
+    """A file that takes its name only when it is complete."""
+    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -118,7 +131,9 @@ def open_submission(path: str | Path, dataset: Dataset) -> Iterator[Submission]:
                     file.stem, form.kind, by_key=form.visit == "visit", bits=bits, folder=Path(folder)
                 )
                 submission.n_unknown = _partition(submission, parquet, form, dataset)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:  # damaged pages are the latter, without a number
+            if isinstance(error, OSError) and error.errno:
+                raise
             raise InputError(f"{file} cannot be read as Parquet: {error}", hint="write it again") from error
         yield submission
 

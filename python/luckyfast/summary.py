@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luckyfast.config import format_duration, format_size
-from luckyfast.terminal import console, print_table
+from luckyfast.terminal import console, plain_text, print_table, say
 
 if TYPE_CHECKING:
     from luckyfast.bench.report import BenchReport
@@ -47,8 +47,8 @@ def print_metrics(metrics: dict[str, Any], folder: Path, *, as_json: bool) -> No
         print(json.dumps(metrics, indent=1))
         return
     print_figures(metrics)
-    _say(f"model: {folder}\nreport: {folder / 'report.html'}")
-    _say(f"next: luckyfast predict {shlex.quote(str(folder))} --top 5")
+    say(f"model: {folder}\nreport: {folder / 'report.html'}")
+    say(f"next: luckyfast predict {shlex.quote(str(folder))} --top 5")
 
 
 def print_figures(metrics: dict[str, Any]) -> None:
@@ -69,12 +69,13 @@ def print_figures(metrics: dict[str, Any]) -> None:
     calibrated = systems[0]["figures"]["ece"]["value"]
     if calibrated is not None:
         before = systems[0]["before"]
+        whose = f" of {systems[0]['name']}" if len(systems) > 1 else ""
         changes = ", ".join(
             f"{heading} {before[key]['value']:.{digits}f} to {systems[0]['figures'][key]['value']:.{digits}f}"
             for key, heading, digits in (("nll", "NLL", 3), ("brier", "Brier", 4), ("ece", "ECE", 4))
             if before[key]["value"] is not None
         )
-        print(f"calibration: {changes}" if changes else "calibrated on the validation visits")
+        print(f"calibration{whose}: {changes}" if changes else f"calibration{whose}: on the validation visits")
         print(
             f"ECE of perfect chances on so many visits: {systems[0]['ece_floor']:.4f}; "
             f"root mean square without that noise: {systems[0]['figures']['ece_debiased']['value']:.4f}; "
@@ -88,7 +89,7 @@ def print_targets(path: str, n_visits: int, *, as_json: bool) -> None:
         print(json.dumps({"path": path, "visits": n_visits}))
         return
     print(f"{n_visits:,} visits to predict: {path}")
-    _say("next: luckyfast evaluate DATASET --predictions FILE; what FILE holds: luckyfast evaluate --help")
+    say("next: luckyfast evaluate DATASET --predictions FILE; what FILE holds: luckyfast evaluate --help")
 
 
 def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
@@ -135,7 +136,7 @@ def _cell(figure: dict[str, float | None], scale: int, digits: int) -> str:
 def print_predict_summary(summary: PredictSummary, *, as_json: bool) -> None:
     """Print what was written, and who was left out."""
     if as_json:
-        print(json.dumps(asdict(summary), indent=1, default=_plain))
+        print(json.dumps(asdict(summary), indent=1, default=plain_text))
         return
     took = format_duration(summary.elapsed_s)
     print(f"{summary.rows:,} rows for {summary.customers:,} customers at {summary.at}, in {took}: {summary.path}")
@@ -188,7 +189,7 @@ def print_trials(results: Results, folder: str, *, top: int, as_json: bool, out:
         print("  " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005))
     if results.stopped:
         print(f"the search ended: {results.stopped}")
-    _say(f"written: {out}" if out else f"all of them: luckyfast trials {shlex.quote(folder)} --out trials.csv")
+    say(f"written: {out}" if out else f"all of them: luckyfast trials {shlex.quote(folder)} --out trials.csv")
 
 
 def print_demo_summary(summary: DemoSummary) -> int:
@@ -234,14 +235,5 @@ def print_bench_report(report: BenchReport, *, as_json: bool) -> int:
             console(stderr=False).print(table)
     else:
         print(render_markdown(report))
-    _say(f"results: {report.path}")
+    say(f"results: {report.path}")
     return 0 if report.all_right else 1
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _plain(value: Any) -> str:
-    """Bytes of a raw row and paths, as text for JSON."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

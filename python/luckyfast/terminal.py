@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from luckyfast.config import format_duration, format_size
 from luckyfast.progress import NullProgress, Progress
@@ -15,7 +15,44 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
     from rich.progress import TaskID
 
-__all__ = ["PlainProgress", "RichProgress", "console", "make_progress", "print_error", "print_facts", "print_table"]
+__all__ = [
+    "PlainProgress",
+    "RichProgress",
+    "console",
+    "draw",
+    "make_progress",
+    "plain_text",
+    "print_error",
+    "print_facts",
+    "print_table",
+    "say",
+    "stop_drawing",
+]
+
+_drawn: list[Drawing] = []
+
+
+class Drawing(Protocol):
+    """What rich redraws in place, with the cursor hidden meanwhile."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """Leave it as it stands; may be called again."""
+
+
+def draw(drawing: Drawing) -> None:
+    """Begin to draw something, until it is stopped or `stop_drawing` is called."""
+    stop_drawing()
+    _drawn.append(drawing)
+    drawing.start()
+
+
+def stop_drawing() -> None:
+    """Leave whatever is being drawn as it stands; the cursor comes back."""
+    while _drawn:
+        _drawn.pop().stop()
 
 
 def console(*, stderr: bool = True) -> Console:
@@ -74,7 +111,7 @@ class RichProgress:
             console=console(),
         )
         self._task = self._bars.add_task(stage, total=total, note="")
-        self._bars.start()
+        draw(self._bars)
 
     def advance(self, amount: float) -> None:
         """Move the bar."""
@@ -82,9 +119,11 @@ class RichProgress:
             self._bars.advance(self._task, amount)
 
     def note(self, text: str) -> None:
-        """Show a short text beside the bar."""
+        """Show a short text beside the bar, or on a line of its own between two stages."""
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, note=text)
+        else:
+            console().print(text, markup=False)
 
     def finish(self) -> None:
         """Leave the bar as it stands."""
@@ -92,7 +131,7 @@ class RichProgress:
             total = self._bars.tasks[0].total
             done = self._bars.tasks[0].completed if total is None else total
             self._bars.update(self._task, total=max(done, 1), completed=max(done, 1))
-            self._bars.stop()
+            stop_drawing()
         self._bars = self._task = None
 
 
@@ -121,8 +160,11 @@ class PlainProgress:
             print(f"{self._stage}: {self._amount()} {self._note}".rstrip(), file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        """Keep a short text for the next line."""
-        self._note = text
+        """Keep a short text for the next line of the stage; between two stages it is one by itself."""
+        if self._stage is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._note = text
 
     def finish(self) -> None:
         """Print how long the stage took."""
@@ -139,14 +181,32 @@ class PlainProgress:
         return f"{done} ({share})" if share else done
 
 
+def say(text: str) -> None:
+    """Print on standard error what is no result."""
+    print(text, file=sys.stderr)
+
+
+def plain_text(value: Any) -> str:
+    """Bytes of a raw row and paths, as text for JSON.
+
+    Example:
+        >>> plain_text(b"caf\\xe9")
+        'caf\\\\xe9'
+    """
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
 def print_error(message: str, hint: str | None) -> None:
-    """Print one sentence, then the hint, on standard error."""
+    """Print one sentence, then the hint, on standard error; long lines are left to the terminal, so that a command in
+    them can be copied.
+    """
+    stop_drawing()
     out = console()
     out.print("[bold red]error:[/] ", end="")
-    out.print(message, markup=False)
+    out.print(message, markup=False, soft_wrap=True)
     if hint:
         out.print("[bold cyan]hint:[/] ", end="")
-        out.print(hint, markup=False)
+        out.print(hint, markup=False, soft_wrap=True)
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
@@ -159,7 +219,7 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, text in facts:
-            table.add_row(name, Text(text))
+            table.add_row(Text(name), Text(text))
         console(stderr=False).print(table)
         return
     width = max((len(name) for name, _ in facts), default=0)
@@ -188,7 +248,7 @@ def print_table(
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        table = Table(title=Text(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
         for index, name in enumerate(header):
             table.add_column(name, justify="left" if index in text else "right", overflow="fold")
         for index, row in enumerate(rows):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from luckyfast.config import format_duration, format_size
-from luckyfast.terminal import console
+from luckyfast.terminal import console, draw, stop_drawing
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -64,12 +64,12 @@ class LivePanel:
             return
         if self._live is None:
             self._live = Live(console=console(), auto_refresh=False, transient=False)
-            self._live.start()
+            draw(self._live)
         if status.ended or time.monotonic() - self._drawn > self.interval_s:
             self._drawn = time.monotonic()
             self._live.update(render(status), refresh=True)
         if status.ended:
-            self._live.stop()
+            stop_drawing()
             self._live = None
 
 

@@ -41,10 +41,10 @@ def add_ingest(commands: Any) -> None:
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     roles = parser.add_argument_group("roles (inferred when not given; several columns joined by commas)")
-    roles.add_argument("--customer", type=comma_separated, metavar="COLUMN", help="who acts")
-    roles.add_argument("--time", type=comma_separated, metavar="COLUMN", help="when")
-    roles.add_argument("--action", type=comma_separated, metavar="COLUMN", help="what is done: the class to predict")
-    roles.add_argument("--visit", type=comma_separated, metavar="COLUMN", help="basket, ticket or session id")
+    roles.add_argument("--customer", metavar="COLUMN", help="who acts")
+    roles.add_argument("--time", metavar="COLUMN", help="when")
+    roles.add_argument("--action", metavar="COLUMN", help="what is done: the class to predict")
+    roles.add_argument("--visit", metavar="COLUMN", help="basket, ticket or session id")
     roles.add_argument("--lookup", metavar="FILE", help="table that holds the action, such as products.csv")
     roles.add_argument("--on", metavar="COLUMN", help="column shared by the logs and the lookup table")
     roles.add_argument(

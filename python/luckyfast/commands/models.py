@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def add_fit(commands: Any) -> None:
     parser.add_argument("--budget", metavar="TIME", help="wall time of the whole command: 90s, 20m, 8h, 2d")
     parser.add_argument("--memory", metavar="SIZE", help="bound on peak memory (default: most of what is free)")
     parser.add_argument("--out", metavar="MODEL", help="folder of the model to write (default: model-ARCH)")
-    parser.add_argument("--overwrite", action="store_true", help="replace MODEL if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace MODEL if it is a model")
     parser.add_argument(
         "--no-habit", dest="habit", action="store_false", help="the plain network: no habits, no cadence"
     )
@@ -94,11 +95,9 @@ def _run_fit(options: argparse.Namespace) -> int:
     dataset = options.dataset or recall("dataset", "luckyfast fit DATASET")
     tuned = ("hidden", "embedding", "dropout", "learning_rate", "epochs")
     settings = dict(options.set)
-    for name in ("arch", "habit", "features", "seed", *tuned):
-        if name in settings:
-            raise ModelError(
-                f"{name} cannot be given by --set", hint=f"see luckyfast fit --help for the flag of {name}"
-            )
+    for name in settings:
+        if name in tuned or name in signature(fit).parameters:
+            raise ModelError(f"{name} is no setting for --set", hint="see luckyfast fit --help for its own flag")
     settings |= {name: value for name in tuned if (value := getattr(options, name)) is not None}
     model = fit(
         dataset,
@@ -140,7 +139,7 @@ def add_trials(commands: Any) -> None:
         "  luckyfast trials model-lstm-embed.search/             a search that still runs, or waits to be resumed\n"
         "  luckyfast trials model-lstm-embed/ --out trials.csv",
     )
-    parser.add_argument("model", metavar="MODEL", help="folder that luckyfast fit wrote")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="default: the one last written from here")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="how many to print (10)")
     parser.add_argument("--out", metavar="FILE", help="write all of them: .parquet, .csv or .jsonl")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
@@ -151,10 +150,11 @@ def _run_trials(options: argparse.Namespace) -> int:
     from luckyfast.search.results import read_results, write_results
     from luckyfast.summary import print_trials
 
-    results = read_results(Path(options.model))
+    model = options.model or recall("model", "luckyfast trials MODEL")
+    results = read_results(Path(model))
     if options.out is not None:
         write_results(results, Path(options.out), overwrite=options.overwrite)
-    print_trials(results, options.model, top=options.top, as_json=options.json, out=options.out)
+    print_trials(results, model, top=options.top, as_json=options.json, out=options.out)
     return 0
 
 
@@ -169,7 +169,7 @@ def add_predict(commands: Any) -> None:
         "  luckyfast predict model-lstm-embed/ --top 5 --out offers.csv\n"
         "  luckyfast predict model-lstm-embed/ receipts/ --at 2017-12-01 --out chances.parquet",
     )
-    parser.add_argument("model", metavar="MODEL", help="folder that luckyfast fit wrote")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="default: the one last written from here")
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one the model was trained on")
     parser.add_argument("--at", metavar="TIME", help="ISO 8601 (default: the end of the log, or the next visit)")
     parser.add_argument("--top", type=int, metavar="K", help="only the K most probable actions of each customer")
@@ -184,7 +184,7 @@ def _run_predict(options: argparse.Namespace) -> int:
     from luckyfast.terminal import make_progress
 
     summary = predict(
-        options.model,
+        options.model or recall("model", "luckyfast predict MODEL"),
         options.dataset,
         at=options.at,
         top=options.top,

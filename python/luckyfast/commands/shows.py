@@ -28,7 +28,7 @@ def add_bench(commands: Any) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small inputs: under 3 minutes")
     parser.add_argument("--systems", type=comma_separated, metavar="NAMES", help="only these systems")
-    parser.add_argument("--runs", type=int, metavar="N", help="runs of each system (default: 3, quick: 1)")
+    parser.add_argument("--runs", type=int, metavar="N", help="runs of each system (default: 5 at most, quick: 1 or 2)")
     parser.add_argument("--scale", type=int, default=1, metavar="N", help="size of the ingest log, times 208 MB (1)")
     parser.add_argument("--memory", metavar="SIZE", help="limit for the systems that take one")
     parser.add_argument("--out", metavar="DIR", default=".bench", help="folder for results and inputs (.bench)")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from luckyfast.config import available_cores, available_memory, parse_duration, parse_size
-from luckyfast.errors import BudgetError, DatasetError, ModelError, OutputExistsError
-from luckyfast.fitting.folders import JOURNAL, publish, read_header, study_folder
+from luckyfast.errors import BudgetError, DatasetError, ModelError
+from luckyfast.fitting.folders import JOURNAL, find_place, publish, read_header, study_folder
 from luckyfast.fitting.run import FitRun, SearchKind
 from luckyfast.models import Device
 from luckyfast.progress import NullProgress, Progress
@@ -65,7 +65,7 @@ def fit(
         search: ``none``, ``hyperband``, or ``bayes`` (all proposals from a Gaussian process); None searches
             where the budget leaves time for it.
         out: model folder to write; ``model-ARCH`` if None.
-        overwrite: replace the folder if it exists, and an unfinished search.
+        overwrite: replace the folder if it is a model, and an unfinished search.
         resume: go on with what an earlier run left, if there is anything: with its search, and within a training or the
             refit from a checkpoint that is at most half a minute old.
         habit: add the habit residual (decayed personal frequency, cadence); False gives the plain network.
@@ -113,9 +113,7 @@ def fit(
         raise ModelError(f"{warm_start} has no {JOURNAL}", hint="name a model that a search made, for --warm-start")
     budget_s = None if budget is None else parse_duration(budget)
     memory_bytes = int(0.9 * available_memory()) if memory is None else parse_size(memory)
-    folder = Path(f"model-{arch}" if out is None else out)
-    if folder.exists() and not overwrite:
-        raise OutputExistsError(f"{folder} exists already", hint="choose another folder with --out, or add --overwrite")
+    folder = find_place(Path(f"model-{arch}" if out is None else out), overwrite=overwrite)
 
     from luckyfast.dataset import Dataset
     from luckyfast.model import load
@@ -129,12 +127,14 @@ def fit(
     if data.n_visits == 0:
         raise DatasetError(f"{data.path} has no visits", hint="ingest a log with accepted rows")
     made = default_space(config, fixed) if space is None else read_space(space, config, fixed)
+    earlier = (read_header(folder) if resume else None) or {}
+    has_end = budget_s is not None or trials is not None or patience is not None
     if search is None and budget_s is None:
-        earlier = read_header(folder) if resume else None
-        alone: SearchKind = "none" if trials is None else "hyperband"
-        search = alone if earlier is None else earlier.get("search")
-    if search in ("hyperband", "bayes") and budget_s is None and trials is None and patience is None and not resume:
+        search = earlier.get("search") if earlier else "hyperband" if has_end else "none"
+    if search in ("hyperband", "bayes") and not has_end and not (earlier.get("budget_s") or earlier.get("trials")):
         raise BudgetError("a search needs an end", hint="give --budget, --trials or --patience")
+    if search == "none":
+        _refuse(trials=trials, patience=patience, optimizer=optimizer, warm_start=warm_start)
     plan = {
         "dataset": str(data.path.resolve()),
         "counts": data.counts,
@@ -161,5 +161,15 @@ def fit(
             callbacks=callbacks,
             listener=progress or NullProgress(),
         ).run()
-        publish(work, study, folder)
+        publish(work, study, folder, overwrite=overwrite)
     return load(folder)
+
+
+def _refuse(**flags: object) -> None:
+    """Settings of a search have no use without one."""
+    for name, value in flags.items():
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise ModelError(
+                f"{flag} has no use where nothing is searched", hint=f"add --budget 20m, or leave {flag} out"
+            )

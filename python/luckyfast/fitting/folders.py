@@ -13,9 +13,39 @@ from typing import Any
 
 from luckyfast.errors import ModelError, OutputExistsError
 
-__all__ = ["JOURNAL", "publish", "read_header", "study_folder"]
+__all__ = ["JOURNAL", "find_place", "publish", "read_header", "study_folder"]
 
 JOURNAL = "trials.jsonl"
+
+
+def find_place(model: Path, *, overwrite: bool) -> Path:
+    """Where a model is to be written; a link is followed, since it is the model that is replaced and not the link.
+
+    Raises:
+        OutputExistsError: something is there, and it is not to be replaced, or is no model.
+    """
+    place = model.resolve() if model.is_symlink() or model.name in ("", "..") else model
+    _assert_free(place, overwrite=overwrite)
+    return place
+
+
+def _assert_free(place: Path, *, overwrite: bool) -> None:
+    if not os.path.lexists(place):
+        return
+    if not overwrite:
+        raise OutputExistsError(f"{place} exists already", hint="choose another folder with --out, or add --overwrite")
+    if not _is_model(place):
+        raise OutputExistsError(
+            f"{place} is no model: only a model is replaced", hint="choose another folder with --out, or remove it"
+        )
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder is a model, perhaps a damaged one, or has nothing in it."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or "model.onnx" in names or {"config.json", "weights.npz"} <= names
 
 
 @contextmanager
@@ -80,8 +110,13 @@ def _study_of(model: Path) -> Path:
     return model.with_name(f"{model.name}.search")
 
 
-def publish(work: Path, study: Path, model: Path) -> None:
-    """Give a model that is whole its name, in place of one that is there, and forget how it came about."""
+def publish(work: Path, study: Path, model: Path, *, overwrite: bool) -> None:
+    """Give a model that is whole its name, in place of one that is there, and forget how it came about.
+
+    Raises:
+        OutputExistsError: something has appeared there meanwhile.
+    """
+    _assert_free(model, overwrite=overwrite)
     if model.exists():
         shutil.rmtree(model)
     work.rename(model)

@@ -21,7 +21,7 @@ from luckyfast.search import jobs
 from luckyfast.search.clock import FIXED_S, MEASURING, READING_S, Clock, CostModel, training_cost
 from luckyfast.search.journal import Journal, read_events
 from luckyfast.search.memory import MemoryModel
-from luckyfast.search.process import JobDiedError, JobInterruptedError, JobProcesses, OutOfMemoryError
+from luckyfast.search.process import JobDiedError, JobInterruptedError, JobKilledError, JobProcesses, OutOfMemoryError
 from luckyfast.search.proposer import Proposer
 from luckyfast.search.results import read_results, write_results
 from luckyfast.search.scheduler import RUNGS, Job, Rung, Scheduler
@@ -318,6 +318,11 @@ class FitRun:
             raise BudgetError(
                 f"{format_size(self.memory_bytes)} of memory are not enough to measure the model",
                 hint="give more --memory; the search is kept, go on with --resume",
+            ) from error
+        except JobKilledError as error:
+            raise ModelError(
+                "the process that refits and measures was killed or crashed",
+                hint="the machine may have run out of memory; the search is kept, go on with --resume",
             ) from error
 
     def _relay(self, event: tuple[Any, ...]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TextStream",
+    "continued_encoding",
     "detect_encoding",
     "detect_line_end",
     "encode_text",
@@ -91,26 +92,9 @@ def detect_encoding(label: str, pieces: tuple[bytes, ...]) -> tuple[str, str]:
         >>> detect_encoding("log.csv", ("7;crémerie\\n8;épicerie\\n9;entrée\\n".encode("cp1252"),))
         ('cp1252', "'7;crémerie'")
     """
-    head = pieces[0]
-    for mark, name in _MARKS:
-        if head.startswith(mark):
-            return name, "byte order mark"
-    if by_nuls := _utf16_by_nuls(head):
-        return by_nuls, "every other byte is NUL"
-    broken: list[bytes] = []
-    n_valid = 0
-    for piece in pieces:
-        if piece.isascii():
-            continue
-        # the first and the last line of a piece may be cut
-        for line in re.split(rb"[\r\n]+", piece)[0 if piece is head else 1 : -1] or [piece]:
-            if line.isascii():
-                continue
-            try:
-                line.decode()
-                n_valid += 1
-            except UnicodeDecodeError:
-                broken.append(line)
+    if found := _wide_encoding(pieces[0]):
+        return found
+    n_valid, broken = _try_utf8(pieces)
     text = b"\n".join(broken)
     # a few broken lines among valid ones are damage and will be rejected one by one; the reverse is another encoding
     if len(broken) <= n_valid or not (n_valid or _is_plausible(text)):
@@ -126,6 +110,57 @@ def detect_encoding(label: str, pieces: tuple[bytes, ...]) -> tuple[str, str]:
         )
     name = "latin-1" if any(byte in text for byte in _UNDEFINED_CP1252) else "cp1252"
     return parse_encoding(name) if name == "latin-1" else name, repr(_excerpt(broken[0], name))
+
+
+def continued_encoding(pieces: tuple[bytes, ...], before: str) -> tuple[str, str]:
+    """The encoding of a file that is added to others: theirs, unless its bytes are clearly UTF-8 or UTF-16.
+
+    Args:
+        pieces: sampled bytes, the file's beginning first.
+        before: the encoding of the others.
+
+    Returns:
+        The encoding, and why, for people.
+
+    Example:
+        >>> continued_encoding(("7;łóżko\n8;żur\n".encode("cp1250"),), "cp1250")
+        ('cp1250', 'as the files before')
+        >>> continued_encoding(("7;łóżko\n8;żur\n".encode(),), "cp1250")
+        ('utf-8', '')
+    """
+    if found := _wide_encoding(pieces[0]):
+        return found
+    n_valid, broken = _try_utf8(pieces)
+    if n_valid > len(broken) or (not broken and "a".encode(before) != b"a"):
+        return "utf-8", ""
+    return before, "as the files before"
+
+
+def _wide_encoding(head: bytes) -> tuple[str, str] | None:
+    """UTF-16 and UTF-32, by their marks or zeros."""
+    for mark, name in _MARKS:
+        if head.startswith(mark):
+            return name, "byte order mark"
+    by_nuls = _utf16_by_nuls(head)
+    return (by_nuls, "every other byte is NUL") if by_nuls else None
+
+
+def _try_utf8(pieces: tuple[bytes, ...]) -> tuple[int, list[bytes]]:
+    """How many lines beyond ASCII are valid UTF-8, and those that are not."""
+    n_valid, broken = 0, []
+    for number, piece in enumerate(pieces):
+        if piece.isascii():
+            continue
+        # the first and the last line of a piece may be cut
+        for line in re.split(rb"[\r\n]+", piece)[min(number, 1) : -1] or [piece]:
+            if line.isascii():
+                continue
+            try:
+                line.decode()
+                n_valid += 1
+            except UnicodeDecodeError:
+                broken.append(line)
+    return n_valid, broken
 
 
 def detect_line_end(text: bytes) -> str:

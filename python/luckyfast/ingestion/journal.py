@@ -7,8 +7,10 @@ Whatever the last whole line does not name is of no use and is removed when the 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shlex
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -17,12 +19,7 @@ from typing import Any
 
 from luckyfast.errors import DatasetError, OutputExistsError
 
-try:
-    import fcntl
-except ImportError:  # a system without advisory locks
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = ["Journal", "partial_folder", "sync_file", "sync_folder"]
+__all__ = ["Journal", "partial_folder", "removal_command", "sync_file", "sync_folder"]
 
 _NAME = "journal"
 
@@ -35,6 +32,24 @@ def partial_folder(out: Path) -> Path:
         'data/receipts.partial'
     """
     return out.with_name(f"{out.name}.partial")
+
+
+def removal_command(folder: Path, header: Mapping[str, Any]) -> str:
+    """What removes all that a run has left, for people; with `--temp` its spills lie elsewhere.
+
+    Example:
+        >>> removal_command(Path("my data.partial"), {"spills": "/scratch/luckyfast-7"})
+        "rm -r 'my data.partial' /scratch/luckyfast-7"
+    """
+    spills = Path(header.get("spills", folder))
+    places = [folder] if spills.is_relative_to(folder.resolve()) else [folder, spills]
+    return shlex.join(["rm", "-r", *map(str, places)])
+
+
+def _removal_of(folder: Path) -> str:
+    file = folder / _NAME
+    entries = _read_entries(file)[0] if file.is_file() else []
+    return removal_command(folder, entries[0] if entries else {})
 
 
 class Journal:
@@ -76,7 +91,7 @@ class Journal:
                 else f"{folder} is left over from an interrupted run",
                 hint="wait for it, or choose another output folder"
                 if running
-                else f"go on with the same command and --resume, or remove it: rm -r {folder}",
+                else f"go on with the same command and --resume, or remove it: {_removal_of(folder)}",
             )
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -153,7 +168,7 @@ def _read_entries(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _compare(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-    hint = f"give the same command as before, or remove it: rm -r {folder}"
+    hint = f"give the same command as before, or remove it: {removal_command(folder, found)}"
     for key, what in (
         ("version", "written by another version of luckyfast"),
         ("sources", "of other raw files, or they have changed since"),
@@ -164,8 +179,6 @@ def _compare(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) 
 
 
 def _hold(descriptor: int, out: Path) -> None:
-    if fcntl is None:
-        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -175,7 +188,7 @@ def _hold(descriptor: int, out: Path) -> None:
 
 
 def _is_held(path: Path) -> bool:
-    if fcntl is None or not path.is_file():
+    if not path.is_file():
         return False
     with path.open("rb") as file:
         try:

@@ -56,6 +56,7 @@ def read_tables(
     delimiter: int | None = None,
     quote: int | str | None = "detect",
     encoding: str | None = None,
+    unless_utf8: bool = False,
     columns: Sequence[str] | None = None,
 ) -> list[RawTable]:
     """Sample every source and decide how it is cut into fields.
@@ -68,6 +69,7 @@ def read_tables(
         delimiter: the delimiter, where the user gave it.
         quote: the quote, None for no quotes, or "detect".
         encoding: the encoding, where the user gave it.
+        unless_utf8: it is that of earlier files: what is UTF-8 or UTF-16 by itself is read as such.
         columns: the column names, for files that have no header.
 
     Returns:
@@ -85,7 +87,7 @@ def read_tables(
             columnar, values = sample_columns(source, n_rows)
             tables.append(RawTable(source, Dialect(NO_DELIMITER, None, True, tuple(columnar), 0), values, bool(values)))
             continue
-        source, sample, decoded = sample_text(source, encoding, full=i % step == 0)
+        source, sample, decoded = sample_text(source, encoding, full=i % step == 0, unless_utf8=unless_utf8)
         if looks_like_json(sample.head):
             tables.append(_json_table(source, sample, n_rows, decoded))
             continue

@@ -10,13 +10,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luckyfast import __version__
 from luckyfast.errors import InputError, OutputExistsError, UserError
-from luckyfast.ingestion.journal import Journal, partial_folder
+from luckyfast.ingestion.journal import Journal, partial_folder, removal_command
 
 if TYPE_CHECKING:
     from luckyfast.ingestion.plan import IngestPlan
@@ -61,9 +61,6 @@ class Workplace:
         """Remove everything; the journal goes first, since without the rest it would promise too much."""
         self.journal.remove()
         shutil.rmtree(self.spills, ignore_errors=True)
-        if self.journal.header.get("made"):
-            with suppress(OSError):
-                Path(self.journal.header["made"]).rmdir()
 
 
 @contextmanager
@@ -78,7 +75,10 @@ def open_workplace(plan: IngestPlan) -> Iterator[Workplace]:
     out, folder = plan.out, partial_folder(plan.out)
     if os.path.lexists(out) and not plan.append:
         if plan.resume and folder.is_dir() and (out / "manifest.json").is_file():
-            Journal.begin(out, _describe(plan, folder), resume=True).remove()
+            journal = Journal.begin(out, _describe(plan, folder), resume=True)
+            shutil.rmtree(journal.header["spills"], ignore_errors=True)
+            journal.remove()
+            journal.close()
             raise OutputExistsError(f"{out} is complete: the interrupted run had come to its end", hint="just use it")
         raise OutputExistsError(f"{out} exists already", hint="choose another output folder, or remove it first")
     is_left_over = os.path.lexists(folder)
@@ -88,8 +88,7 @@ def open_workplace(plan: IngestPlan) -> Iterator[Workplace]:
         workplace = _set_up(plan, folder)
         yield workplace
     except BaseException as error:
-        full = isinstance(error, OSError) and error.errno in _FULL
-        kept = _keep(workplace) if full or isinstance(error, KeyboardInterrupt | UserError) else ""
+        kept = _keep(workplace)
         if workplace is not None and not kept:
             workplace.remove()
         elif workplace is None and not is_left_over:
@@ -109,12 +108,9 @@ def open_workplace(plan: IngestPlan) -> Iterator[Workplace]:
 
 
 def _set_up(plan: IngestPlan, folder: Path) -> Workplace:
-    temp, made = plan.temp, None
-    if temp is not None and not temp.exists():
-        temp.mkdir(parents=True)
-        made = str(temp)
+    temp = plan.temp
     new = folder / "spills" if temp is None else temp / f"luckyfast-{os.getpid()}-{os.urandom(4).hex()}"
-    journal = Journal.begin(plan.out, {**_describe(plan, new), "made": made}, resume=plan.resume)
+    journal = Journal.begin(plan.out, _describe(plan, new), resume=plan.resume)
     spills = Path(journal.header["spills"])
     if journal.last is not None and not all((spills / name).is_file() for name in journal.last["files"]):
         # somebody has tidied up: nothing to go on from
@@ -135,7 +131,8 @@ def _keep(workplace: Workplace | None) -> str:
     """How to go on with an interrupted run, or nothing where it has not come to its first checkpoint."""
     if workplace is None or workplace.journal.last is None:
         return ""
-    return f"go on with the same command and --resume, or remove what was done: rm -r {workplace.journal.folder}"
+    removal = removal_command(workplace.journal.folder, workplace.journal.header)
+    return f"go on with the same command and --resume, or remove what was done: {removal}"
 
 
 def _explain(error: OSError, plan: IngestPlan, kept: str) -> Exception:

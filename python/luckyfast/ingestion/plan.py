@@ -44,7 +44,8 @@ class Source:
     @property
     def label(self) -> str:
         """What to call it, for people and in the dataset."""
-        return str(self.path) if self.member is None else f"{self.path}/{self.member}"
+        name = str(self.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return name if self.member is None else f"{name}/{self.member}"
 
     @property
     def is_plain(self) -> bool:

@@ -126,7 +126,9 @@ def make_plan(
         "top_actions": top_actions,
     }
     out_path = Path(out)
-    _check_places(out_path, temp, append=append)
+    if append and out_path.is_symlink():
+        out_path = out_path.resolve()  # it is the dataset that is replaced, and not the link to it
+    _check_places(out_path, temp, append=append, resume=resume)
     if append:
         if asked := [name for name in ("schema", *_RULES) if {**given, "schema": schema}[name] is not None]:
             flag = asked[0].replace("_", "-")
@@ -137,9 +139,6 @@ def make_plan(
         schema = out_path / "schema.toml"
     if schema is not None:
         known_form = read_schema(schema)
-        if append:
-            # mended rows are UTF-8, whatever the log was
-            known_form.pop("encoding", None)
         given = known_form | {name: value for name, value in given.items() if value is not None}
         given = dict.fromkeys(_ARGUMENTS) | given
     if not 0.0 <= max_reject <= 1.0:
@@ -159,6 +158,7 @@ def make_plan(
         delimiter=parse_delimiter(given["delimiter"]) if given["delimiter"] is not None else None,
         quote=parse_quote(given["quote"]) if given["quote"] is not None else "detect",
         encoding=parse_encoding(given["encoding"]) if given["encoding"] is not None else None,
+        unless_utf8=append and encoding is None,
         columns=_names(given["columns"]),
     )
     tables = _add_filenames(tables, given)
@@ -248,10 +248,10 @@ def make_plan(
     )
 
 
-def _check_places(out: Path, temp: str | Path | None, *, append: bool) -> None:
+def _check_places(out: Path, temp: str | Path | None, *, append: bool, resume: bool) -> None:
     if append:
         read_manifest(out)
-    elif out.exists() or out.is_symlink():
+    elif not resume and (out.exists() or out.is_symlink()):
         raise OutputExistsError(f"the output {out} exists already", hint="choose another folder, or remove this one")
     parent = next((place for place in out.parents if place.exists()), None)
     if parent is not None and not parent.is_dir():
@@ -316,7 +316,7 @@ def _add_filenames(tables: list[RawTable], given: Mapping[str, Any]) -> list[Raw
     """Let the file's name be a column, where the user gave it a role."""
     pattern = given["filename_pattern"]
     roles = [given.get(role) for role in ("customer", "time", "action", "visit")]
-    asked = any(role == FILENAME or (not isinstance(role, str) and FILENAME in role) for role in roles if role)
+    asked = any(FILENAME in (role.split(",") if isinstance(role, str) else role) for role in roles if role)
     if pattern is not None and not asked:
         raise SchemaError("--filename-pattern has no use without a role", hint="add --customer filename, for example")
     if not asked or (pattern is None and any(FILENAME in table.dialect.header for table in tables)):

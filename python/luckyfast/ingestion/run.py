@@ -81,6 +81,7 @@ class IngestSummary:
         reject_examples: reason to the first few rejects as (source, line, raw bytes).
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
+        times_are_relative: whether a customer's times count from the first visit of that customer.
         top_actions: the most frequent actions with their events.
         order_leak: as in the manifest.
         roles: role to its columns and why they were taken.
@@ -102,6 +103,7 @@ class IngestSummary:
     reject_examples: dict[str, list[tuple[str, int, bytes]]]
     time_kind: str
     time_range: tuple[int, int]
+    times_are_relative: bool
     top_actions: list[tuple[str, int]]
     order_leak: dict[str, Any]
     roles: dict[str, tuple[tuple[str, ...] | None, str]]
@@ -283,7 +285,7 @@ class _Run:
         self.sample.restore(state)
         self.before = state["measure"]
         self.runs += [Run.load(self.temp / name) for name in entry["runs"]]
-        self.n_spilled = 1 + max(int(name.removeprefix("run-")) for name in entry["runs"])
+        self.n_spilled = 1 + max((int(name.removeprefix("run-")) for name in entry["runs"]), default=-1)
         offsets = self.log.next_offsets()
         begun = [i for i, file in enumerate(self.plan.files) if offsets[i] > file.dialect.header_stop]
         self.starts = {i: offsets[i] for i in begun} | dict.fromkeys(state["finished"].tolist(), -1)
@@ -547,7 +549,7 @@ class _Run:
         names = [file.source.label for file in plan.files]
         write_vocabulary(texts, action_events, partial / "vocabulary.parquet")
         if self.base is None:
-            (partial / "schema.toml").write_text(format_schema(plan))
+            (partial / "schema.toml").write_text(format_schema(plan), encoding="utf-8")
             sources = []
         else:
             shutil.copy(self.base.folder / "schema.toml", partial / "schema.toml")
@@ -599,6 +601,7 @@ class _Run:
             reject_examples=examples,
             time_kind=time_kind(plan),
             time_range=times,
+            times_are_relative=has_gaps(plan.time_format),
             top_actions=[(texts[i].decode().replace("\x1f", " / "), action_events[i]) for i in order],
             order_leak=order_leak,
             roles={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from luckyfast.ingestion.encodings import detect_encoding, detect_line_end
+from luckyfast.ingestion.encodings import continued_encoding, detect_encoding, detect_line_end
 from luckyfast.ingestion.plan import Source
 from luckyfast.ingestion.sources import HEAD_BYTES, N_BLOCKS, Sample, read_sample
 
@@ -13,13 +13,16 @@ __all__ = ["sample_text"]
 SMALL_HEAD_BYTES = 1 << 15
 
 
-def sample_text(source: Source, encoding: str | None = None, *, full: bool) -> tuple[Source, Sample, str]:
+def sample_text(
+    source: Source, encoding: str | None = None, *, full: bool, unless_utf8: bool = False
+) -> tuple[Source, Sample, str]:
     """Sample a source as UTF-8 with line feeds.
 
     Args:
         source: what to read.
         encoding: its encoding, where the user gave it.
         full: look at later places too, and not only at the beginning.
+        unless_utf8: `encoding` is that of earlier files: what is UTF-8 or UTF-16 by itself is read as such.
 
     Returns:
         The source with its encoding and line end, the sample, and where the encoding is not UTF-8, why.
@@ -30,7 +33,11 @@ def sample_text(source: Source, encoding: str | None = None, *, full: bool) -> t
     """
     size, n_blocks = (HEAD_BYTES, N_BLOCKS) if full else (SMALL_HEAD_BYTES, 0)
     sample = read_sample(source, head_bytes=size, n_blocks=n_blocks)
-    found, why = (encoding, "as you said") if encoding else detect_encoding(source.label, (sample.head, *sample.blocks))
+    pieces = (sample.head, *sample.blocks)
+    if encoding is None:
+        found, why = detect_encoding(source.label, pieces)
+    else:
+        found, why = continued_encoding(pieces, encoding) if unless_utf8 else (encoding, "as you said")
     if found != "utf-8":
         source = replace(source, encoding=found)
         sample = read_sample(source, head_bytes=size, n_blocks=n_blocks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
+import json
 import lzma
 import os
 import stat
@@ -21,6 +22,7 @@ from isal import igzip, isal_zlib
 from luckyfast.errors import InputError
 from luckyfast.ingestion.encodings import TextStream
 from luckyfast.ingestion.foreign import describe_foreign
+from luckyfast.ingestion.format import FORMAT
 from luckyfast.ingestion.plan import Compression, Form, Source
 
 __all__ = ["Sample", "find_sources", "open_source", "read_sample"]
@@ -65,7 +67,8 @@ class Sample:
 def find_sources(raw: Iterable[str | Path], *, exclude: Collection[Path] = ()) -> list[Source]:
     """Find the raw files behind files, folders and globs, each once.
 
-    Folders are searched in depth, in sorted order, without hidden files; empty files are left out.
+    Folders are searched in depth, in sorted order, without hidden files and without datasets that lie in them; empty
+    files are left out.
 
     Args:
         raw: paths or glob patterns as the user gave them.
@@ -181,11 +184,22 @@ def _walk(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(os.path.realpath(root))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_own(Path(root, name)))
         files += [Path(root, name) for name in names if not name.startswith(".")]
     if errors:
         raise _unreadable(Path(errors[0].filename or folder), errors[0])
     return sorted(files)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder is a dataset, or the work of a run that was to make one: neither holds raw files."""
+    if folder.name.endswith(".partial") and (folder / "journal").is_file():
+        return True
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return bool(manifest["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _identify(path: Path) -> list[Source]:

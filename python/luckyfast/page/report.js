@@ -47,7 +47,8 @@ function range(key, { low, high }) {
   return `${figure(key, low, false)} to ${figure(key, high, false)}`;
 }
 function when(time, clock = true) {
-  if (data.time_kind !== "clock") return `order ${whole(time)}`;
+  if (data.time_kind === "order") return `order ${whole(time)}`;
+  if (data.time_kind === "days") return `day ${whole(Math.floor(time / 864e8))}`;
   const text = new Date(time / 1000).toISOString();
   return clock ? `${text.slice(0, 10)} ${text.slice(11, 16)}` : text.slice(0, 10);
 }
@@ -313,18 +314,19 @@ function drawTrials() {
   at("trials").hidden = false;
   let lowest = Infinity;
   const steps = trials.map((trial, index) => { lowest = Math.min(lowest, trial.loss); return { index, trial, lowest }; });
-  at("trials-note").textContent = `${plural(trials.length, "configuration")} tried; lowest validation loss ${lowest.toFixed(3)}. The line is the best so far.`;
+  const configurations = new Set(trials.map((trial) => trial.name)).size;
+  at("trials-note").textContent = `${plural(configurations, "configuration")} tried in ${plural(trials.length, "training")}; lowest validation loss ${lowest.toFixed(3)}. The line is the best so far.`;
   responsive(at("trials-plot"), (width) => {
     const height = 240, left = 46, right = 12, top = 10, bottom = 34;
     const losses = trials.map((trial) => trial.loss), low = Math.min(...losses), sorted = [...losses].sort((a, b) => a - b);
     const high = Math.max(sorted[Math.floor(sorted.length * 0.9)], low + 1e-3), pad = (high - low) * 0.1;
     const x = (index) => left + (index / Math.max(1, trials.length - 1)) * (width - left - right), y = (value) => top + ((high + pad - Math.min(value, high)) / (high - low + 2 * pad)) * (height - top - bottom);
-    const svg = canvas(width, height, "Validation loss of each trial");
+    const svg = canvas(width, height, "Validation loss of each training");
     const marks = ticks(low - pad, high + pad, 4);
     for (const mark of marks) svg.append(shape("line", { x1: left, x2: width - right, y1: y(mark), y2: y(mark), stroke: "var(--grid)" }), shape("text", { x: left - 8, y: y(mark) + 4, "text-anchor": "end", class: "soft small" }, tickText(mark, marks)));
     svg.append(shape("polyline", { points: steps.map((step, index) => `${index ? `${x(step.index)},${y(steps[index - 1].lowest)} ` : ""}${x(step.index)},${y(step.lowest)}`).join(" "), fill: "none", stroke: "var(--model)", "stroke-width": 2 }));
     for (const { index, trial } of steps) svg.append(shape("circle", { cx: x(index), cy: y(trial.loss), r: 3.5, fill: "var(--other)" }, null, `trial ${trial.name}: ${trial.loss.toFixed(4)}`));
-    svg.append(shape("text", { x: width - right, y: height - 6, "text-anchor": "end", class: "soft small" }, "trials in order →"));
+    svg.append(shape("text", { x: width - right, y: height - 6, "text-anchor": "end", class: "soft small" }, "trainings in order →"));
     return svg;
   });
 }
@@ -332,22 +334,20 @@ function drawTrials() {
 // ---- how it was made ----
 
 function drawMaking() {
-  const { counts, rejects, split, settings, calibration, roles, time, path, order_leak } = data.dataset;
+  const { counts, rejects, split, seen_ahead, settings, calibration, roles, time, path, order_leak } = data.dataset;
   if (!counts && !split && settings.length === 0) return;
   at("making").hidden = false;
   if (split && time) responsive(at("split-plot"), (width) => {
     const height = 78, x = (moment) => ((moment - time.min) / (time.max - time.min || 1)) * width;
     const svg = canvas(width, height, "Time split");
-    const parts = [["training", time.min, split.valid_start, split.n_train, "var(--idle)"], ["validation", split.valid_start, split.test_start, split.n_valid, "var(--other)"], ["test", split.test_start, time.max, split.n_test, "var(--model)"]];
-    // The test's label ends at the right edge; the labels before it give way, from full to short to none.
+    const parts = [["training", time.min, split.valid_start, "var(--idle)"], ["validation", split.valid_start, split.test_start, "var(--other)"], ["test", split.test_start, time.max, "var(--model)"]];
+    // The test's label ends at the right edge; the labels before it give way.
     let room = width;
-    parts.reverse().forEach(([name, start, stop, n, color], index) => {
+    parts.reverse().forEach(([name, start, stop, color], index) => {
       svg.append(shape("rect", { x: x(start), y: 28, width: Math.max(1, x(stop) - x(start) - (index ? 2 : 0)), height: 14, fill: color }));
-      const texts = [n ? `${name}: ${plural(n, "visit")}` : name, n ? `${name}: ${whole(n)}` : name, name];
-      const text = texts.find((candidate) => textWidth(candidate, { size: 12, strong: true }) <= room - (index === 2 ? 0 : x(start)) - 14) ?? (index === 0 ? texts[1] : null);
-      if (text === null) return;
-      const span = textWidth(text, { size: 12, strong: true }), place = index === 0 ? Math.min(x(start), width - span) : x(start);
-      svg.append(shape("text", { x: place, y: 18, class: "strong small" }, text));
+      const span = textWidth(name, { size: 12, strong: true }), place = index === 0 ? Math.min(x(start), width - span) : x(start);
+      if (index > 0 && span > room - (index === 2 ? 0 : x(start)) - 14) return;
+      svg.append(shape("text", { x: place, y: 18, class: "strong small" }, name));
       room = place;
     });
     const taken = [];
@@ -374,7 +374,8 @@ function drawMaking() {
     table("Every row accounted for", lines, ...(kept ? [] : [element("p", {}, "These counts do not add up: the dataset is damaged.")]));
   }
   if (split) table("The split", [["validation from", when(split.valid_start)], ["test from", when(split.test_start)], ["earlier visits needed", split.min_history], ["visits with fewer, counted apart", data.short && whole(data.short.n)], ["hit@1 of those", data.short?.value && `${figure("hit@1", data.short.value.value)} (${range("hit@1", data.short.value).replace(" to ", "–")})`]],
-    element("p", {}, "Nothing at or after the start of the test was seen in fitting: neither by the weights nor by vocabulary, popularity or calibration. Histories continue across the split."));
+    element("p", {}, `Nothing at or after the start of the test was seen in fitting: neither by the weights nor by ${seen_ahead.length ? "" : "vocabulary, "}popularity or calibration. Histories continue across the split.`),
+    ...(seen_ahead.length ? [element("p", {}, `Only ${seen_ahead.join(" and ")} of the ingest looked at the whole log, the test with it, to choose what is in this dataset at all.`)] : []));
   table("The model", settings);
   table("Calibration, fitted on validation", calibration);
 }

@@ -21,8 +21,7 @@ class Record:
     """What came of a trial at one rung.
 
     Args:
-        status: ``ok``, ``memory`` (it wanted more than its share), ``time`` (it would not have ended in time) or
-            ``failed``.
+        status: ``ok``, ``memory`` (it wanted more than its share), or ``failed``.
         loss: validation loss; None unless ok.
         seconds: what it took.
         figures: further numbers of the run, such as ``valid_hit1`` and ``peak_bytes``.

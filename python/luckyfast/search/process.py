@@ -19,7 +19,7 @@ from typing import Any
 from luckyfast.errors import LuckyfastError
 from luckyfast.search.server import receive, send
 
-__all__ = ["JobDiedError", "JobInterruptedError", "JobProcesses", "OutOfMemoryError", "resident"]
+__all__ = ["JobDiedError", "JobInterruptedError", "JobKilledError", "JobProcesses", "OutOfMemoryError", "resident"]
 
 INTERVAL_S = 0.05
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -41,6 +41,10 @@ class OutOfMemoryError(LuckyfastError, MemoryError):
 
 class JobDiedError(LuckyfastError):
     """A job's process ended before the job did, or the job failed with an unforeseen error."""
+
+
+class JobKilledError(JobDiedError):
+    """A job's process was killed from outside, or crashed."""
 
 
 class JobInterruptedError(LuckyfastError):
@@ -239,8 +243,10 @@ class JobProcesses(Executor):
             job.future.set_exception(OutOfMemoryError(content or "a job outgrew its share of memory and was stopped"))
         elif kind == "interrupted":
             job.future.set_exception(JobInterruptedError("a job was interrupted"))
+        elif content is None:
+            job.future.set_exception(JobKilledError("a job's process was killed or crashed"))
         else:
-            job.future.set_exception(JobDiedError(content or "a job's process was killed or crashed"))
+            job.future.set_exception(JobDiedError(content))
 
     @staticmethod
     def _hear(job: _Job, event: tuple[Any, ...]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import os
 import pickle
@@ -22,7 +23,7 @@ import time
 import traceback
 from typing import Any
 
-from luckyfast.errors import UserError
+from luckyfast.errors import BudgetError, ModelError, UserError
 from luckyfast.search import jobs
 
 __all__ = ["main", "receive", "send"]
@@ -110,11 +111,23 @@ def _outcome(function: bytes, arguments: bytes, memory_bytes: int | None) -> tup
         return "mistake", (type(error), error.message, error.hint)
     except KeyboardInterrupt:
         return "interrupted", None
+    except OSError as error:
+        if not error.errno:
+            return "failed", traceback.format_exc()
+        return "mistake", _explain(error)
     except (MemoryError, RuntimeError) as error:
         out = isinstance(error, MemoryError) or "alloc" in str(error)
         return ("memory" if out else "failed"), traceback.format_exc()
     except Exception:
         return "failed", traceback.format_exc()
+
+
+def _explain(error: OSError) -> tuple[type[UserError], str, str]:
+    """What the user is told where the system refuses something, a full disk above all."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return BudgetError, f"the disk is full{place}", "free some space, then go on with the same command and --resume"
+    return ModelError, f"{error.strerror}{place}", "check the path and its permissions"
 
 
 def _limit_data(memory_bytes: int) -> None:
