@@ -183,10 +183,11 @@ def test_output_is_the_same_for_any_division_of_work(logs: list[Path], tmp_path:
     first = run_plan(make_plan(paths, tmp_path / "a"), budget=ONE)
     assert first.n_spilled_runs == 0
     temp = tmp_path / "temp"
+    temp.mkdir()
     other = run_plan(make_plan(paths, tmp_path / "b", temp=temp), budget=budget)
     assert (other.n_spilled_runs > 1) == (budget.store_bytes < 1 << 26)
     assert read_folder(first.path) == read_folder(other.path)
-    assert not temp.exists()
+    assert not list(temp.iterdir())
 
 
 def test_cuts_depend_on_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,6 +374,7 @@ class Interrupt(NullProgress):
 
 def test_nothing_is_left_behind(logs: list[Path], tmp_path: Path) -> None:
     temp = tmp_path / "temp"
+    temp.mkdir()
     with pytest.raises(KeyboardInterrupt):
         run_plan(make_plan(logs, tmp_path / "out", temp=temp), progress=Interrupt(), budget=ONE)
     with pytest.raises(InputError, match=r"rows .* were rejected: missing_customer 237, missing_action") as caught:
@@ -386,6 +388,7 @@ def test_nothing_is_left_behind(logs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged or cut short"):
         run_plan(make_plan([logs[0], cut], tmp_path / "out", temp=temp), budget=Budget(2, 1 << 14, 1 << 26, 1 << 28))
     cut.unlink()
+    temp.rmdir()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputExistsError):
