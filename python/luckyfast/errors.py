@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "BudgetError",
     "ConservationError",
@@ -25,6 +27,7 @@ __all__ = [
     "OutputExistsError",
     "SchemaError",
     "UserError",
+    "is_disk_full",
 ]
 
 
@@ -81,3 +84,13 @@ class OutputExistsError(UserError):
 
 class ConservationError(LuckyfastError):
     """Rows read do not equal rows accounted for: a defect of luckyfast itself."""
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the system has no room for what was to be written: a full disk, a quota, or a limit on files.
+
+    Example:
+        >>> is_disk_full(OSError(28, "No space left on device"))
+        True
+    """
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

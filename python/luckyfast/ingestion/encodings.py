@@ -123,9 +123,9 @@ def continued_encoding(pieces: tuple[bytes, ...], before: str) -> tuple[str, str
         The encoding, and why, for people.
 
     Example:
-        >>> continued_encoding(("7;łóżko\n8;żur\n".encode("cp1250"),), "cp1250")
+        >>> continued_encoding(("7;łóżko\\n8;żur\\n".encode("cp1250"),), "cp1250")
         ('cp1250', 'as the files before')
-        >>> continued_encoding(("7;łóżko\n8;żur\n".encode(),), "cp1250")
+        >>> continued_encoding(("7;łóżko\\n8;żur\\n".encode(),), "cp1250")
         ('utf-8', '')
     """
     if found := _wide_encoding(pieces[0]):

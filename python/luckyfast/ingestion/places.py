@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luckyfast import __version__
-from luckyfast.errors import InputError, OutputExistsError, UserError
+from luckyfast.errors import InputError, OutputExistsError, UserError, is_disk_full
 from luckyfast.ingestion.journal import Journal, partial_folder, removal_command
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Workplace", "open_workplace"]
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -76,8 +75,7 @@ def open_workplace(plan: IngestPlan) -> Iterator[Workplace]:
     if os.path.lexists(out) and not plan.append:
         if plan.resume and folder.is_dir() and (out / "manifest.json").is_file():
             journal = Journal.begin(out, _describe(plan, folder), resume=True)
-            shutil.rmtree(journal.header["spills"], ignore_errors=True)
-            journal.remove()
+            Workplace(plan, journal, Path(journal.header["spills"])).remove()
             journal.close()
             raise OutputExistsError(f"{out} is complete: the interrupted run had come to its end", hint="just use it")
         raise OutputExistsError(f"{out} exists already", hint="choose another output folder, or remove it first")
@@ -138,7 +136,7 @@ def _keep(workplace: Workplace | None) -> str:
 def _explain(error: OSError, plan: IngestPlan, kept: str) -> Exception:
     parent = plan.out.parent
     places = f"{parent} or {plan.temp}" if plan.temp else str(parent)
-    if error.errno in _FULL:
+    if is_disk_full(error):
         hint = (
             f"free some space, then {kept}" if kept else "free some space, or choose other places with OUT and --temp"
         )

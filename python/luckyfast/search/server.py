@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import importlib
 import os
 import pickle
@@ -23,7 +22,7 @@ import time
 import traceback
 from typing import Any
 
-from luckyfast.errors import BudgetError, ModelError, UserError
+from luckyfast.errors import BudgetError, ModelError, UserError, is_disk_full
 from luckyfast.search import jobs
 
 __all__ = ["main", "receive", "send"]
@@ -125,7 +124,7 @@ def _outcome(function: bytes, arguments: bytes, memory_bytes: int | None) -> tup
 def _explain(error: OSError) -> tuple[type[UserError], str, str]:
     """What the user is told where the system refuses something, a full disk above all."""
     place = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_disk_full(error):
         return BudgetError, f"the disk is full{place}", "free some space, then go on with the same command and --resume"
     return ModelError, f"{error.strerror}{place}", "check the path and its permissions"
 
