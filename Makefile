@@ -10,8 +10,8 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find engine k
 setup: $(VENV)/.installed
 
 $(VENV)/.python:
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "luckyfast needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(0 if os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h")) else "building luckyfast needs the headers of Python (python3-dev on Debian)")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "luckyfast needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(0 if os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h")) else "building luckyfast needs the headers of Python (python3-dev on Debian)")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	touch $@
@@ -20,7 +20,7 @@ $(VENV)/.python:
 $(VENV)/.dependencies: pyproject.toml | $(VENV)/.python
 	@echo "installing dependencies into $(VENV) (a few minutes the first time)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; x = p["optional-dependencies"]; print("\n".join(p["dependencies"] + x["demo"] + x["bench"] + x["dev"]))' > $(VENV)/requirements.txt
+	@$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; x = p["optional-dependencies"]; print("\n".join(p["dependencies"] + x["demo"] + x["bench"] + x["dev"]))' > $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	touch $@
 
