@@ -11,10 +11,9 @@ from typing import Any
 
 from luckyfast.config import available_cores
 
-__all__ = ["describe_machine", "unlike_machines"]
+__all__ = ["describe_machine"]
 
 _PACKAGES = ("luckyfast", "numba", "numpy", "pyarrow", "torch", "onnxruntime", "polars", "duckdb", "pandas")
-_SAME_MACHINE = ("system", "architecture", "cpu_model", "cpu_cache", "cores")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -38,25 +37,6 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
     }
-
-
-def unlike_machines(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Say in what two machine descriptions differ so that times cannot be compared; empty when they can.
-
-    Example:
-        >>> here = describe_machine()
-        >>> unlike_machines(here, here), unlike_machines(here, here | {"cores": 999})[0][-9:]
-        ([], 'cores 999')
-    """
-    differences = [
-        f"{name} {one.get(name)} against {name} {other.get(name)}"
-        for name in _SAME_MACHINE
-        if one.get(name) != other.get(name)
-    ]
-    sizes = [float(machine.get("memory_bytes", 0)) for machine in (one, other)]
-    if abs(sizes[0] - sizes[1]) > 0.05 * max(sizes):
-        differences.append(f"{sizes[0] / 1e9:.1f} GB of memory against {sizes[1] / 1e9:.1f} GB")
-    return differences
 
 
 def _read_cpu() -> dict[str, Any]:

@@ -9,9 +9,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from luckyfast.config import format_duration, format_size
-from luckyfast.errors import UserError
-
-from .machine import unlike_machines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +20,6 @@ __all__ = [
     "Run",
     "SystemResult",
     "TaskResult",
-    "compare_reports",
-    "read_report",
     "render_markdown",
     "render_tables",
 ]
@@ -152,64 +147,6 @@ class BenchReport:
         path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
-def read_report(path: Path) -> BenchReport:
-    """Read a report that `BenchReport.write` wrote.
-
-    Raises:
-        UserError: the file is missing or no benchmark report of this version.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if (content["format"], content["format_version"]) != (FORMAT_NAME, FORMAT_VERSION):
-            raise ValueError("another format")
-        tasks = tuple(
-            TaskResult(**task | {"systems": tuple(_system_from_dict(system) for system in task["systems"])})
-            for task in content["tasks"]
-        )
-        rest = {name: content[name] for name in ("machine", "settings", "started", "elapsed_s")}
-        return BenchReport(**rest, tasks=tasks, path=path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is no benchmark report of version {FORMAT_VERSION}: {error}",
-            hint="make one with: luckyfast bench --out DIR",
-        ) from error
-
-
-def compare_reports(before: BenchReport, after: BenchReport) -> list[tuple[str, str, float]]:
-    """Compare the median times of two reports made on one and the same machine.
-
-    Args:
-        before: the report to compare with.
-        after: the newer report.
-
-    Returns:
-        (task, system, time after / time before) for all that ran well with the same input in both.
-
-    Raises:
-        UserError: the machines differ, or the reports have no run in common.
-    """
-    differences = unlike_machines(before.machine, after.machine)
-    if differences:
-        raise UserError(
-            f"these reports come from unlike machines: {'; '.join(differences)}",
-            hint="run both on one machine, or compare the ratios to luckyfast inside each report",
-        )
-    rows = []
-    old_tasks = {task.name: task for task in before.tasks}
-    for task in after.tasks:
-        old = old_tasks.get(task.name)
-        if old is None or (old.n_bytes, old.expected) != (task.n_bytes, task.expected):
-            continue
-        old_times = {system.name: system.median("wall_s") for system in old.systems}
-        for system in task.systems:
-            old_time, new_time = old_times.get(system.name), system.median("wall_s")
-            if old_time and new_time:
-                rows.append((task.name, system.name, new_time / old_time))
-    if not rows:
-        raise UserError("these reports have no run with the same input in common", hint="compare reports of one task")
-    return rows
-
-
 def render_tables(report: BenchReport) -> list[Table]:
     """Render each task as a rich table."""
     from rich.table import Table
@@ -299,7 +236,3 @@ def _seconds(seconds: float | None) -> str:
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _system_from_dict(content: dict[str, Any]) -> SystemResult:
-    return SystemResult(**content | {"runs": tuple(Run(**run) for run in content["runs"])})

@@ -7,7 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from luckyfast.calibration import Calibration, _fit_bends, _fit_chance, _ranks, log_softmax, mean_by_visit
+from luckyfast.calibration import (
+    Calibration,
+    StatedChances,
+    _fit_bends,
+    _fit_chance,
+    _ranks,
+    log_softmax,
+    mean_by_visit,
+)
 from luckyfast.windows import Labels
 
 
@@ -60,6 +68,29 @@ def test_ranks_stand_for_all(n_actions: int) -> None:
     assert ranks.min() == 1
     assert ranks.max() <= n_actions
     assert weights.sum() == pytest.approx((1.0 / np.arange(1, n_actions + 1)).sum(), rel=0.01)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_stated_chances_keep_their_level(power: float) -> None:
+    """Visits that are said to be small are; what is said too surely, the odds squared, is mended."""
+    rng = np.random.default_rng(3)
+
+    def blocks(n: int) -> tuple[np.ndarray, Labels, np.ndarray]:
+        log_odds = rng.normal(-2.0, 1.0, (n, 40)) + rng.choice([-2.0, 1.5], (n, 1))
+        came = rng.random(log_odds.shape) < 1 / (1 + np.exp(-log_odds))
+        start = np.concatenate(([0], np.cumsum(came.sum(axis=1))))
+        scores = -np.logaddexp(0.0, -power * log_odds)
+        labels = Labels(start, np.nonzero(came)[1].astype(np.int32), np.full(n, 5.0))
+        return scores.astype(np.float32), labels, log_odds
+
+    fitted = StatedChances.fit(blocks(4000)[:2] for _ in range(5))
+    scores, labels, log_odds = blocks(2000)
+    true = 1 / (1 + np.exp(-log_odds))
+    assert true.sum(axis=1).min() < 1.5 < 12 < true.sum(axis=1).max()
+    assert np.abs(fitted.in_visit(scores, labels.mean_size) - true)[:, 1:].mean() < 0.006
+    forgetful = Calibration.fit(blocks(4000)[:2] for _ in range(5))
+    assert np.abs(forgetful.in_visit(scores, labels.mean_size) - true)[:, 1:].mean() > 0.05
+    assert (StatedChances().in_visit(np.zeros((1, 2), np.float32), np.ones(1)) > 0.999999).all()
 
 
 def test_rare_actions_come_as_often_as_said() -> None:

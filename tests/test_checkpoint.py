@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import signal
 import subprocess
@@ -17,13 +16,11 @@ from log_rows import habit_log
 from naive_ingest import write_dataset
 
 from luckyfast import checkpoint as module
-from luckyfast import training
 from luckyfast.checkpoint import Checkpoint, Progressed, read_share
 from luckyfast.dataset import Dataset
 from luckyfast.errors import ModelError
 from luckyfast.models import ModelConfig
 from luckyfast.progress import NullProgress
-from luckyfast.search import jobs
 from luckyfast.training import refit, train
 from luckyfast.windows import split_by_time
 
@@ -126,13 +123,6 @@ def test_ctrl_c_leaves_the_checkpoint(dataset: Dataset, tmp_path: Path, monkeypa
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(ModelError, match="damaged"):
         train(dataset, split, CONFIG, checkpoint=file)
-
-
-def test_examples(dataset: Dataset, tmp_path: Path) -> None:
-    names = {"dataset": dataset, "split_by_time": split_by_time, "ModelConfig": ModelConfig, "tmp_path": tmp_path}
-    for documented in (module, training, jobs):
-        found = doctest.testmod(documented, extraglobs=names)
-        assert (found.failed, found.attempted > 0) == (0, True)
 
 
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ import numpy as np
 import pytest
 from tiny_model import CALIBRATION, make_dataset, make_trained
 
-from luckyfast import explorer
-from luckyfast.calibration import Calibration
 from luckyfast.dataset import Dataset
 from luckyfast.explorer import SHOWN_PREDICTIONS, SHOWN_VISITS, TOP, write_explorer
 from luckyfast.windows import Labels, Split, known_actions, target_visits
@@ -77,10 +74,3 @@ def test_few_customers_are_the_first_of_many(dataset: Dataset, tmp_path: Path) -
     many, _ = written(dataset, tmp_path)
     few, _ = written(dataset, tmp_path, 3)
     assert [entry["customer"] for entry in few["customers"]] == [entry["customer"] for entry in many["customers"]][:3]
-
-
-def test_examples(dataset: Dataset, tmp_path: Path) -> None:
-    trained, split = make_trained(dataset)
-    names = {"scorer": trained, "Calibration": Calibration, "folder": tmp_path, "dataset": dataset, "split": split}
-    found = doctest.testmod(explorer, extraglobs=names)
-    assert (found.failed, found.attempted > 0) == (0, True)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_model import ACTIONS, CALIBRATION, make_dataset, make_trained
 
-from luckyfast import export, inference
 from luckyfast.calibration import Calibration
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.errors import ModelError
@@ -148,11 +146,3 @@ def test_pack_equals_its_naive_twin(customers: list[list[set[int]]], data: st.Da
         found = zip(packed.actions[row, real].tolist(), packed.visits[row, real].tolist(), strict=True)
         assert list(found) == expected
         assert not packed.actions[row, ~real].any()
-
-
-def test_examples(clock: Dataset, tmp_path: Path) -> None:
-    trained, _ = make_trained(clock)
-    names = {"trained": trained, "Calibration": Calibration, "folder": tmp_path, "dataset": clock}
-    for module in (export, inference):
-        found = doctest.testmod(module, extraglobs=names)
-        assert (found.failed, found.attempted > 0) == (0, True)

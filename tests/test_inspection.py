@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import gzip
 import json
 from collections import Counter
@@ -27,21 +26,6 @@ from luckyfast.ingestion.mending import export_rejects, list_rejects
 from luckyfast.inspection import inspect_dataset, inspect_raw
 
 SETTINGS: dict[str, Any] = {name: value for name, value in ROLES.items() if name not in ("max_reject", "memory")}
-
-
-def test_examples_in_the_documentation(tmp_path: Path) -> None:
-    dataset = write_dataset(habit_log(), tmp_path / "dataset")
-    (dataset / "rejects").mkdir()
-    for module in (
-        luckyfast.inspection,
-        luckyfast.ingestion.append,
-        luckyfast.ingestion.journal,
-        luckyfast.ingestion.mending,
-        luckyfast.ingestion.rules,
-    ):
-        found = doctest.testmod(module, extraglobs={"dataset_path": dataset})
-        assert found.attempted > 0, module
-        assert found.failed == 0, module
 
 
 def test_a_small_log_is_inspected_whole(tmp_path: Path) -> None:

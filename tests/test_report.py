@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import doctest
 import hashlib
 import html.parser
 import json
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from luckyfast import report
 from luckyfast.errors import ModelError
 from luckyfast.report import write_report
 
@@ -204,11 +202,6 @@ def test_an_empty_folder_still_makes_a_page(tmp_path: Path) -> None:
     drawn = browse(write_report(tmp_path / "model"), tmp_path / "profile")
     assert "holds no measured figures" in drawn
     assert "<svg" not in drawn
-
-
-def test_examples(tmp_path: Path) -> None:
-    found = doctest.testmod(report, extraglobs={"model_folder": fill(tmp_path / "model")})
-    assert (found.failed, found.attempted > 0) == (0, True)
 
 
 def test_rules_that_looked_at_the_whole_log_are_said(tmp_path: Path) -> None:

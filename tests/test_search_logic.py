@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -158,14 +157,6 @@ def test_the_process_predicts_what_the_textbook_says() -> None:
     np.testing.assert_allclose(spread**2, variance, rtol=1e-5)
     likelihood = -0.5 * scores @ inverse @ scores - 0.5 * np.linalg.slogdet(known + 0.03 * np.eye(9))[1]
     assert process.log_likelihood == pytest.approx(likelihood, rel=1e-8)
-
-
-def test_the_example_of_the_process() -> None:
-    from luckyfast.search import gaussian
-
-    found = doctest.testmod(gaussian)
-    assert found.attempted > 0
-    assert found.failed == 0
 
 
 def test_of_equals_the_model_tries_the_cheaper() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
 import itertools
 import json
 from pathlib import Path
@@ -20,7 +19,7 @@ from luckyfast.kernels.submissions import fill_rows, find_visits, hash_names
 from naive_ingest import name_hash, write_dataset
 from tiny_model import make_dataset, make_model
 
-from luckyfast import calibration, comparison, submissions
+from luckyfast import calibration, submissions
 from luckyfast.baselines import PersonalFrequency
 from luckyfast.calibration import calibrate
 from luckyfast.cli import main
@@ -384,15 +383,6 @@ def test_rows_keep_the_order_of_what_is_named(data: st.DataObject, kind: int) ->
     if kind == 1 and values.sum() <= 1:
         np.testing.assert_allclose(np.exp(rows[0][named]), np.maximum(values, 1e-9), rtol=1e-4)
         assert np.exp(rows[0].astype(float)).sum() <= 1.001
-
-
-def test_examples(tmp_path: Path) -> None:
-    dataset = make_dataset(tmp_path / "data")
-    names = {"dataset": dataset, "dataset_path": dataset.path, "folder": tmp_path, "split_by_time": split_by_time}
-    names["model_folder"] = make_model(tmp_path / "model", dataset)
-    for module in (comparison, submissions):
-        found = doctest.testmod(module, extraglobs=names)
-        assert found.failed == 0 < found.attempted
 
 
 def test_nothing_to_measure_is_said(dataset: Dataset) -> None:

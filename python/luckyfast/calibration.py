@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from luckyfast.dataset import Dataset
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
-__all__ = ["LOWEST", "Calibration", "calibrate", "log_softmax", "mean_by_visit", "n_calibrated"]
+__all__ = ["LOWEST", "Calibration", "StatedChances", "calibrate", "log_softmax", "mean_by_visit", "n_calibrated"]
 
 SAMPLE_VALUES, SAMPLE_VISITS = 2**24, 2**17
 N_CANDIDATES = 10
@@ -25,6 +25,9 @@ LOGS = 30.0
 LOWEST = -80.0
 FLOOR = 30.0
 DISPERSIONS = (1e-3, 10.0)
+
+Sample = list[tuple[NDArray[np.float32], Labels]]
+"""Scores float32 [n, n_actions] and the labels of the same n visits, in blocks."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Calibration:
     bends: tuple[float, ...] = ()
 
     @classmethod
-    def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Calibration:
+    def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Self:
         """Fit to scores and what happened; reads no more blocks than make 2^24 scores, or 2^17 visits.
 
         The temperature minimises the mean over visits of the mean over their actions of ``-log p``. The chance is
@@ -72,7 +75,7 @@ class Calibration:
         Returns:
             The calibration; the default one if there are no labels.
         """
-        sample: list[tuple[NDArray[np.float32], Labels]] = []
+        sample: Sample = []
         n_visits = 0
         for scores, labels in blocks:
             if len(scores):
@@ -82,9 +85,12 @@ class Calibration:
                 break
         if not any(len(labels.actions) for _, labels in sample):
             return cls()
-        temperature = _fit_temperature(sample)
-        features, outcomes, weights = _candidates(sample, temperature)
-        first = cls(temperature, *_fit_chance(features, outcomes, weights))
+        return cls(_fit_temperature(sample))._with_chances(sample)
+
+    def _with_chances(self, sample: Sample) -> Self:
+        """The same temperature, and all that leads from it to chances, fitted."""
+        features, outcomes, weights = _candidates(sample, self.log_next_action)
+        first = type(self)(self.temperature, *_fit_chance(features, outcomes, weights))
         rate = np.exp(np.clip(features @ (first.slope, first.intercept, first.size_weight), -LOGS, LOGS))
         return replace(first, **_fit_bends(_log_odds(rate, first.dispersion), outcomes, weights))
 
@@ -122,8 +128,10 @@ class Calibration:
         # An action without any probability, as id 0 may be, is as good as one of a very small one.
         log_next = np.maximum(log_next, np.float32(LOWEST))
         rate = np.exp(np.minimum(np.float32(self.slope) * log_next + size, np.float32(60.0)))
-        odds = self._bend(_log_odds(rate, self.dispersion))
-        chances: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-np.clip(odds, LOWEST, -LOWEST)))
+        return self._bent_chance(_log_odds(rate, self.dispersion))
+
+    def _bent_chance(self, log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
+        chances: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-np.clip(self._bend(log_odds), LOWEST, -LOWEST)))
         return chances
 
     def _bend(self, log_odds: NDArray[Any]) -> NDArray[Any]:
@@ -142,6 +150,27 @@ class Calibration:
         lists: dict[str, Any] = {name: tuple(map(float, values[name])) for name in ("knots", "bends")}
         numbers: dict[str, Any] = {name: float(value) for name, value in values.items() if name not in lists}
         return cls(**numbers, **lists)
+
+
+class StatedChances(Calibration):
+    """For scores that are logs of chances of being in the next visit: how high they are counts, not only their order.
+
+    The odds that were stated are bent by the last of the three maps; a softmax would forget how many actions a visit
+    was said to have.
+
+    Example:
+        >>> StatedChances().in_visit(np.log(np.array([[0.9, 0.8, 0.1]], np.float32)), np.ones(1)).round(2)
+        array([[0.9, 0.8, 0.1]], dtype=float32)
+    """
+
+    def in_visit(self, scores: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Chance of each action being in the next visit; the size of earlier visits plays no part."""
+        del mean_size
+        return self._bent_chance(_stated_odds(scores).astype(np.float32))
+
+    def _with_chances(self, sample: Sample) -> Self:
+        features, outcomes, weights = _candidates(sample, lambda scores: scores)
+        return replace(self, **_fit_bends(_stated_odds(features[..., 0]), outcomes, weights))
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
@@ -192,7 +221,7 @@ def mean_by_visit(log_next: NDArray[np.float32], labels: Labels) -> NDArray[np.f
     return np.bincount(rows, weights=values, minlength=len(sizes)) / np.maximum(sizes, 1)
 
 
-def _fit_temperature(sample: list[tuple[NDArray[np.float32], Labels]]) -> float:
+def _fit_temperature(sample: Sample) -> float:
     """Newton's method on the inverse temperature, in which the loss is convex.
 
     To what happened comes one more visit, in which the second best action came as often as the best: where the best
@@ -235,7 +264,7 @@ def _below_best(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _candidates(
-    sample: list[tuple[NDArray[np.float32], Labels]], temperature: float
+    sample: Sample, log_chances: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Features of each visit's actions of some ranks, whether they came, and the weight of each rank.
 
@@ -246,7 +275,7 @@ def _candidates(
     ranks, weights = _ranks(sample[0][0].shape[1] - 1)
     features, outcomes = [], []
     for scores, labels in sample:
-        log_next = log_softmax(scores * np.float32(1.0 / temperature))
+        log_next = log_chances(scores)
         n_rows = len(scores)
         chosen = np.argsort(-scores[:, 1:], axis=1, kind="stable")[:, ranks - 1] + 1
         came = np.zeros(scores.shape, np.bool_)
@@ -325,6 +354,13 @@ def _log_odds(rate: NDArray[Any], dispersion: float) -> NDArray[Any]:
     """Log odds of at least one event, where their number is negative binomial."""
     hazard = np.log1p(dispersion * rate) / dispersion
     odds: NDArray[Any] = hazard + np.log(np.maximum(-np.expm1(-hazard), np.finfo(hazard.dtype).tiny))
+    return odds
+
+
+def _stated_odds(log_chances: NDArray[Any]) -> NDArray[np.float64]:
+    """Log odds of chances; none is taken to be nearer to certainty than single precision tells."""
+    logs = np.minimum(log_chances.astype(np.float64), -(2.0**-24))
+    odds: NDArray[np.float64] = logs - np.log(-np.expm1(logs))
     return odds
 
 

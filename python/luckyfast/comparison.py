@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luckyfast.calibration import Calibration
+from luckyfast.calibration import Calibration, StatedChances
 from luckyfast.dataset import Dataset
 from luckyfast.errors import InputError, ModelError
 from luckyfast.figures import PROBABILISTIC, Figure
@@ -86,8 +86,9 @@ def evaluate(
     A file of predictions may come from any program; :func:`luckyfast.submissions.write_targets` tells which visits to
     predict and :func:`luckyfast.submissions.open_submission` what the file holds. A prediction for a visit may use
     everything before that visit and its time. That a file keeps to this cannot be checked. Its scores are calibrated
-    on the validation visits that it covers, as those of every system are; without any, ``score`` has figures of ranks
-    alone, and ``probability`` and ``chance`` are taken as they are.
+    on the validation visits that it covers, as those of every system are, and of a ``chance`` the odds are bent, so
+    that its level counts; without any, ``score`` has figures of ranks alone, and ``probability`` and ``chance`` are
+    taken as they are.
 
     Args:
         dataset: folder that ``luckyfast ingest`` wrote.
@@ -187,9 +188,9 @@ def measure_submission(submission: Submission, dataset: Dataset, split: Split) -
     from luckyfast.evaluation import Ruler
 
     n: dict[str, list[int]] = {name: [0, 0] for name in ("valid", "all", "short")}
-    before = _Stated() if submission.kind == "chance" else Calibration()
+    before = StatedChances() if submission.kind == "chance" else Calibration()
     blocks = _validation_blocks(submission, dataset, split, n["valid"])
-    calibration = Calibration.fit(blocks)
+    calibration = before.fit(blocks)
     for _ in blocks:  # those that the fit did not need are counted
         pass
     ruler = Ruler(dataset, split, calibration if n["valid"][0] else before, before)
@@ -230,13 +231,6 @@ def measure_submission(submission: Submission, dataset: Dataset, split: Split) -
                 reliability_pairs=[],
             )
     return result, coverage
-
-
-class _Stated(Calibration):
-    """Chances of being in the next visit as a file states them; scores are their logs."""
-
-    def in_visit(self, scores: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
-        return np.exp(np.minimum(scores, np.float32(0.0)))
 
 
 def _validation_blocks(

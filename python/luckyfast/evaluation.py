@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from luckyfast.figures import METRICS, PROBABILISTIC, Figure, Figures, Reliabili
 from luckyfast.kernels.ranking import mark_repeats, rank_targets
 from luckyfast.windows import Labels, Part, Scorer, Split, first_visits, known_actions, target_visits
 
-__all__ = ["Result", "Ruler", "assert_blind", "compare", "evaluate", "lead"]
+__all__ = ["Result", "Ruler", "assert_blind", "evaluate", "lead"]
 
 
 @dataclass(frozen=True)
@@ -60,33 +59,6 @@ class Result:
         values: dict[str, Any] = _without_nan(asdict(replace(self, resampled={})))
         del values["resampled"]
         return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Result:
-        """Read what :meth:`to_dict` gave."""
-
-        def section(name: str) -> Figures:
-            return Figures(values[name]["n_visits"], _figures(values[name]["figures"]))
-
-        def bins(name: str) -> list[ReliabilityBin]:
-            return [ReliabilityBin(**entry) for entry in values[name]]
-
-        floor = values["ece_floor"]
-        return cls(
-            name=values["name"],
-            part=values["part"],
-            n_visits=values["n_visits"],
-            figures=_figures(values["figures"]),
-            before=_figures(values["before"]),
-            ece_floor=float("nan") if floor is None else floor,
-            reliability=bins("reliability"),
-            reliability_before=bins("reliability_before"),
-            reliability_pairs=bins("reliability_pairs"),
-            calibration=values["calibration"],
-            repeat=section("repeat"),
-            explore=section("explore"),
-            short=section("short"),
-        )
 
 
 class Ruler:
@@ -247,18 +219,6 @@ def evaluate(
     return ruler.result(scorer.name if name is None else name)
 
 
-def compare(results: Sequence[Result]) -> list[dict[str, str]]:
-    """Lay results side by side.
-
-    Args:
-        results: the systems.
-
-    Returns:
-        One row per system, in the order given: ``system``, then each of ``METRICS`` as ``value [low, high]``.
-    """
-    return [{"system": result.name} | {metric: str(result.figures[metric]) for metric in METRICS} for result in results]
-
-
 def lead(result: Result, other: Result) -> dict[str, Figure]:
     """Differences between two systems, from the same bootstrap samples of customers for both.
 
@@ -270,12 +230,11 @@ def lead(result: Result, other: Result) -> dict[str, Figure]:
         ``result`` minus ``other`` by metric; an interval that leaves out 0 means that the two differ.
 
     Example:
-        >>> from luckyfast.baselines import PersonalFrequency, Popularity
+        >>> from luckyfast.baselines import Popularity
         >>> split = split_by_time(dataset)
-        >>> own = evaluate(PersonalFrequency().fit(dataset, split), dataset, split)
-        >>> common = evaluate(Popularity().fit(dataset, split), dataset, split)
-        >>> lead(own, common)["hit@1"].low > 0.0
-        True
+        >>> result = evaluate(Popularity().fit(dataset, split), dataset, split)
+        >>> lead(result, result)["hit@1"]  # of a system over itself
+        Figure(value=0.0, low=0.0, high=0.0)
     """
     return {
         metric: figure_of(
@@ -283,18 +242,6 @@ def lead(result: Result, other: Result) -> dict[str, Figure]:
             result.resampled[metric] - other.resampled[metric],
         )
         for metric in METRICS
-    }
-
-
-def _figures(values: dict[str, dict[str, float | None]]) -> dict[str, Figure]:
-    """Read figures from JSON, null as NaN."""
-
-    def number(value: float | None) -> float:
-        return float("nan") if value is None else value
-
-    return {
-        metric: Figure(number(entry["value"]), number(entry["low"]), number(entry["high"]))
-        for metric, entry in values.items()
     }
 
 

@@ -112,7 +112,7 @@ def ingest(
         >>> folder = Path(tempfile.mkdtemp())
         >>> rows = "client;date;rayon;ticket\\n7;2024-05-01;FROMAGE;1\\n7;2024-05-02;PAIN;2\\n"
         >>> _ = (folder / "log.csv").write_text(rows)
-        >>> summary = ingest(folder / "log.csv", folder / "dataset", memory="256MB", workers=1)
+        >>> summary = ingest(folder / "log.csv", folder / "dataset", workers=1)
         >>> summary.counts["events"], summary.counts["visits"]
         (2, 2)
     """
