@@ -64,9 +64,6 @@ HabitScores habit_call(const Ids& row_start, const Ids& pair_start, const Ids& p
 }  // namespace
 
 void add_network(nb::module_& m) {
-    m.def("network_name", [](int level) { return std::string(network_kernels(level).name); }, "level"_a = -1,
-          "The instruction set of the network kernels: the best one here, or that of level 0 (portable), 1 (AVX2), 2 (AVX-512).");
-
     m.def(
         "product",
         [](Matrix a, Matrix b, Array<float, 2> c, bool a_transposed, bool b_transposed, std::optional<Vector> bias, bool adds,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import DAY, habit_log, logs, opened, visits_of
 
-from luckyfast import batches
-from luckyfast.batches import Moments, bounded_parts, cut_segment, measure, training_batches
+from luckyfast import windows
+from luckyfast.batches import Moments, cut_segment, measure, training_batches
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,10 +92,10 @@ def test_a_rhythm_of_very_far_times_is_no_wonder() -> None:
 @given(logs(max_customers=5, max_visits=9), st.integers(1, 6))
 def test_long_histories_become_pieces_that_hold_all(rows: list, most: int) -> None:
     with opened(rows) as dataset, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "MAX_VISITS", most)
+        patch.setattr(windows, "MAX_VISITS", most)
         for histories in dataset.batches():
             whole = visits_of(histories)
-            parts = list(bounded_parts(histories))
+            parts = list(windows.bounded_parts(histories))
             pieces = [piece for part in parts for piece in visits_of(part)]
             assert [visit for piece in pieces for visit in piece] == [visit for visits in whole for visit in visits]
             assert sorted(len(piece) for piece in pieces) == sorted(

@@ -56,7 +56,7 @@ def compare(operation: Callable[..., Any], *inputs: Tensor, atol: float = 1e-5) 
 
 
 @THREADS
-@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 70, 5), (40, 3, 900)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 70, 5), (40, 3, 900), (0, 4, 3)])
 def test_linear(shape: tuple[int, int, int], n_threads: int) -> None:
     n, N, K = shape
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import doctest
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from naive_ingest import write_dataset
 from tiny_model import ACTIONS, DAY, make_dataset, make_model, make_rows
 
-from luckyfast import prediction
+from luckyfast import prediction, windows
 from luckyfast.dataset import Dataset
 from luckyfast.errors import DatasetError, InputError, ModelError, OutputExistsError, UserError
 from luckyfast.model import load
@@ -134,6 +134,19 @@ def test_long_histories_are_shortened(model: Path, tmp_path: Path, monkeypatch: 
     lengths = [len(history) for history in histories_of(make_rows(), 1000 * DAY).values()]
     monkeypatch.setattr(prediction, "MAX_VISITS", 8)
     assert predict(model, out=tmp_path / "b.parquet").shortened == sum(length > 8 for length in lengths)
+    # Of customers with so many visits the others are not even looked at.
+    monkeypatch.setattr(windows, "MAX_VISITS", 8)
+    for moment in (None, 60 * DAY):
+        whole = predict(model, at=moment, out=tmp_path / "whole.parquet", overwrite=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(windows, "MAX_VISITS", 2**14)
+            parts = predict(model, at=moment, out=tmp_path / "parts.parquet")
+        assert replace(parts, path=whole.path, elapsed_s=whole.elapsed_s) == whole
+        found, expected = chances(tmp_path / "whole.parquet"), chances(tmp_path / "parts.parquet")
+        assert found.keys() == expected.keys()
+        for customer, vector in expected.items():
+            np.testing.assert_allclose(found[customer], vector, rtol=0, atol=1e-6)
+        (tmp_path / "parts.parquet").unlink()
     monkeypatch.setattr(prediction, "MAX_PAIRS", 1)
     # The latest visit is always read, however large it is.
     assert predict(model, out=tmp_path / "c.parquet").shortened == sum(length > 1 for length in lengths)
@@ -168,6 +181,21 @@ def test_mistakes_say_what_to_do_and_leave_nothing_behind(model: Path, dataset: 
     assert set(tmp_path.iterdir()) == before
 
 
+def test_dates_and_days_since_the_first_visit_are_not_mixed(dataset: Dataset, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", dataset)
+    config = json.loads((model / "config.json").read_text())
+    for relative in (False, True):
+        config["dataset"]["time"] = {"kind": "clock", "relative": relative}
+        (model / "config.json").write_text(json.dumps(config))
+        if relative:
+            with pytest.raises(DatasetError, match="are not alike"):
+                predict(model, out=tmp_path / "out.parquet")
+        else:
+            predict(model, out=tmp_path / "out.parquet")
+            (tmp_path / "out.parquet").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_a_failure_half_way_leaves_nothing_behind(model: Path, dataset: Dataset, tmp_path: Path) -> None:
     broken = make_dataset(tmp_path / "broken").path
     shard = next((broken / "shards").iterdir())
@@ -176,12 +204,6 @@ def test_a_failure_half_way_leaves_nothing_behind(model: Path, dataset: Dataset,
     with pytest.raises(DatasetError):
         predict(model, broken, out=tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
-
-
-def test_examples(dataset: Dataset, tmp_path: Path) -> None:
-    names = {"model_folder": make_model(tmp_path / "model", dataset), "folder": tmp_path}
-    found = doctest.testmod(prediction, extraglobs=names)
-    assert (found.failed, found.attempted > 0) == (0, True)
 
 
 @pytest.mark.parametrize("kind", ["order", "relative"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,15 +18,14 @@ from tiny_model import CALIBRATION, make_model, make_trained
 from torch import Tensor
 
 from luckyfast import checkpoint as checkpoint_module
-from luckyfast import features as module
-from luckyfast import inference, load
+from luckyfast import load
 from luckyfast.batches import Batch, Moments, cut_segment, measure
 from luckyfast.blindness import assert_blind
 from luckyfast.cli import main
 from luckyfast.dataset import Dataset, FeatureColumn, Histories
 from luckyfast.errors import ModelError
 from luckyfast.export import export_onnx
-from luckyfast.features import FeatureScale, check_features, read_features, table_starts
+from luckyfast.features import check_features, read_features, table_starts
 from luckyfast.inference import Predictor, Sides, pack
 from luckyfast.ingestion import ingest
 from luckyfast.models import ModelConfig, build
@@ -294,6 +292,14 @@ def test_wrong_features_of_a_history_are_told(model_folder: Path) -> None:
         model.top(history, features=[{}, {"price": "much"}])
     numbers = [{"price": 3, "brand": "own"}, {"price": [1, 2.5], "brand": ["third", "own", "third"]}]
     assert len(model.top(history, k=2, features=numbers)) == 2
+    nothing = model.predict_proba(history)
+    for absent in (None, float("nan"), "nan", float("inf"), [], np.array([np.nan]), [None, "nan"]):
+        found = model.predict_proba(history, features=[{"price": absent}, {}])
+        np.testing.assert_array_equal(found, nothing)
+    of_list = model.predict_proba(history, features=[{"price": [1, 2.5]}, {}])
+    assert (of_list != nothing).any()
+    for array in (np.array([1, 2.5, np.nan]), (1, 2.5)):
+        np.testing.assert_array_equal(model.predict_proba(history, features=[{"price": array}, {}]), of_list)
 
 
 def test_other_datasets_are_matched_by_name(dataset: Dataset, model_folder: Path, tmp_path: Path) -> None:
@@ -413,10 +419,3 @@ def test_fit_predict_and_evaluate(
     assert own.config["model"]["features"]
     measured = own.evaluate().figures["hit@1"].value
     assert measured == pytest.approx(own.metrics["systems"][0]["figures"]["hit@1"]["value"])
-
-
-def test_examples() -> None:
-    for documented in (module, inference):
-        names = {"FeatureScale": FeatureScale}
-        found = doctest.testmod(documented, extraglobs=names)
-        assert (found.failed, found.attempted > 0) == (0, True)

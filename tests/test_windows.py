@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import habit_log, logs, opened, visits_of
 
+from luckyfast.batches import measure
+from luckyfast.dataset import Histories
 from luckyfast.errors import DatasetError
 from luckyfast.windows import Labels, Split, first_visits, known_actions, split_by_time, target_visits
 
@@ -27,6 +29,22 @@ def test_split_times_are_exact_order_statistics(times: list[int], quantile: floa
             return
         split = split_by_time(dataset, test_quantile=quantile, valid_quantile=quantile * 0.9)
     assert [split.valid_start, split.test_start] == expected
+
+
+def test_stretches_of_visits_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(habit_log(n_customers=7, n_visits=13), batch_pairs=40) as dataset:
+
+        def found() -> tuple[Split, list[bool], object]:
+            split = split_by_time(dataset)
+            constants = measure(dataset, split.valid_start, n_half_lives=2, visit_spans=(3.0,), strength=1.0)
+            return split, known_actions(dataset, split.test_start).tolist(), constants.popularity.tolist()
+
+        expected = found()
+        for size in (1, 3, 1000):
+            monkeypatch.setattr(Histories.stretches, "__defaults__", (size,))
+            assert found() == expected
+        histories = next(dataset.batches())
+        assert [visits.stop - visits.start for visits in histories.stretches(9)][:-1] == [9] * (histories.n_visits // 9)
 
 
 @settings(max_examples=25, deadline=None)

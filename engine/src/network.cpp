@@ -1,8 +1,10 @@
 #include "network.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <memory>
+#include <new>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -15,19 +17,37 @@ namespace {
 // No thread takes part for fewer operations than take several times as long as waking it.
 constexpr double operations_per_thread = 2e6;
 
-// Calls work(thread, start, stop) for equal parts of n rows, of so many operations each, in a thread each.
+size_t threads_worth(double operations, double each, size_t n_threads) noexcept {
+    const double n_worth = operations / each;
+    if (n_worth < static_cast<double>(n_threads)) n_threads = static_cast<size_t>(n_worth);
+    return std::max<size_t>(n_threads, 1);
+}
+
+// Calls work(thread, start, stop) for equal parts of n rows, in a thread each. A part that lacks memory lets the others
+// end before that is told.
+template <typename Work>
+void split_evenly(size_t n, size_t n_threads, Work work) {
+    std::atomic<bool> lacks_memory{false};
+    auto part = [&](size_t i) {
+        try {
+            work(i, n * i / n_threads, n * (i + 1) / n_threads);
+        } catch (const std::bad_alloc&) {
+            lacks_memory = true;
+        }
+    };
+    if (n_threads == 1 || !Pool::run(n_threads, part)) {
+        std::vector<std::jthread> threads;
+        for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(part, i);
+        part(0);
+    }
+    if (lacks_memory) throw std::bad_alloc();
+}
+
+// The same for rows of so many operations each, in as many threads as that is worth.
 template <typename Work>
 void split_rows(size_t n, double row_operations, size_t n_threads, Work work) {
-    const double n_worth = static_cast<double>(n) * row_operations / operations_per_thread;
-    if (n_worth < static_cast<double>(n_threads)) n_threads = static_cast<size_t>(n_worth);
-    n_threads = std::max<size_t>(std::min(n_threads, n), 1);
-    auto part = [&](size_t i) { work(i, n * i / n_threads, n * (i + 1) / n_threads); };
-    if (n_threads == 1) return part(0);
-    if (Pool::run(n_threads, part)) return;
-    std::vector<std::thread> threads;
-    for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(part, i);
-    part(0);
-    for (std::thread& thread : threads) thread.join();
+    n_threads = threads_worth(static_cast<double>(n) * row_operations, operations_per_thread, n_threads);
+    split_evenly(n, std::max<size_t>(std::min(n_threads, n), 1), work);
 }
 
 // The same with as many pairs in each part.
@@ -39,8 +59,14 @@ void split_pairs(size_t n_rows, const int64_t* row_start, const int64_t* pair_st
         while (row < n_rows && pair_start[row_start[row]] < wanted) ++row;
         return i == n_threads ? n_rows : row;
     };
-    n_threads = std::max<size_t>(n_threads, 1);
-    split_rows(n_threads, operations_per_thread, n_threads, [&](size_t i, size_t, size_t) { work(i, row_at(i), row_at(i + 1)); });
+    split_evenly(n_threads, n_threads, [&](size_t i, size_t, size_t) { work(i, row_at(i), row_at(i + 1)); });
+}
+
+// Of the features of a pair, and of its score, about: logarithms and error functions take dozens.
+constexpr double feature_operations = 1000;
+
+double score_operations(const HabitScores& call) noexcept {
+    return static_cast<double>(2 * call.F * (call.hidden + 2) + 40 * call.hidden);
 }
 
 // The hidden layer of the habits' network, transposed and filled up to whole blocks of units that do nothing.
@@ -149,6 +175,8 @@ void count_pairs(const HabitHistory& history, int64_t* pair_start) {
 
 void habit_features(const HabitFeatures& call, size_t n_threads, const NetworkKernels& kernels) {
     const HabitHistory& history = call.history;
+    const auto n_pairs = static_cast<double>(history.pair_start[history.row_start[history.n_rows]]);
+    n_threads = threads_worth(n_pairs * feature_operations, operations_per_thread, n_threads);
     split_pairs(history.n_rows, history.row_start, history.pair_start, n_threads, [&](size_t, size_t start, size_t stop) {
         const std::unique_ptr<float[]> scratch(new float[kernels.features_scratch(call)]);
         std::vector<int32_t> slots(2 * history.n_actions, -1);
@@ -158,6 +186,7 @@ void habit_features(const HabitFeatures& call, size_t n_threads, const NetworkKe
 
 void habit_scores(HabitScores call, float* logits, size_t n_threads, const NetworkKernels& kernels) {
     const HiddenLayer hidden(call);
+    n_threads = threads_worth(static_cast<double>(call.n_pairs) * score_operations(call), operations_per_thread, n_threads);
     split_pairs(call.n_rows, call.row_start, call.pair_start, n_threads, [&](size_t, size_t start, size_t stop) {
         const std::unique_ptr<float[]> scratch(new float[kernels.scores_scratch(call)]);
         kernels.habit_scores(call, start, stop, logits, scratch.get());
@@ -167,21 +196,26 @@ void habit_scores(HabitScores call, float* logits, size_t n_threads, const Netwo
 void habit_grads(HabitScores call, const float* grad_logits, HabitGrads grads, size_t n_threads, const NetworkKernels& kernels) {
     const size_t n_hidden = call.hidden, n_wide = call.F + 1;
     const HiddenLayer hidden(call);
-    // a thread's own sums: first, bias, second and per_action
-    const size_t n_sums = call.hidden * (n_wide + 2), n_own = n_sums + call.V * call.F;
-    std::vector<float> sums(std::max<size_t>(n_threads, 1) * n_own);
+    // PERF: a thread more costs another sum of per_action, which is large where there are many actions.
+    const double operations = 3 * static_cast<double>(call.n_pairs) * score_operations(call);
+    n_threads = threads_worth(operations, operations_per_thread + 4.0 * static_cast<double>(call.V * call.F), n_threads);
+    // A thread's own sums: first, bias and second, and of all but the first thread per_action.
+    const size_t n_small = call.hidden * (n_wide + 2), n_large = call.V * call.F;
+    std::vector<float> small(n_threads * n_small), large((n_threads - 1) * n_large);
     split_pairs(call.n_rows, call.row_start, call.pair_start, n_threads, [&](size_t i, size_t start, size_t stop) {
         const std::unique_ptr<float[]> scratch(new float[kernels.scores_scratch(call)]);
-        float* own = sums.data() + i * n_own;
+        float* own = small.data() + i * n_small;
+        float* per_action = i == 0 ? grads.per_action : large.data() + (i - 1) * n_large;
         kernels.habit_grads(call, start, stop, grad_logits,
-                            {grads.moment_weights, own + n_sums, own, own + call.hidden * n_wide, own + call.hidden * (n_wide + 1)},
+                            {grads.moment_weights, per_action, own, own + call.hidden * n_wide, own + call.hidden * (n_wide + 1)},
                             scratch.get());
     });
-    for (const float* own = sums.data(); own != sums.data() + sums.size(); own += n_own) {
+    for (size_t i = 0; i < n_threads; ++i) {
+        const float* own = small.data() + i * n_small;
         kernels.add_rows(grads.first, own, 1, n_hidden * n_wide);
         kernels.add_rows(grads.bias, own + call.hidden * n_wide, 1, n_hidden);
         kernels.add_rows(grads.second, own + call.hidden * (n_wide + 1), 1, n_hidden);
-        kernels.add_rows(grads.per_action, own + n_sums, 1, call.V * call.F);
+        if (i > 0) kernels.add_rows(grads.per_action, large.data() + (i - 1) * n_large, 1, n_large);
     }
 }
 

@@ -41,15 +41,15 @@ struct LstmBackward {
     float* grad_c;              // [B, H]: of the last cell in, of the state before out
 };
 
-// Mean over all labels of -log softmax(logits)[label], each weighed by its row's weight.
+// Sum over the labels of -log softmax(logits)[label], each weighed by its row's weight, times `scale`.
 struct SetLoss {
     size_t n, V;
     const float* logits;         // [n, V]
     const int64_t* label_start;  // [n + 1]
     const int64_t* labels;
     const float* weights;  // [n]
-    float scale;           // 1 / sum of the labels' weights
-    float* grad;           // [n, V] written: gradient of the mean
+    float scale;           // 1 / sum of the weights of all labels of the step, of which these rows may be a part
+    float* grad;           // [n, V] written: its gradient
 };
 
 // One step of AdamW and of the running average; gradients are set to 0.
@@ -141,7 +141,8 @@ void product(const Product& call, size_t n_threads, const NetworkKernels& kernel
 void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels);
 void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, const NetworkKernels& kernels);
 
-// Returns the mean. Rows are split among threads.
+// Returns the sum of the rows' terms times `scale`: the mean, where `scale` is of these rows alone. Rows are split among
+// threads.
 double set_loss(const SetLoss& call, size_t n_threads, const NetworkKernels& kernels);
 
 // out[b] = sum of the table's rows of bag b / sqrt(size of b), and the gradient of the table from that of out. Bags are

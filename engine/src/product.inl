@@ -89,6 +89,12 @@ void multiply_all(const Product& call, size_t row_start, size_t row_stop, float*
 }
 
 void product(const Product& call, size_t row_start, size_t row_stop, float* scratch) noexcept {
+    if (call.K == 0)  // an empty sum
+        for (size_t row = row_start; row < row_stop; ++row)
+            for (size_t column = 0; column < call.N; ++column) {
+                float& c = call.c[row * call.N + column];
+                c = (call.adds ? c : 0.0f) + (call.bias ? call.bias[column] : 0.0f);
+            }
     (call.a_transposed ? multiply_all<true> : multiply_all<false>)(call, row_start, row_stop, scratch);
 }
 

@@ -369,6 +369,7 @@ int main() {
             test_product(7, 5, 3, level, n_threads);
             test_product(1, 130, 800, level, n_threads);
             test_product(23, 90, 17, level, n_threads);
+            test_product(3, 5, 0, level, n_threads);
             test_lstm({3, 5, 4}, level, n_threads);
             test_lstm({2, 14, 17}, level, n_threads);
             test_lstm({1, 1, 1}, level, n_threads);

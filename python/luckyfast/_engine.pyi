@@ -57,7 +57,6 @@ def scan_until(
 _Floats = NDArray[np.float32]
 _Ids = NDArray[np.int64]
 
-def network_name(level: int = -1) -> str: ...
 def product(
     a: _Floats,
     b: _Floats,

@@ -13,23 +13,19 @@ from luckyfast.dataset import Dataset, Histories
 from luckyfast.features import FeatureMeter, FeatureScale, VisitFeatures, read_features
 from luckyfast.habits import N_FIXED_FEATURES, Habits, compute_habits
 from luckyfast.moments import DAY_US
+from luckyfast.windows import bounded_parts
 
 __all__ = [
     "GAP_EDGES",
-    "MAX_VISITS",
     "Batch",
     "Constants",
     "Segment",
     "StepFeatures",
-    "bounded_parts",
     "cut_segment",
     "measure",
-    "runs_of_customers",
     "training_batches",
 ]
 
-MAX_VISITS = 2**14
-"""Longer histories are learnt from piece by piece, and a target sees at least so many visits before it."""
 N_CONTEXT_VALUES = 7
 GAP_EDGES = (0.1, 0.5, 1.0, 2.0)
 
@@ -218,12 +214,11 @@ def measure(
     for histories in dataset.batches():
         inside = histories.visit_time < stop_time
         n_visits += int(inside.sum())
-        if meter.infos:
-            meter.add(histories, inside)
-        n_holding += np.bincount(
-            histories.actions[np.repeat(inside, np.diff(histories.action_start))], minlength=dataset.n_actions
-        )
-        ends = np.add.reduceat(np.append(inside, False).astype(np.int64), histories.visit_start[:-1])
+        for visits in histories.stretches():
+            actions = histories.actions_of(visits, inside[visits])
+            n_holding += np.bincount(actions, minlength=dataset.n_actions)
+            meter.add(histories, visits, inside[visits])
+        ends = np.add.reduceat(np.append(inside, False), histories.visit_start[:-1], dtype=np.int64)
         first = histories.visit_start[:-1][ends > 0]
         last = first + ends[ends > 0] - 1
         gaps += float((histories.visit_time[last] - histories.visit_time[first]).sum(dtype=np.float64))
@@ -245,30 +240,6 @@ def measure(
         n_visits=n_visits,
         features=meter.scales(),
     )
-
-
-def bounded_parts(histories: Histories) -> Iterator[Histories]:
-    """The same visits, where a customer with more than ``MAX_VISITS`` becomes several, one after the other.
-
-    What is computed of a visit, and how often, grows with the history that is run: this bounds it, and memory with it.
-    """
-    for customers, start, end, size in runs_of_customers(histories):
-        for begin in range(start, end, size):
-            yield histories.part(customers, slice(begin, min(begin + size, end)))
-
-
-def runs_of_customers(histories: Histories) -> Iterator[tuple[slice, int, int, int]]:
-    """Customers that follow one another and have at most ``MAX_VISITS`` visits each, or one that has more.
-
-    Yields:
-        The customers; start and end of their visits; and how many of these to run at once.
-    """
-    long = np.flatnonzero(np.diff(histories.visit_start) > MAX_VISITS)
-    edges = np.unique(np.concatenate(([0], long, long + 1, [histories.n_customers])))
-    for first, stop in itertools.pairwise(edges.tolist()):
-        start, end = histories.visit_start[[first, stop]].tolist()
-        if start < end:
-            yield slice(first, stop), start, end, MAX_VISITS if first in long else end - start
 
 
 def training_batches(

@@ -10,6 +10,9 @@ from pathlib import Path
 from luckyfast.errors import BudgetError
 
 __all__ = [
+    "EXPORT_FORMAT",
+    "EXPORT_FORMAT_VERSION",
+    "MAX_VISITS",
     "available_cores",
     "available_memory",
     "format_duration",
@@ -20,6 +23,11 @@ __all__ = [
     "resident_memory",
 ]
 
+MAX_VISITS = 2**14
+"""Longer histories are learnt from piece by piece, targets see at least so many visits before them, and the latest of
+them are what is predicted from."""
+EXPORT_FORMAT, EXPORT_FORMAT_VERSION = "luckyfast-onnx", 1
+"""What the export writes and what is read to predict."""
 _SIZE_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _SIZE_UNITS |= {f"{unit}I": 1024**power for power, unit in enumerate("KMGT", start=1)}
 _DURATION_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

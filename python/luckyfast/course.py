@@ -101,7 +101,7 @@ class Course:
         listener: Progress,
         between: Callable[[], None] = lambda: None,
     ) -> Iterator[dict[str, float]]:
-        """Train on all visits before a time; yields the mean loss and the learning rate at the end of each epoch.
+        """Train on all visits before a time; at the end of each epoch yields its steps' mean loss, and the rate.
 
         Where the time does not suffice for all epochs, an epoch is the same share of the time instead.
 
@@ -173,8 +173,10 @@ class Course:
         """How many visits each period has."""
         counts = np.zeros(self.config.periods, np.int64)
         for histories in self.dataset.batches():
-            times = histories.visit_time[histories.visit_time < stop_time]
-            counts += np.bincount(self.drift.periods(self._ages(times, stop_time)), minlength=len(counts))
+            for visits in histories.stretches():
+                times = histories.visit_time[visits]
+                ages = self._ages(times[times < stop_time], stop_time)
+                counts += np.bincount(self.drift.periods(ages), minlength=len(counts))
         return counts
 
     def _batches(self, stop_time: int) -> Iterator[Batch]:

@@ -96,6 +96,25 @@ class Histories:
         """Number of visits."""
         return len(self.visit_time)
 
+    def stretches(self, n_visits: int = 1 << 18) -> Iterator[slice]:
+        """Stretches of at most so many visits that follow one another, whoever's they are.
+
+        What looks at all visits of a batch goes along these: one customer may have millions, and a copy of them all
+        would take more memory than is promised.
+        """
+        for begin in range(0, self.n_visits, n_visits):
+            yield slice(begin, min(begin + n_visits, self.n_visits))
+
+    def actions_of(self, visits: slice, chosen: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """The actions of the chosen visits of a stretch, int32 [n_pairs], one after the other.
+
+        Args:
+            visits: the stretch.
+            chosen: bool, of each of its visits.
+        """
+        bounds = self.action_start[visits.start : visits.stop + 1]
+        return self.actions[bounds[0] : bounds[-1]][np.repeat(chosen, np.diff(bounds))]
+
     def part(self, customers: slice, visits: slice) -> Histories:
         """Some customers, and of their visits those in a stretch, as views but for the starts; all of them are these.
 

@@ -93,10 +93,11 @@ class FeatureMeter:
         # of each feature and logarithm: how many, their sum, the sum of their squares
         self._sums = np.zeros((len(self.infos), 2, 3))
 
-    def add(self, histories: Histories, inside: NDArray[np.bool_]) -> None:
-        """Take in the visits of a batch that lie ``inside`` the training time."""
-        for k, (info, column) in enumerate(zip(self.infos, histories.features, strict=True)):
+    def add(self, histories: Histories, visits: slice, inside: NDArray[np.bool_]) -> None:
+        """Take in those visits of a stretch that lie ``inside`` the training time."""
+        for k, info in enumerate(self.infos):
             if info.kind == "number":
+                column = histories.features[k].take(visits)
                 there = inside & (column.rows > 0)
                 logs = _logarithms(column.values[there], column.rows[there])
                 self._sums[k] += np.stack([np.array([len(one), one.sum(), (one * one).sum()]) for one in logs])

@@ -13,6 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from luckyfast import __version__
 from luckyfast.baselines import BASELINES, DecayedFrequency, fit_baseline
 from luckyfast.calibration import calibrate, n_calibrated
@@ -20,7 +22,7 @@ from luckyfast.dataset import Dataset
 from luckyfast.evaluation import evaluate
 from luckyfast.explorer import write_explorer
 from luckyfast.export import export_onnx
-from luckyfast.inference import MODEL_FORMAT_VERSION
+from luckyfast.inference import MODEL_FORMAT, MODEL_FORMAT_VERSION
 from luckyfast.report import write_report
 from luckyfast.search import jobs
 from luckyfast.search.clock import MEASURING, READING_S
@@ -80,7 +82,7 @@ def finish_model(
         baselines: results to stand beside the model's.
         about: further content of ``config.json``.
         deadline_s: seconds from now by which all must be written; None for no bound.
-        threads: torch threads.
+        threads: cores to use; the process keeps that number.
         device: of torch, for the refit.
         checkpoint: file to keep the refit in; it is left there.
 
@@ -94,6 +96,7 @@ def finish_model(
     data, split = Dataset.open(dataset_path), Split(*split_values)
     blind, curve = load_trial(Path(trial_folder))
 
+    torch.set_num_threads(threads)  # also for what follows the refit: its time is told from how long calibration takes
     listener.start("Calibrating", 1, "steps")
     calibrate(blind, data.sample(0.01), split)  # what is loaded once shall not be counted for what follows
     loading_s = time.monotonic() - began
@@ -131,7 +134,7 @@ def finish_model(
     listener.start("Writing the model", 3, "files")
     best = min(curve, key=lambda epoch: epoch["valid_loss"] or math.inf, default=None)
     config = {
-        "format": "luckyfast-model",
+        "format": MODEL_FORMAT,
         "format_version": MODEL_FORMAT_VERSION,
         "luckyfast_version": __version__,
         "arch": trained.config.arch,

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from luckyfast.config import EXPORT_FORMAT, EXPORT_FORMAT_VERSION
 from luckyfast.errors import ModelError
 
 __all__ = [
     "MAX_PAIRS",
-    "MAX_VISITS",
     "MODEL_FORMAT",
     "MODEL_FORMAT_VERSION",
     "Packed",
@@ -30,12 +30,9 @@ __all__ = [
 
 MODEL_FORMAT = "luckyfast-model"
 MODEL_FORMAT_VERSION = 1
-MAX_VISITS = 2**14
 MAX_PAIRS = 2**16
 OTHER = "<other>"
 """What ingest calls the rarer categories of a side column, or the rarer actions, together."""
-_FORMAT = "luckyfast-onnx"
-_FORMAT_VERSION = 1
 
 
 class Sides(NamedTuple):
@@ -205,9 +202,10 @@ class Predictor:
         except Exception as error:  # ONNX Runtime has no common root of its errors
             raise ModelError(f"{file} is damaged: {error}", hint="run luckyfast fit again") from error
         found = (self._metadata.get("format"), self._metadata.get("format_version"))
-        if found != (_FORMAT, str(_FORMAT_VERSION)):
+        if found != (EXPORT_FORMAT, str(EXPORT_FORMAT_VERSION)):
             raise ModelError(
-                f"{file} has format {found[0]} {found[1]}, this luckyfast reads {_FORMAT} {_FORMAT_VERSION}",
+                f"{file} has format {' '.join(map(str, found))}, this luckyfast reads {EXPORT_FORMAT} "
+                f"{EXPORT_FORMAT_VERSION}",
                 hint="run luckyfast fit again",
             )
         self.vocabulary: list[str] = json.loads(self._metadata["vocabulary"])

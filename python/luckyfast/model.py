@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -260,14 +261,11 @@ class Model:
             names = ", ".join(feature["name"] for feature in described)
             raise ModelError(f"the model has no feature {min(unknown)!r}", hint=f"it reads {names}")
         values = [
-            [_listed(own.get(feature["name"])) for own in features]
+            [_numbers(own.get(feature["name"])) for own in features]
             for feature in described
             if feature["kind"] == "number"
         ]
-        try:
-            sums = [[sum(map(float, one)) for one in column] for column in values]
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"a feature that is a number has a value that is none: {error}") from error
+        sums = [[sum(one) for one in column] for column in values]
         ids = [
             [_most_frequent(_listed(own.get(feature["name"])), feature["categories"]) for own in features]
             for feature in described
@@ -283,8 +281,15 @@ class Model:
 
 def _listed(value: Any) -> list[Any]:
     """The values of a visit's rows that have one."""
-    values = value if isinstance(value, list | tuple) else [value]
-    return [one for one in values if one is not None and one == one]
+    return [one for one in np.asarray(value, object).ravel().tolist() if one is not None and one == one]
+
+
+def _numbers(value: Any) -> list[float]:
+    """The same as numbers; what is not finite is no value."""
+    try:
+        return [number for number in map(float, _listed(value)) if math.isfinite(number)]
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"a feature that is a number has a value that is none: {error}") from error
 
 
 def _most_frequent(names: Sequence[Any], categories: Sequence[str]) -> int:

@@ -13,6 +13,8 @@ Moment = datetime | str | int
 DAY_US = 86_400_000_000
 """Microseconds of a day."""
 _EPOCH = datetime(1970, 1, 1)
+_MOST = 2**62
+"""Differences of two moments are 64 bits wide."""
 
 
 def parse_moment(moment: Moment, time_kind: str) -> int:
@@ -34,20 +36,27 @@ def parse_moment(moment: Moment, time_kind: str) -> int:
         (86400000000, 86400000000)
     """
     if isinstance(moment, int | Integral):
-        return int(moment)
+        return _checked(int(moment))
     if time_kind == "order":
         try:
-            return int(str(moment))
+            number = int(str(moment))
         except ValueError as error:
             raise InputError(
                 f"not an order number: {moment!r}", hint="this log has no clock: give a whole number"
             ) from error
+        return _checked(number)
     try:
         read = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
         plain = read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read
         return (plain - _EPOCH) // timedelta(microseconds=1)
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"not a moment: {moment!r}", hint="write it like 2017-12-01 or 2017-12-01T18:30") from error
+
+
+def _checked(number: int) -> int:
+    if abs(number) > _MOST:
+        raise InputError(f"not a moment: {number}", hint=f"it must lie within {_MOST} of 0")
+    return number
 
 
 def format_moment(moment: int, time_kind: str, *, timespec: str = "seconds") -> str:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luckyfast.config import available_cores
+from luckyfast.config import MAX_VISITS, available_cores
 from luckyfast.errors import DatasetError, ModelError, OutputExistsError
-from luckyfast.inference import MAX_PAIRS, MAX_VISITS, Predictor, Sides, ids_by_name, next_moments, pack, read_config
+from luckyfast.inference import MAX_PAIRS, Predictor, Sides, ids_by_name, next_moments, pack, read_config
 from luckyfast.moments import Moment, format_moment, parse_moment
 from luckyfast.progress import NullProgress, Progress
 
@@ -122,6 +122,13 @@ def predict(
             f"{data.path} has times of kind {data.time_kind}, the model was fitted on kind {predictor.time_kind}",
             hint="give a dataset made from logs of the same kind",
         )
+    fitted_on = (config.get("dataset") or {}).get("time") or data.manifest["time"]
+    if bool(fitted_on.get("relative")) != bool(data.manifest["time"].get("relative")):
+        raise DatasetError(
+            f"the times of {data.path} and those that the model was fitted on are not alike: the ones are dates, the "
+            "others days since each customer's first visit",
+            hint="give a dataset made from logs of the same kind",
+        )
     moment: int | None = None
     if at is not None:
         moment = parse_moment(at, predictor.time_kind)
@@ -135,10 +142,11 @@ def predict(
     tally = {"customers": 0, "without_history": 0, "shortened": 0}
     listener.start("Predicting", data.n_customers, "customers")
     with TableWriter(file, predictor.vocabulary[1:], top) as table:
-        for histories in data.batches():
-            for customers, in_visit, next_action in _predict_batch(predictor, histories, ids, sides, moment, tally):
-                table.write(customers, in_visit[:, 1:], next_action[:, 1:])
-            listener.advance(histories.n_customers)
+        for batch in data.batches():
+            for histories in _readable(batch, moment):
+                for customers, in_visit, next_action in _predict_batch(predictor, histories, ids, sides, moment, tally):
+                    table.write(customers, in_visit[:, 1:], next_action[:, 1:])
+            listener.advance(batch.n_customers)
         rows = table.rows
     listener.finish()
     return PredictSummary(
@@ -217,6 +225,17 @@ class _SideReader:
 
 def _side_by_side(columns: list[NDArray[Any]], n: int, dtype: Any) -> NDArray[Any]:
     return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((n, 0), dtype)
+
+
+def _readable(histories: Histories, moment: int | None) -> Iterator[Histories]:
+    """The same customers; of those with very many visits only what is read of them, one by one, and a visit more."""
+    from luckyfast.windows import runs_of_customers
+
+    for customers, start, end, _ in runs_of_customers(histories):
+        if customers.stop - customers.start == 1:
+            stop = end if moment is None else start + int(np.searchsorted(histories.visit_time[start:end], moment))
+            start, end = max(start, stop - MAX_VISITS - 1), max(stop, start + 1)
+        yield histories.part(customers, slice(start, end))
 
 
 def _predict_batch(

@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,16 @@ from luckyfast.models.trained import TrainedModel, score_visits
 from luckyfast.progress import NullProgress, Progress
 from luckyfast.windows import Labels, Part, Split, known_actions, target_visits
 
-__all__ = ["VALIDATION_VISITS", "choose_device", "refit", "sample_customers", "train", "validate", "visit_loss"]
+__all__ = [
+    "VALIDATION_VISITS",
+    "choose_device",
+    "refit",
+    "sample_customers",
+    "train",
+    "use_cores",
+    "validate",
+    "visit_loss",
+]
 
 PATIENCE = 0.3
 """Share of all epochs without a better validation loss, after which training ends."""
@@ -64,8 +73,8 @@ def train(
         split: where training and validation end.
         config: settings.
         budget_s: wall-clock seconds; the schedule is fitted into them. None runs all epochs.
-        customers: share of the customers to train on, a random sample that a larger share holds too; validation takes
-            all of them.
+        customers: share of the customers to train on, a random sample that a larger share holds too; the visits that
+            are validated on are the same for every share.
         every_epoch: whether to validate after each epoch, and not only after the last.
         threads: cores to use.
         device: see :func:`choose_device`.
@@ -90,7 +99,6 @@ def train(
     """
     began, budget_s, earlier_s = time.monotonic(), math.inf if budget_s is None else budget_s, 0.0
     listener, device = progress or NullProgress(), choose_device(device)
-    torch.set_num_threads(threads)
     constants = measure(
         dataset,
         split.valid_start,
@@ -103,7 +111,7 @@ def train(
         raise DatasetError(f"{dataset.path} has no visit before validation", hint="choose a later validation time")
     kept = Checkpoint(checkpoint, _key("train", dataset, split, config) | {"customers": customers})
     interrupted, best, lines = False, _Best(), list[dict[str, Any]]()
-    with _own_random_numbers(device):
+    with use_cores(threads), _own_random_numbers(device):
         torch.manual_seed(config.seed)
         course = Course(sample_customers(dataset, customers, split.valid_start), config, constants, device=device)
 
@@ -218,11 +226,10 @@ def refit(
     config, listener = model.config, progress or NullProgress()
     if config.refit_epochs == 0:
         return model
-    torch.set_num_threads(threads)
     constants = replace(model.constants, known=known_actions(dataset, split.test_start))
     device = choose_device(device)
     kept = Checkpoint(checkpoint, _key("refit", dataset, split, config) | {"start": _digest(model.state)})
-    with _own_random_numbers(device):
+    with use_cores(threads), _own_random_numbers(device):
         torch.manual_seed(config.seed)
         start = replace(model, constants=constants).network()
         course = Course(dataset, config, constants, start, device=device)
@@ -319,6 +326,23 @@ def _digest(state: dict[str, NDArray[np.float32]]) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def use_cores(n: int) -> Iterator[None]:
+    """A context in which networks use so many cores; the caller's number is put back.
+
+    Example:
+        >>> with use_cores(1):
+        ...     torch.get_num_threads()
+        1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _own_random_numbers(device: str) -> AbstractContextManager[None]:
     """A context that leaves the caller's random numbers as they were."""
     generators = [] if device == "cpu" else [torch.cuda.current_device()]
@@ -329,7 +353,7 @@ def _own_random_numbers(device: str) -> AbstractContextManager[None]:
 def validate(
     network: Network, config: ModelConfig, constants: Constants, dataset: Dataset, split: Split, part: Part
 ) -> dict[str, float]:
-    """Measure loss, hit@1 and hit@3 on the target visits of a part, on about 20,000 of them where there are more.
+    """Measure loss, hit@1 and hit@3 on the target visits of a part, on the first 20,000 of them where there are more.
 
     Returns:
         ``{part}_loss`` (:func:`visit_loss` with power ``VALIDATION_POWER``), ``{part}_hit1``, ``{part}_hit3``; NaN
@@ -337,9 +361,8 @@ def validate(
     """
     loss, weight, hits, n = 0.0, 0.0, np.zeros(2), 0
     for histories in dataset.batches():
-        for visits, scores in score_visits(
-            network, config, constants, histories, target_visits(histories, split, part)
-        ):
+        targets = target_visits(histories, split, part)[: VALIDATION_VISITS - n]
+        for visits, scores in score_visits(network, config, constants, histories, targets):
             labels = Labels.of(histories, visits, constants.known)
             sizes = np.diff(labels.start)
             rows = np.repeat(np.arange(len(visits)), sizes)
@@ -351,7 +374,7 @@ def validate(
             above = (log_p > np.maximum.reduceat(own, labels.start[:-1])[:, None]).sum(1)
             hits += (above < 1).sum(), (above < 3).sum()
             n += len(visits)
-        if n >= VALIDATION_VISITS:
+        if n == VALIDATION_VISITS:
             break
     hit1, hit3 = (hits / n).tolist() if n else (math.nan, math.nan)
     loss = loss / weight if weight else math.nan

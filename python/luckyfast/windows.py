@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
@@ -9,10 +10,22 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from luckyfast.config import MAX_VISITS
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.errors import DatasetError
 
-__all__ = ["Labels", "Part", "Scorer", "Split", "first_visits", "known_actions", "split_by_time", "target_visits"]
+__all__ = [
+    "Labels",
+    "Part",
+    "Scorer",
+    "Split",
+    "bounded_parts",
+    "first_visits",
+    "known_actions",
+    "runs_of_customers",
+    "split_by_time",
+    "target_visits",
+]
 
 Part = Literal["train", "valid", "test"]
 _DIGIT_BITS = 16
@@ -96,13 +109,13 @@ class Labels:
             targets: int64 [n], visit indices local to the batch.
             known: bool [n_actions], see :func:`known_actions`.
         """
-        start = histories.action_start.astype(np.int64)
+        bounds = histories.action_start
         first = first_visits(histories, targets)
-        sizes = start[targets + 1] - start[targets]
-        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-        pairs = np.arange(offsets[-1]) + np.repeat(start[targets] - offsets[:-1], sizes)
+        starts, sizes = bounds[targets].astype(np.int64), bounds[targets + 1] - bounds[targets]
+        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
+        pairs = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
         actions = histories.actions[pairs]
-        mean_size = (start[targets] - start[first]) / np.maximum(targets - first, 1)
+        mean_size = (starts - bounds[first]) / np.maximum(targets - first, 1)
         return cls(offsets, np.where(known[actions], actions, 0).astype(np.int32), mean_size)
 
 
@@ -165,16 +178,41 @@ def _visit_time_at(dataset: Dataset, rank: int) -> int:
     for shift in reversed(range(0, max((high - low).bit_length(), 1), _DIGIT_BITS)):
         counts = np.zeros(1 << _DIGIT_BITS, np.int64)
         for histories in dataset.batches():
-            # The difference wraps around and is right as uint64, however far apart the times are.
-            offsets = (histories.visit_time - np.int64(low)).view(np.uint64)
-            inside = offsets[offsets >> np.uint64(shift + _DIGIT_BITS) == prefix]
-            digits = (inside >> np.uint64(shift)) & mask
-            counts += np.bincount(digits.astype(np.int64), minlength=len(counts))
+            for visits in histories.stretches():
+                # The difference wraps around and is right as uint64, however far apart the times are.
+                offsets = (histories.visit_time[visits] - np.int64(low)).view(np.uint64)
+                inside = offsets[offsets >> np.uint64(shift + _DIGIT_BITS) == prefix]
+                digits = (inside >> np.uint64(shift)) & mask
+                counts += np.bincount(digits.astype(np.int64), minlength=len(counts))
         below = np.cumsum(counts)
         digit = int(np.searchsorted(below, rank, side="right"))
         rank -= int(below[digit] - counts[digit])
         prefix = prefix << _DIGIT_BITS | digit
     return low + prefix
+
+
+def bounded_parts(histories: Histories) -> Iterator[Histories]:
+    """The same visits, where a customer with more than ``MAX_VISITS`` becomes several, one after the other.
+
+    What is computed of a visit, and how often, grows with the history that is run: this bounds it, and memory with it.
+    """
+    for customers, start, end, size in runs_of_customers(histories):
+        for begin in range(start, end, size):
+            yield histories.part(customers, slice(begin, min(begin + size, end)))
+
+
+def runs_of_customers(histories: Histories) -> Iterator[tuple[slice, int, int, int]]:
+    """Customers that follow one another and have at most ``MAX_VISITS`` visits each, or one that has more.
+
+    Yields:
+        The customers; start and end of their visits; and how many of these to run at once.
+    """
+    long = np.flatnonzero(np.diff(histories.visit_start) > MAX_VISITS)
+    edges = np.unique(np.concatenate(([0], long, long + 1, [histories.n_customers])))
+    for first, stop in itertools.pairwise(edges.tolist()):
+        start, end = histories.visit_start[[first, stop]].tolist()
+        if start < end:
+            yield slice(first, stop), start, end, MAX_VISITS if first in long else end - start
 
 
 def target_visits(histories: Histories, split: Split, part: Part, *, short: bool = False) -> NDArray[np.int64]:
@@ -194,15 +232,15 @@ def target_visits(histories: Histories, split: Split, part: Part, *, short: bool
         >>> sum(len(target_visits(histories, split, "test")) for histories in dataset.batches()) > 0
         True
     """
-    lengths = np.diff(histories.visit_start)
-    n_earlier = np.arange(histories.n_visits) - np.repeat(histories.visit_start[:-1].astype(np.int64), lengths)
-    wanted = (n_earlier < split.min_history) if short else (n_earlier >= split.min_history)
+    inside = np.ones(histories.n_visits, np.bool_)
     start, stop = split.bounds(part)
     if start is not None:
-        wanted &= histories.visit_time >= start
+        inside &= histories.visit_time >= start
     if stop is not None:
-        wanted &= histories.visit_time < stop
-    return np.flatnonzero(wanted)
+        inside &= histories.visit_time < stop
+    visits = np.flatnonzero(inside)
+    n_earlier = visits - first_visits(histories, visits)
+    return visits[(n_earlier < split.min_history) if short else (n_earlier >= split.min_history)]
 
 
 def first_visits(histories: Histories, targets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -215,7 +253,7 @@ def known_actions(dataset: Dataset, before: int) -> NDArray[np.bool_]:
     """Tell which actions happened in a visit before a time, bool [n_actions]; id 0 is never known."""
     known = np.zeros(dataset.n_actions, np.bool_)
     for histories in dataset.batches():
-        pairs_per_visit = np.diff(histories.action_start)
-        known[histories.actions[np.repeat(histories.visit_time < before, pairs_per_visit)]] = True
+        for visits in histories.stretches():
+            known[histories.actions_of(visits, histories.visit_time[visits] < before)] = True
     known[0] = False
     return known

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from luckyfast.calibration import LOWEST
+from luckyfast.config import EXPORT_FORMAT, EXPORT_FORMAT_VERSION
 from luckyfast.export.graph import Graph, Value
 from luckyfast.export.habits import habit_features
 from luckyfast.export.history import Calendar, History
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
     from luckyfast.calibration import Calibration
     from luckyfast.models.trained import TrainedModel
 
-__all__ = ["EXPORT_FORMAT", "EXPORT_FORMAT_VERSION", "export_onnx"]
-
-EXPORT_FORMAT = "luckyfast-onnx"
-EXPORT_FORMAT_VERSION = 1
+__all__ = ["export_onnx"]
 
 _DOC = (
     "Chances of each action in the next visit of each customer. Visits are in time order; their actions are distinct "

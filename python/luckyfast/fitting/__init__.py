@@ -59,7 +59,7 @@ def fit(
         dataset: folder that ``luckyfast ingest`` wrote.
         arch: ``mlp``, ``lstm`` or ``lstm-embed``.
         budget: wall time of the whole call, in seconds or as text such as ``20m``, together with that of the runs it
-            resumes; None trains one configuration until validation stops improving.
+            resumes; None trains one configuration, ``epochs`` passes or fewer where validation gets worse.
         memory: bound on the resident size of all processes together, in bytes or as text such as ``2GB``; most of what
             is free if None.
         search: ``none``, ``hyperband``, or ``bayes`` (all proposals from a Gaussian process); None searches

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from luckyfast.batches import Batch, Constants, Moments, cut_segment, runs_of_customers
+from luckyfast.batches import Batch, Constants, Moments, cut_segment
 from luckyfast.dataset import Histories
 from luckyfast.errors import ModelError
 from luckyfast.features import FeatureScale
 from luckyfast.models import ModelConfig, build
 from luckyfast.models.network import Network
+from luckyfast.windows import runs_of_customers
 
 __all__ = ["TrainedModel"]
 
@@ -174,14 +175,25 @@ def _score(
         stop = max(int(np.searchsorted(filled, before + 1, side="right")), group + 1)
         order = group + np.argsort((first - last)[group:stop], kind="stable")
         batch = Batch(histories, moments, first[order], last[order])
-        blocks = _run(network, config, constants, batch, wanted)
-        if stop - group == 1:
-            yield from blocks
-        else:
-            visits, scores = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-            ascending = np.argsort(visits)
-            yield visits[ascending], scores[ascending]
+        held: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        for block in _run(network, config, constants, batch, wanted):
+            held.append(block)
+            # Of one customer they are in order, and may be more than can be held.
+            if stop - group == 1 and sum(scores.size for _, scores in held) >= _BLOCK_SCORES:
+                yield _together(held)
+                held = []
+        if held:
+            yield _together(held)
         group = stop
+
+
+def _together(
+    blocks: list[tuple[NDArray[np.int64], NDArray[np.float32]]],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Blocks as one, in the order of the visits."""
+    visits, scores = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+    ascending = np.argsort(visits)
+    return visits[ascending], scores[ascending]
 
 
 def _run(

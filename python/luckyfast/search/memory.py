@@ -11,6 +11,9 @@ BASE_BYTES = 330 << 20
 """A process with torch, Numba and Arrow imported and kernels loaded."""
 N_HABIT_PAIRS = 80
 """Distinct actions in a history, a first guess."""
+N_CALENDAR = 15
+MOST_LOGITS, LEAST_MOMENTS = 1 << 20, 16
+"""How many logits a step has at once, as :mod:`luckyfast.course` cuts them; it cannot be imported without torch."""
 MARGIN = 1.15
 
 
@@ -26,11 +29,14 @@ def training_floats(settings: Mapping[str, Any], n_actions: int, n_categories: i
     moments = settings["batch_visits"] + settings.get("segment_visits", 0)
     n_in = {"mlp": E * settings["window"], "lstm": 4 * H}.get(settings["arch"], E)
     periods = settings.get("periods", 1)
-    weights = n_actions * (2 * E + periods + 4 * H * (settings["arch"] == "lstm")) + 4 * H * (H + n_in) + H * E
+    features = settings["n_half_lives"] + len(settings["visit_spans"]) + 12
+    per_action = 2 * E + periods + N_CALENDAR + features * settings["habit"] + 4 * H * (settings["arch"] == "lstm")
+    weights = n_actions * per_action + 4 * H * (H + n_in) + H * E
     weights += n_above * H * H * (1 if settings["arch"] == "mlp" else 8)
     weights += n_categories * settings.get("features", True) * (4 * H if settings["arch"] == "lstm" else E)
-    activations = moments * (14 * H * (1 + n_above) + 4 * n_in + 4 * E + 6 * n_actions)
-    features = settings["n_half_lives"] + len(settings["visit_spans"]) + 12
+    activations = moments * (14 * H * (1 + n_above) + 4 * n_in + 4 * E)
+    # Logits exist for a block of moments at a time.
+    activations += 6 * min(moments * n_actions, max(MOST_LOGITS, LEAST_MOMENTS * n_actions))
     habits = moments * N_HABIT_PAIRS * (6 * features + 4 * settings["habit_hidden"]) if settings["habit"] else 0.0
     # Weights, gradients, two moments, and the averaged, the best and the saved copies.
     return float(7.0 * weights + activations + habits)
