@@ -189,7 +189,7 @@ def _luckyfast_step(shape: Shape, weights: Weights, n_threads: int) -> Step:
     import torch
     from torch import nn
 
-    from luckyfast.course import block_moments
+    from luckyfast.models import block_moments
     from luckyfast.models.fused import FusedOps
     from luckyfast.optimiser import Optimiser
 

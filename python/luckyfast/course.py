@@ -16,19 +16,18 @@ from luckyfast.batches import Batch, Constants, Segment, cut_segment, training_b
 from luckyfast.checkpoint import Progressed
 from luckyfast.dataset import Dataset
 from luckyfast.drift import Drift
-from luckyfast.models import ModelConfig, Schedule, build
+from luckyfast.models import ModelConfig, Schedule, block_moments, build
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.network import Network, State
 from luckyfast.models.ops import Ops
 from luckyfast.optimiser import Optimiser
 from luckyfast.progress import Progress
 
-__all__ = ["Course", "block_moments", "visit_loss"]
+__all__ = ["Course", "visit_loss"]
 
 WARM_UP = 0.05
 SHARED_RATE = 3.0
 """Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
-_BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 18, 1 << 20, 512
 _ARRAYS = ("weights", "means", "squares", "averages")
 
 
@@ -229,15 +228,6 @@ class Course:
         if not (math.isfinite(loss) and self.optimiser.step(rate)):
             raise FloatingPointError(f"the loss is no longer a number after {self.optimiser.n_steps} steps")
         return loss
-
-
-def block_moments(n_actions: int) -> int:
-    """How many moments have their logits at once.
-
-    As many as the second-level cache holds; with many actions more, lest each block read and write weights for too few
-    moments, up to what the last-level cache holds.
-    """
-    return max(_BLOCK_LOGITS // n_actions, min(_MANY_MOMENTS, _MOST_LOGITS // n_actions), 16)
 
 
 def visit_loss(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from luckyfast.models.network import Network
     from luckyfast.models.ops import Ops
 
-__all__ = ["Arch", "Device", "ModelConfig", "Schedule", "build"]
+__all__ = ["Arch", "Device", "ModelConfig", "Schedule", "block_moments", "build"]
 
 Arch = Literal["mlp", "lstm", "lstm-embed"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -24,6 +24,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 _CHOICES = {"arch": get_args(Arch), "habit": (True, False), "features": (True, False), "schedule": get_args(Schedule)}
 _LEAST = 1e-9
+_BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 18, 1 << 20, 512
 _RANGES = {
     "hidden": (1, math.inf),
     "layers": (1, math.inf),
@@ -147,6 +148,15 @@ def _check(name: str, type_: str, value: Any) -> None:
             kind = "a whole number" if type_ == "int" else "numbers" if is_list else "a number"
             below = f" and below {stop:g}" if math.isfinite(stop) else ""
             raise ModelError(f"{name} is {value!r}", hint=f"give {kind} of at least {low:g}{below}")
+
+
+def block_moments(n_actions: int) -> int:
+    """How many moments have their logits at once.
+
+    As many as the second-level cache holds; with many actions more, lest each block read and write weights for too few
+    moments, up to what the last-level cache holds.
+    """
+    return max(_BLOCK_LOGITS // n_actions, min(_MANY_MOMENTS, _MOST_LOGITS // n_actions), 16)
 
 
 def build(config: ModelConfig, constants: Constants, *, device: str = "cpu", ops: Ops | None = None) -> Network:

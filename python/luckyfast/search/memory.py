@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from luckyfast.models import block_moments
+
 __all__ = ["BASE_BYTES", "MemoryModel", "training_floats"]
 
 BASE_BYTES = 330 << 20
@@ -12,8 +14,6 @@ BASE_BYTES = 330 << 20
 N_HABIT_PAIRS = 80
 """Distinct actions in a history, a first guess."""
 N_CALENDAR = 15
-MOST_LOGITS, LEAST_MOMENTS = 1 << 20, 16
-"""How many logits a step has at once, as :mod:`luckyfast.course` cuts them; it cannot be imported without torch."""
 MARGIN = 1.15
 
 
@@ -35,8 +35,7 @@ def training_floats(settings: Mapping[str, Any], n_actions: int, n_categories: i
     weights += n_above * H * H * (1 if settings["arch"] == "mlp" else 8)
     weights += n_categories * settings.get("features", True) * (4 * H if settings["arch"] == "lstm" else E)
     activations = moments * (14 * H * (1 + n_above) + 4 * n_in + 4 * E)
-    # Logits exist for a block of moments at a time.
-    activations += 6 * min(moments * n_actions, max(MOST_LOGITS, LEAST_MOMENTS * n_actions))
+    activations += 6 * n_actions * min(moments, block_moments(n_actions))
     habits = moments * N_HABIT_PAIRS * (6 * features + 4 * settings["habit_hidden"]) if settings["habit"] else 0.0
     # Weights, gradients, two moments, and the averaged, the best and the saved copies.
     return float(7.0 * weights + activations + habits)
