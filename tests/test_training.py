@@ -16,7 +16,7 @@ from log_rows import DAY, habit_log, opened
 from torch.nn import functional as F
 
 from luckyfast import checkpoint as checkpoint_module
-from luckyfast import course as course_module
+from luckyfast import models as models_module
 from luckyfast.batches import Segment
 from luckyfast.course import Course
 from luckyfast.errors import DatasetError, ModelError
@@ -239,7 +239,7 @@ def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         split = split_by_time(dataset)
         whole = train(dataset, split, config)
         for limit in ("_BLOCK_LOGITS", "_MOST_LOGITS"):
-            monkeypatch.setattr(course_module, limit, 1)
+            monkeypatch.setattr(models_module, limit, 1)
         blocks = train(dataset, split, config)
     for name, array in whole.state.items():
         np.testing.assert_allclose(blocks.state[name], array, atol=2e-4)
