@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import habit_log, logs, opened, visits_of
 
+from luckyfast.baselines import Popularity
 from luckyfast.batches import measure
 from luckyfast.dataset import Histories
 from luckyfast.errors import DatasetError
@@ -34,10 +35,12 @@ def test_split_times_are_exact_order_statistics(times: list[int], quantile: floa
 def test_stretches_of_visits_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(habit_log(n_customers=7, n_visits=13), batch_pairs=40) as dataset:
 
-        def found() -> tuple[Split, list[bool], object]:
+        def found() -> tuple[Split, list[bool], object, object]:
             split = split_by_time(dataset)
             constants = measure(dataset, split.valid_start, n_half_lives=2, visit_spans=(3.0,), strength=1.0)
-            return split, known_actions(dataset, split.test_start).tolist(), constants.popularity.tolist()
+            baseline = Popularity().fit(dataset, split)
+            known = known_actions(dataset, split.test_start)
+            return split, known.tolist(), constants.popularity.tolist(), baseline.popularity.tolist()
 
         expected = found()
         for size in (1, 3, 1000):
@@ -45,6 +48,18 @@ def test_stretches_of_visits_do_not_show(monkeypatch: pytest.MonkeyPatch) -> Non
             assert found() == expected
         histories = next(dataset.batches())
         assert [visits.stop - visits.start for visits in histories.stretches(9)][:-1] == [9] * (histories.n_visits // 9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(logs(), st.integers(-1, 40))
+def test_stops_before_a_time(rows: list, day: int) -> None:
+    moment = day * 86_400_000_000
+    with opened(rows, batch_pairs=9) as dataset:
+        for histories in dataset.batches():
+            times = [[time for time, _ in visits] for visits in visits_of(histories)]
+            first = histories.visit_start[:-1].tolist()
+            expected = [start + bisect_left(own, moment) for start, own in zip(first, times, strict=True)]
+            assert histories.stops_before(moment).tolist() == expected
 
 
 @settings(max_examples=25, deadline=None)

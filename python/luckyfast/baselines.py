@@ -70,8 +70,9 @@ class Baseline(ABC):
         # Id 0 takes the place of one more event: the chance of meeting what was never met.
         counts = np.ones(dataset.n_actions)
         for histories in dataset.batches():
-            early = np.repeat(histories.visit_time < before, np.diff(histories.action_start))
-            counts += np.bincount(histories.actions[early], minlength=dataset.n_actions)
+            for visits in histories.stretches():
+                early = histories.actions_of(visits, histories.visit_time[visits] < before)
+                counts += np.bincount(early, minlength=dataset.n_actions)
         self.popularity = (counts / counts.sum()).astype(np.float32)
         self._learn(dataset, before)
         return self
@@ -285,9 +286,7 @@ class TifuKnn(Baseline):
         parts: list[NDArray[np.float32]] = []
         n_found = 0
         for histories in dataset.batches():
-            early = np.concatenate((np.zeros(1, np.int64), np.cumsum(histories.visit_time < before, dtype=np.int64)))
-            first = histories.visit_start[:-1].astype(np.int64)
-            stop = first + early[histories.visit_start[1:]] - early[first]
+            first, stop = histories.visit_start[:-1].astype(np.int64), histories.stops_before(before)
             present = np.flatnonzero(stop > first)[: n_wanted - n_found]
             rows = np.empty((len(present), n_actions), np.float32)
             self._fill_own(histories, first[present], stop[present], rows)

@@ -212,15 +212,13 @@ def measure(
     n_holding = np.zeros(dataset.n_actions, np.int64)
     n_visits, n_gaps, gaps, start_time = 0, 0, 0.0, stop_time
     for histories in dataset.batches():
-        inside = histories.visit_time < stop_time
-        n_visits += int(inside.sum())
         for visits in histories.stretches():
-            actions = histories.actions_of(visits, inside[visits])
-            n_holding += np.bincount(actions, minlength=dataset.n_actions)
-            meter.add(histories, visits, inside[visits])
-        ends = np.add.reduceat(np.append(inside, False), histories.visit_start[:-1], dtype=np.int64)
-        first = histories.visit_start[:-1][ends > 0]
-        last = first + ends[ends > 0] - 1
+            inside = histories.visit_time[visits] < stop_time
+            n_holding += np.bincount(histories.actions_of(visits, inside), minlength=dataset.n_actions)
+            meter.add(histories, visits, inside)
+        first, stop = histories.visit_start[:-1].astype(np.int64), histories.stops_before(stop_time)
+        n_visits += int((stop - first).sum())
+        first, last = first[stop > first], stop[stop > first] - 1
         gaps += float((histories.visit_time[last] - histories.visit_time[first]).sum(dtype=np.float64))
         n_gaps += int((last - first).sum())
         start_time = min(start_time, int(histories.visit_time.min(initial=start_time)))
@@ -253,9 +251,8 @@ def training_batches(
     """Go through all histories once, cut off at a time, in shuffled batches of histories of similar length."""
     for histories in itertools.chain.from_iterable(map(bounded_parts, dataset.batches())):
         moments = Moments.of(histories, constants)
-        inside = np.append(histories.visit_time < stop_time, False).astype(np.int64)
-        first = histories.visit_start[:-1].astype(np.int64)
-        lengths = np.add.reduceat(inside, first)
+        first, stop = histories.visit_start[:-1].astype(np.int64), histories.stops_before(stop_time)
+        lengths = stop - first
         order = np.argsort(-lengths * np.exp(rng.uniform(-0.05, 0.05, len(lengths))), kind="stable")
         order = order[lengths[order] > 0]
         # A batch ends where its first segment is full.
@@ -264,7 +261,7 @@ def training_batches(
         for number in rng.permutation(len(groups)):
             rows = groups[number]
             rows = rows[np.argsort(-lengths[rows], kind="stable")]
-            yield Batch(histories, moments, first[rows], first[rows] + lengths[rows])
+            yield Batch(histories, moments, first[rows], stop[rows])
 
 
 def cut_segment(

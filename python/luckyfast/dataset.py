@@ -101,6 +101,15 @@ class Histories:
 
         What looks at all visits of a batch goes along these: one customer may have millions, and a copy of them all
         would take more memory than is promised.
+
+        Args:
+            n_visits: the most visits of a stretch.
+
+        Example:
+            >>> histories = next(dataset.batches())
+            >>> visits = list(histories.stretches(100))
+            >>> visits[0].start == 0, visits[-1].stop == histories.n_visits
+            (True, True)
         """
         for begin in range(0, self.n_visits, n_visits):
             yield slice(begin, min(begin + n_visits, self.n_visits))
@@ -111,9 +120,37 @@ class Histories:
         Args:
             visits: the stretch.
             chosen: bool, of each of its visits.
+
+        Example:
+            >>> histories = next(dataset.batches())
+            >>> histories.actions_of(slice(0, 2), np.array([False, True])).tolist() == (
+            ...     histories.actions[histories.action_start[1] : histories.action_start[2]].tolist()
+            ... )
+            True
         """
         bounds = self.action_start[visits.start : visits.stop + 1]
         return self.actions[bounds[0] : bounds[-1]][np.repeat(chosen, np.diff(bounds))]
+
+    def stops_before(self, time: int) -> NDArray[np.int64]:
+        """Where each customer's visits before a time end, int64 [n_customers]: their first visit where none is before.
+
+        By bisection of all customers at once, so memory grows with customers and not with visits.
+
+        Args:
+            time: in the unit of `visit_time`.
+
+        Example:
+            >>> histories = next(dataset.batches())
+            >>> bool((histories.stops_before(2**62) == histories.visit_start[1:]).all())
+            True
+        """
+        low, high = self.visit_start[:-1].astype(np.int64), self.visit_start[1:].astype(np.int64)
+        while len(unsure := np.flatnonzero(low < high)):
+            middle = (low[unsure] + high[unsure]) // 2
+            early = self.visit_time[middle] < time
+            low[unsure[early]] = middle[early] + 1
+            high[unsure[~early]] = middle[~early]
+        return low
 
     def part(self, customers: slice, visits: slice) -> Histories:
         """Some customers, and of their visits those in a stretch, as views but for the starts; all of them are these.

@@ -253,9 +253,7 @@ def _predict_batch(
         stop = histories.visit_start[1:].astype(np.int64)
     else:
         moments = np.full(histories.n_customers, moment)
-        before = np.append(0, np.cumsum(histories.visit_time < moment))
-        # Visits are in time order, so those before the moment are the first ones of each customer.
-        stop = start + before[histories.visit_start[1:]] - before[histories.visit_start[:-1]]
+        stop = histories.stops_before(moment)
     chosen = np.flatnonzero(stop > start)
     latest = _latest(histories, start, stop)
     tally["customers"] += len(chosen)
