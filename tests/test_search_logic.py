@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from log_rows import opened, visits_of
 
 from luckyfast.errors import ModelError
 from luckyfast.models import ModelConfig
@@ -21,6 +24,7 @@ from luckyfast.search.proposer import GP_OPTIMIZER, Proposer, lexicographic
 from luckyfast.search.scheduler import RUNGS, Job, Scheduler
 from luckyfast.search.space import Dimension, Space, default_space
 from luckyfast.search.study import Study
+from luckyfast.search.trial import share_holding
 
 START = ModelConfig().to_dict()
 PLANE = Space((Dimension("dropout", "linear", (0.0, 1.0)), Dimension("recency", "linear", (0.0, 1.0))), START)
@@ -294,3 +298,21 @@ def test_importance_finds_what_matters() -> None:
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["learning_rate"] > 0.5
     assert importance(space, results[:5]) == {}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 60), st.integers(1, 20))
+def test_a_probe_takes_as_many_customers_as_hold_the_visits_and_no_giant(
+    sizes: list[int], wanted: int, batch_pairs: int
+) -> None:
+    rows = [(f"c{c}", visit, "a", f"{c}/{visit}") for c, size in enumerate(sizes) for visit in range(size)]
+    with opened(rows, batch_pairs=batch_pairs) as dataset:
+        by_hash = [len(visits) for histories in dataset.batches() for visits in visits_of(histories)]
+        sample = dataset.sample(share_holding(dataset, wanted))
+        taken = [len(visits) for histories in sample.batches() for visits in visits_of(histories)]
+    assert taken == by_hash[: len(taken)]
+    if sum(taken) < wanted and len(taken) < len(by_hash):
+        assert sum(by_hash[: len(taken) + 1]) > 2 * wanted
+    elif len(taken) > 1:
+        assert sum(taken[:-1]) < wanted
+        assert sum(taken) <= 2 * wanted
