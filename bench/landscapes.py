@@ -17,7 +17,7 @@ import numpy as np
 __all__ = ["DEFAULT", "EASY", "HARD", "MAX_EPOCHS", "SETTINGS", "Landscape", "decode"]
 
 MAX_EPOCHS = 27
-EASY, HARD = tuple(range(12)), tuple(range(100, 112))
+EASY, HARD = tuple(range(12, 24)), tuple(range(112, 124))
 SETTINGS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "lr": ("log", (1e-4, 1e-1)),
     "units": ("log", (16, 512)),

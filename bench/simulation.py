@@ -1,8 +1,8 @@
 """Search methods against a simulated clock: what each would have found by when, in milliseconds instead of hours.
 
 The own system is the real scheduler and proposer; only the training is simulated. Peers get the same default
-configuration, the same check of memory where they can take one, and the same number of workers. The own proposer knows
-beforehand what a training costs but for `COST_ERROR`, as it does where it trains.
+configuration, the same check of memory where they can take one, and the same number of workers. The own system knows
+beforehand what a training costs but for `COST_ERROR`, as it does where it trains, and keeps the least loss of any rung.
 """
 
 from __future__ import annotations
@@ -100,21 +100,24 @@ class Own(Worker):
         self.landscape, self.rng = landscape, np.random.default_rng(seed)
         self.trials: dict[int, Trial] = {}
         space = Space(DIMENSIONS, DEFAULT)
-        proposer = Proposer(space, optimizer, seed, self._computed_cost)
+        proposer = Proposer(space, optimizer, seed, lambda settings: self._computed(settings, RUNGS[2]))
         self.scheduler = Scheduler(proposer, RUNGS, self.trials)
 
-    def _computed_cost(self, settings: Mapping[str, Any]) -> float:
+    def _computed(self, settings: Mapping[str, Any], rung: Rung) -> float:
         """What a training would be thought to cost: as wrong as where it trains."""
         number = zlib.crc32(repr(sorted(settings.items())).encode())
         error = np.random.default_rng(number).normal(0.0, COST_ERROR)
-        return self.landscape.seconds(settings, EPOCHS) * math.exp(error)
+        return self._seconds(settings, rung) * math.exp(error)
 
     def begin(self, now_s: float, left_s: float) -> tuple[float, Any] | None:
-        job = self.scheduler.next_job(lambda job: 1.15 * self._seconds(job) <= left_s, self.landscape.fits)
+        def fits_time(job: Job) -> bool:
+            return 1.15 * self._computed(job.settings, RUNGS[job.rung]) <= left_s
+
+        job = self.scheduler.next_job(fits_time, self.landscape.fits)
         if job is None:
             return None
         self.trials.setdefault(job.number, Trial(job.number, job.settings)).open.add(job.rung)
-        return self._seconds(job), job
+        return self._seconds(job.settings, RUNGS[job.rung]), job
 
     def end(self, token: Any) -> tuple[float, Mapping[str, Any]] | None:
         job: Job = token
@@ -122,11 +125,10 @@ class Own(Worker):
         loss = self.landscape.loss(job.settings, EPOCHS * rung.epochs, rung.customers, self.rng)
         trial.open.discard(job.rung)
         trial.records[job.rung] = Record("ok", loss, 0.0, {}, 0.0)
-        return loss - 10 * job.rung, job.settings
+        return loss, job.settings
 
-    def _seconds(self, job: Job) -> float:
-        rung = RUNGS[job.rung]
-        return self.landscape.seconds(job.settings, EPOCHS * rung.epochs, rung.customers)
+    def _seconds(self, settings: Mapping[str, Any], rung: Rung) -> float:
+        return self.landscape.seconds(settings, EPOCHS * rung.epochs, rung.customers)
 
 
 class Stepwise(Worker):
