@@ -54,10 +54,14 @@ class Landscape:
         seed: which; from 100 on they are hard.
         noise: standard deviation of a measured loss.
         memory_gb: of the machine; a trial may take a fifth.
+        customers_power: a pass over a share of the customers makes the progress of that share to this power. With 1
+            it is the number of steps that counts; below, a pass over few counts for more than they are.
     """
 
-    def __init__(self, seed: int, noise: float = 0.003, memory_gb: float = 8.0) -> None:
-        self.seed, self.noise, self.memory_gb = seed, noise, memory_gb
+    def __init__(
+        self, seed: int, noise: float = 0.003, memory_gb: float = 8.0, *, customers_power: float = 0.5
+    ) -> None:
+        self.seed, self.noise, self.memory_gb, self.customers_power = seed, noise, memory_gb, customers_power
         draw = np.random.RandomState(1000 + seed)
         hard, uniform = seed >= 100, draw.uniform
         names = list(SETTINGS)
@@ -107,15 +111,15 @@ class Landscape:
             value = 1.05
         else:
             least = self._least(settings, u, customers)
-            speed = self._rate * 10 ** (1.2 * (u["lr"] - 0.5)) * customers**0.5 * (1.6 - u["batch"])
+            speed = self._rate * 10 ** (1.2 * (u["lr"] - 0.5)) * customers**self.customers_power * (1.6 - u["batch"])
             speed *= (1.3 - 0.5 * u["units"]) * (0.5 if settings["opt"] == "sgd" else 1.0)
             value = least + (1.0 - least) * (1 + speed * epochs) ** -self._power
         return value + (0.0 if rng is None else self.noise * float(rng.normal()))
 
-    def regret(self, settings: Mapping[str, Any]) -> float:
-        """How far from the best, where 1 is the median of what fits."""
+    def regret(self, settings: Mapping[str, Any], epochs: float = MAX_EPOCHS, customers: float = 1.0) -> float:
+        """How far from the best there is, where 1 is the median of what fits, both trained to the end."""
         best, middle = self._scale
-        return (self.loss(settings) - best) / (middle - best)
+        return (self.loss(settings, epochs, customers) - best) / (middle - best)
 
     @cached_property
     def _scale(self) -> tuple[float, float]:

@@ -1,31 +1,43 @@
 """Search methods against a simulated clock: what each would have found by when, in milliseconds instead of hours.
 
+``python -m luckyfast.bench.simulation`` runs all of them on all landscapes, as many processes as there are cores.
+
 The own system is the real scheduler and proposer; only the training is simulated. Peers get the same default
-configuration, the same check of memory where they can take one, and the same number of workers. The own system knows
-beforehand what a training costs but for `COST_ERROR`, as it does where it trains, and keeps the least loss of any rung.
+configuration, the same check of memory where they can take one, and the same number of workers. All keep what had the
+least loss, however long it was trained. The own system knows beforehand what a training costs but for `COST_ERROR`, and
+it alone may train on some of the customers, which on these landscapes is worth more than as many steps on all of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import itertools
+import json
 import math
+import multiprocessing
+import sys
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from luckyfast.config import available_cores
 from luckyfast.search.journal import Record, Trial
 from luckyfast.search.proposer import DEFAULT_OPTIMIZER, GP_OPTIMIZER, Proposer
 from luckyfast.search.scheduler import Job, Rung, Scheduler
 from luckyfast.search.space import Dimension, Space
 
-from .landscapes import DEFAULT, MAX_EPOCHS, SETTINGS, Landscape, decode
+from .landscapes import DEFAULT, EASY, HARD, MAX_EPOCHS, SETTINGS, Landscape, decode
+from .task import is_installed
 from .tuners import ask_optuna, tell_optuna
 
-__all__ = ["CHECKPOINTS", "SYSTEMS", "simulate"]
+__all__ = ["CHECKPOINTS", "SYSTEMS", "Found", "half_interval", "main", "render_table", "simulate"]
 
 CHECKPOINTS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 RUNGS = (Rung(1 / 9), Rung(1 / 3), Rung(1.0), Rung(1.0, 3.0))
@@ -33,9 +45,20 @@ DIMENSIONS = tuple(Dimension(name, kind, values) for name, (kind, values) in SET
 EPOCHS = 9
 COST_ERROR = 0.2
 """Standard deviation of the log of what is computed over what is measured: .14 in 18 trials on Complete Journey."""
+NOTHING = 2.0
+"""Regret where nothing is found: twice as far off as the median configuration."""
 
 Run = Generator[tuple[int, int, Mapping[str, Any]], float, None]
 Method = Callable[[Landscape, int], "Worker"]
+
+
+class Found(NamedTuple):
+    """What a step has found."""
+
+    loss: float
+    settings: Mapping[str, Any]
+    epochs: float
+    customers: float = 1.0
 
 
 class Worker:
@@ -49,8 +72,8 @@ class Worker:
         """
         raise NotImplementedError
 
-    def end(self, token: Any) -> tuple[float, Mapping[str, Any]] | None:
-        """End a step: its rank, less being better, and the settings; None where there is no result yet."""
+    def end(self, token: Any) -> Found:
+        """End a step."""
         raise NotImplementedError
 
 
@@ -65,13 +88,13 @@ def simulate(system: str, landscape: Landscape, budget_s: float, *, seed: int = 
         n_workers: trials at a time.
 
     Returns:
-        The regret of what the method would have kept at each of `CHECKPOINTS`.
+        The regret of what the method would have kept at each of `CHECKPOINTS`, trained as it was.
     """
     worker = SYSTEMS[system](landscape, seed)
     running: list[tuple[float, int, Any]] = []
     counter = itertools.count()
     found: list[tuple[float, float]] = []
-    best_rank, now_s = math.inf, 0.0
+    least, now_s = math.inf, 0.0
     while True:
         while len(running) < n_workers:
             begun = worker.begin(now_s, budget_s - now_s)
@@ -84,12 +107,11 @@ def simulate(system: str, landscape: Landscape, budget_s: float, *, seed: int = 
         if now_s > budget_s:
             break
         outcome = worker.end(token)
-        if outcome is not None and outcome[0] < best_rank:
-            best_rank = outcome[0]
-            found.append((now_s, landscape.regret(outcome[1])))
-    start = 2.0  # nothing found: twice as far off as the median configuration
+        if outcome.loss < least:
+            least = outcome.loss
+            found.append((now_s, landscape.regret(outcome.settings, outcome.epochs, outcome.customers)))
     return [
-        next((regret for at_s, regret in reversed(found) if at_s <= share * budget_s), start) for share in CHECKPOINTS
+        next((regret for at_s, regret in reversed(found) if at_s <= share * budget_s), NOTHING) for share in CHECKPOINTS
     ]
 
 
@@ -119,13 +141,13 @@ class Own(Worker):
         self.trials.setdefault(job.number, Trial(job.number, job.settings)).open.add(job.rung)
         return self._seconds(job.settings, RUNGS[job.rung]), job
 
-    def end(self, token: Any) -> tuple[float, Mapping[str, Any]] | None:
+    def end(self, token: Any) -> Found:
         job: Job = token
         rung, trial = RUNGS[job.rung], self.trials[job.number]
         loss = self.landscape.loss(job.settings, EPOCHS * rung.epochs, rung.customers, self.rng)
         trial.open.discard(job.rung)
         trial.records[job.rung] = Record("ok", loss, 0.0, {}, 0.0)
-        return loss, job.settings
+        return Found(loss, job.settings, EPOCHS * rung.epochs, rung.customers)
 
     def _seconds(self, settings: Mapping[str, Any], rung: Rung) -> float:
         return self.landscape.seconds(settings, EPOCHS * rung.epochs, rung.customers)
@@ -165,11 +187,11 @@ class Stepwise(Worker):
             return self.landscape.seconds(settings, after - before), (run, step)
         return None
 
-    def end(self, token: Any) -> tuple[float, Mapping[str, Any]] | None:
+    def end(self, token: Any) -> Found:
         run, (_, after, settings) = token
         loss = self.landscape.loss(settings, after, rng=self.rng)
         self.waiting.append((run, loss))
-        return loss, settings
+        return Found(loss, settings, after)
 
 
 class Random(Stepwise):
@@ -221,17 +243,24 @@ class Hyperband(Stepwise):
             self.queue = [(before, after, settings) for _, _, settings in sorted(self.round)[:n_kept]]
         else:
             self.bracket = (self.bracket - 1) % 4
-            n_first = math.ceil(4 / (self.bracket + 1) * 3**self.bracket)
             epochs = [max(MAX_EPOCHS // 3 ** (self.bracket - k), 1) for k in range(self.bracket + 1)]
-            self.plan = [(max(n_first // 3**k, 1), epochs[k - 1], epochs[k]) for k in range(1, self.bracket + 1)]
-            self.queue = [(0, epochs[0], self.draw()) for _ in range(n_first)]
+            sizes = [math.ceil(4 / (self.bracket + 1) * 3 ** (self.bracket - k)) for k in range(self.bracket + 1)]
+            self.plan = [(sizes[k], epochs[k - 1], epochs[k]) for k in range(1, self.bracket + 1)]
+            self.queue = [(0, epochs[0], self.draw()) for _ in range(sizes[0])]
         self.round = []
 
 
 class Optuna(Stepwise):
-    """Optuna with a sampler and a pruner; configurations that do not fit are told a bad loss."""
+    """Optuna with a sampler, a pruner, and so many passes of each trial; what does not fit is told to have failed."""
 
-    def __init__(self, landscape: Landscape, seed: int, sampler: str = "TPESampler", pruner: str = "NopPruner") -> None:
+    def __init__(
+        self,
+        landscape: Landscape,
+        seed: int,
+        sampler: str = "TPESampler",
+        pruner: str = "NopPruner",
+        n_passes: int = MAX_EPOCHS,
+    ) -> None:
         super().__init__(landscape, seed)
         import optuna
 
@@ -241,7 +270,7 @@ class Optuna(Stepwise):
         pruners: dict[str, Callable[[], Any]] = {
             "NopPruner": optuna.pruners.NopPruner,
             "MedianPruner": optuna.pruners.MedianPruner,
-            "HyperbandPruner": lambda: optuna.pruners.HyperbandPruner(1, MAX_EPOCHS, 3),
+            "HyperbandPruner": lambda: optuna.pruners.HyperbandPruner(1, n_passes, 3),
         }
         self.study = optuna.create_study(
             # the Hyperband pruner draws brackets from the name
@@ -250,20 +279,22 @@ class Optuna(Stepwise):
             pruner=pruners[pruner](),
         )
         self.study.enqueue_trial({one.name: tell_optuna(one, DEFAULT[one.name]) for one in DIMENSIONS})
-        self.passes = 1 if pruner != "NopPruner" else MAX_EPOCHS
+        self.n_passes, self.passes = n_passes, 1 if pruner != "NopPruner" else n_passes
 
     def runs(self) -> Run:
-        trial = self.study.ask()
-        settings = {one.name: ask_optuna(trial, one) for one in DIMENSIONS}
-        if not self.landscape.fits(settings):
-            self.study.tell(trial, 2.0)
-            return
+        states = self.optuna.trial.TrialState
+        while True:
+            trial = self.study.ask()
+            settings = {one.name: ask_optuna(trial, one) for one in DIMENSIONS}
+            if self.landscape.fits(settings):
+                break
+            self.study.tell(trial, state=states.FAIL)
         loss = math.nan
-        for before in range(0, MAX_EPOCHS, self.passes):
+        for before in range(0, self.n_passes, self.passes):
             loss = yield before, before + self.passes, settings
             trial.report(loss, before + self.passes)
-            if before + self.passes < MAX_EPOCHS and trial.should_prune():
-                self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
+            if before + self.passes < self.n_passes and trial.should_prune():
+                self.study.tell(trial, state=states.PRUNED)
                 return
         self.study.tell(trial, loss)
 
@@ -273,8 +304,82 @@ SYSTEMS: dict[str, Method] = {
     "luckyfast (bayes)": lambda landscape, seed: Own(landscape, seed, GP_OPTIMIZER),
     "Optuna TPE + Hyperband": lambda landscape, seed: Optuna(landscape, seed, pruner="HyperbandPruner"),
     "Optuna TPE + median": lambda landscape, seed: Optuna(landscape, seed, pruner="MedianPruner"),
+    "Optuna TPE + Hyperband, 9 passes": lambda landscape, seed: Optuna(
+        landscape, seed, pruner="HyperbandPruner", n_passes=EPOCHS
+    ),
+    "Optuna TPE + median, 9 passes": lambda landscape, seed: Optuna(
+        landscape, seed, pruner="MedianPruner", n_passes=EPOCHS
+    ),
     "Optuna GP": lambda landscape, seed: Optuna(landscape, seed, sampler="GPSampler"),
+    "Optuna GP, 9 passes": lambda landscape, seed: Optuna(landscape, seed, sampler="GPSampler", n_passes=EPOCHS),
     "Hyperband": Hyperband,
     "best of first pass": BestOfFirstPass,
     "random": Random,
 }
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean, by the first two terms of Student's quantile around the normal one."""
+    z, freedom = 1.96, len(values) - 1
+    return (z + (z**3 + z) / (4 * freedom)) * stdev(values) / math.sqrt(len(values))
+
+
+def render_table(curves: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
+    """Render curves by system and landscape as a Markdown table.
+
+    Args:
+        curves: for each system and each number of a landscape what :func:`simulate` gave.
+
+    Returns:
+        The table: mean regret at each of `CHECKPOINTS`, half of its 95 % interval at the end, and on how many
+        landscapes the first system ended better.
+    """
+    first = next(iter(curves.values()))
+    lines = [
+        f"| system | {' | '.join(f'{share:.0%}' for share in CHECKPOINTS)} | ± | {next(iter(curves))} ends better |",
+        f"| --- |{' ---: |' * (len(CHECKPOINTS) + 2)}",
+    ]
+    for system, own in curves.items():
+        means = [fmean(curve[place] for curve in own.values()) for place in range(len(CHECKPOINTS))]
+        half = half_interval([curve[-1] for curve in own.values()])
+        n_better = sum(first[seed][-1] < curve[-1] for seed, curve in own.items())
+        better = "" if own is first else f"{n_better} of {len(own)}"
+        lines.append(f"| {system} | {' | '.join(f'{mean:.3f}' for mean in means)} | {half:.3f} | {better} |")
+    return "\n".join(lines)
+
+
+def _curve(system: str, seed: int, budget_s: float, power: float) -> list[float]:
+    return simulate(system, Landscape(seed, customers_power=power), budget_s, seed=seed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line: the table to stdout, every curve to a JSON file."""
+    parser = argparse.ArgumentParser(prog="python -m luckyfast.bench.simulation", description=__doc__)
+    parser.add_argument("--hours", type=float, default=8.0, help="simulated, of every run (8)")
+    parser.add_argument("--systems", nargs="+", choices=[*SYSTEMS], default=[*SYSTEMS])
+    parser.add_argument("--landscapes", nargs="+", type=int, default=[*EASY, *HARD], help="their numbers (24)")
+    parser.add_argument(
+        "--customers-power",
+        type=float,
+        default=0.5,
+        help="a pass over a share of the customers makes the progress of that share to this power (.5)",
+    )
+    parser.add_argument("--out", type=Path, default=Path(".bench/search"), help="folder for the curves")
+    options = parser.parse_args(arguments)
+    systems = [name for name in options.systems if "Optuna" not in name or is_installed(("optuna",))]
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / f"{options.hours:g}h-{options.customers_power:g}.json"
+    curves: dict[str, dict[int, list[float]]] = {}
+    with ProcessPoolExecutor(available_cores(), multiprocessing.get_context("spawn")) as pool:
+        for system in systems:
+            some = [(system, seed, 3600 * options.hours, options.customers_power) for seed in options.landscapes]
+            found = pool.map(_curve, *zip(*some, strict=True))
+            curves[system] = dict(zip(options.landscapes, found, strict=True))
+            file.write_text(json.dumps(curves), encoding="utf-8")
+            print(f"{system}: {fmean(curve[-1] for curve in curves[system].values()):.3f}", file=sys.stderr)
+    print(render_table(curves))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -74,3 +75,26 @@ def write_beyond_limit() -> None:
 
 def read(path: str) -> bytes:
     return Path(path).read_bytes()
+
+
+def meet_ctrl_c() -> None:
+    """Press it before, while and after it may end something."""
+    from luckyfast.finishing import _CtrlC
+
+    def press() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    ctrl_c = _CtrlC()
+    press()
+    print("held")
+    try:
+        ctrl_c.let_through()
+    except KeyboardInterrupt:
+        print("back")
+    try:
+        press()
+    except KeyboardInterrupt:
+        print("through")
+    ctrl_c.hold_back()
+    press()
+    print("again")

@@ -15,6 +15,7 @@ PACKAGE = Path(luckyfast.__file__).parent
 STAGES = [
     "errors",
     "config",
+    "files",
     "progress",
     "moments",
     "_engine",

@@ -311,3 +311,15 @@ def test_the_lead_is_paired(dataset: Dataset, split: Split) -> None:
     assert 0 < difference.low < difference.high
     for figure in lead(own, evaluate(scorer, dataset, split)).values():
         assert figure.low == figure.value == figure.high == 0.0
+
+
+def test_one_customer_has_no_interval() -> None:
+    with opened(habit_log(n_customers=1, n_visits=60)) as dataset:
+        split = split_by_time(dataset)
+        own = evaluate(PersonalFrequency().fit(dataset, split), dataset, split)
+        common = evaluate(Popularity().fit(dataset, split), dataset, split)
+    for figure in [*own.figures.values(), *lead(own, common).values()]:
+        assert np.isfinite(figure.value)
+        assert np.isnan(figure.low)
+        assert np.isnan(figure.high)
+    assert own.to_dict()["figures"]["hit@1"]["low"] is None

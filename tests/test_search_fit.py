@@ -203,6 +203,49 @@ def test_an_unfinished_search_is_kept_until_something_is_said(dataset: Path, tmp
     assert ends(study) == finished
 
 
+def test_a_folder_that_is_no_search_is_left_alone(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.search").mkdir()
+    (tmp_path / "model.search" / "diary.txt").write_text("mine")
+    for more in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(OutputExistsError, match="something else is in it"):
+            luckyfast.fit(dataset, out=tmp_path / "model", **SMALL, **more)
+    assert (tmp_path / "model.search" / "diary.txt").read_text() == "mine"
+
+
+def test_baselines_are_worth_keeping(tmp_path: Path) -> None:
+    for measured in (False, True):
+        with study_folder(tmp_path / "model", {}, resume=False, overwrite=False) as study:
+            Journal(study / "trials.jsonl", {}).close()
+            if measured:
+                (study / "baselines.json").write_text("{}")
+        assert study.exists() == measured
+    with study_folder(tmp_path / "model", {}, resume=True, overwrite=False) as study:
+        assert (study / "baselines.json").is_file()
+
+
+def test_a_killed_probe_is_begun_again(dataset: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(dataset, tmp_path / "model", "--memory", "1.2GB", "--threads", "1", "--quiet"))
+    task = Path(f"/proc/{process.pid}/task")
+    children: list[str] = []
+    while not children and process.poll() is None:
+        time.sleep(0.05)
+        children = [c for thread in task.iterdir() for c in (thread / "children").read_text().split()]
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert process.wait(timeout=120) == 0
+    assert luckyfast.load(tmp_path / "model").metrics["systems"]
+
+
+def test_ctrl_c_waits_until_it_may_end_something() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", "from search_jobs import meet_ctrl_c; meet_ctrl_c()"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    ).stdout
+    assert said.split() == ["held", "back", "through", "again"]
+
+
 def run_with_kills(dataset: Path, out: Path, n_kills: int, seed: int) -> None:
     """Run a search to its end, killing the command or one of its processes at random moments on the way."""
     chance = random.Random(seed)

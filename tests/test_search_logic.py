@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import opened, visits_of
+from tiny_model import make_dataset, make_trained
 
 from luckyfast.errors import ModelError
 from luckyfast.models import ModelConfig
@@ -20,11 +23,12 @@ from luckyfast.search.clock import Clock, CostModel, visit_cost
 from luckyfast.search.importance import importance
 from luckyfast.search.journal import Journal, Record, Trial
 from luckyfast.search.memory import MemoryModel
+from luckyfast.search.process import JobKilledError, OutOfMemoryError
 from luckyfast.search.proposer import GP_OPTIMIZER, Proposer, lexicographic
 from luckyfast.search.scheduler import RUNGS, Job, Scheduler
 from luckyfast.search.space import Dimension, Space, default_space
 from luckyfast.search.study import Study
-from luckyfast.search.trial import share_holding
+from luckyfast.search.trial import _save, load_trial, share_holding
 
 START = ModelConfig().to_dict()
 PLANE = Space((Dimension("dropout", "linear", (0.0, 1.0)), Dimension("recency", "linear", (0.0, 1.0))), START)
@@ -71,8 +75,8 @@ def test_optimizers_that_choose_others_propose(optimizer: str) -> None:
     assert Proposer(space, optimizer).propose(5, results) not in [None, *(trial.settings for trial in results)]
 
 
-@pytest.mark.parametrize("optimizer", ["NelderMead", "Cobyla", "Powell"])
-def test_optimizers_that_would_wait_for_ever_are_refused(optimizer: str) -> None:
+@pytest.mark.parametrize("optimizer", ["NelderMead", "Cobyla", "Powell", "EDA"])
+def test_optimizers_that_cannot_be_told_of_others_are_refused(optimizer: str) -> None:
     with pytest.raises(ModelError, match=f"'{optimizer}' cannot be used") as caught:
         Proposer(default_space(ModelConfig()), optimizer)
     assert caught.value.hint
@@ -273,6 +277,121 @@ def test_the_refit_keeps_its_time(tmp_path: Path) -> None:
     assert costs.finish_s(START, best=cut) == pytest.approx(
         costs.finish_s(START | {"refit_epochs": 0}) + 10 * START["refit_epochs"] / START["epochs"]
     )
+
+
+def study_of(journal: Journal, executor: Executor, **more: Any) -> Study:
+    n_proposals = more.pop("n_proposals", None)
+    return Study(
+        dataset_path="",
+        split=[0, 0, 0],
+        scheduler=Scheduler(Proposer(PLANE), RUNGS, journal.trials, n_proposals),
+        journal=journal,
+        executor=executor,
+        clock=Clock(math.inf, time.monotonic()),
+        costs=CostModel(RUNGS, journal.trials, {"train_s": 10.0, "valid_seconds": 2.0}, START),
+        memory=MemoryModel(300, 300 << 20),
+        folder=journal.path.parent,
+        **more,
+    )
+
+
+class Fails(Executor):
+    """Jobs that end with these errors, one after the other, and then with a loss that tells when it came."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors, self.settings = list(errors), list[dict[str, Any]]()
+
+    def submit(self, fn: Any, /, *arguments: Any, **more: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.settings.append(arguments[3])
+        if self.errors:
+            future.set_exception(self.errors.pop(0))
+        else:
+            figures = {"valid_hit1": 0.1, "valid_seconds": 1.0, "n_validations": 1, "interrupted": False}
+            future.set_result(figures | {"valid_loss": 1 / len(self.settings), "seconds": 9.0, "peak_bytes": 1})
+        return future
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised"),
+    [
+        ([MemoryError("it is all gone")], OutOfMemoryError),
+        ([JobKilledError("killed"), JobKilledError("killed again")], JobKilledError),
+    ],
+)
+def test_a_single_training_that_lacked_memory_can_be_resumed(
+    tmp_path: Path, errors: list[Exception], raised: type[Exception]
+) -> None:
+    journal = Journal(tmp_path / "trials.jsonl", {})
+    with pytest.raises(raised):
+        study_of(journal, Fails(*errors), n_proposals=1).run()
+    journal.close()
+    again = Journal(tmp_path / "trials.jsonl", {})
+    assert again.open == [(0, 2)]
+    assert study_of(again, Fails(), n_proposals=1).run() is not None
+    again.close()
+
+
+def test_in_a_search_that_lacked_memory_the_others_go_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trials.jsonl", {})
+    study = study_of(journal, Fails(MemoryError(), JobKilledError("a"), JobKilledError("b")), n_proposals=3)
+    assert study.run() is not None
+    assert [trial.records[min(trial.records)].status for trial in journal.trials.values()] == ["memory", "failed", "ok"]
+    journal.close()
+
+
+def test_a_trial_begun_again_is_heard_where_it_would_have_been(tmp_path: Path) -> None:
+    """A killed process changes nothing of a search that repeats itself."""
+    orders = []
+    for name, errors in (("whole", []), ("killed", [JobKilledError("it")])):
+        (tmp_path / name).mkdir()
+        journal = Journal(tmp_path / name / "trials.jsonl", {})
+        executor = Fails(*errors)
+        study_of(journal, executor, n_proposals=6, n_workers=2, in_order=True).run()
+        orders.append([(number, sorted(trial.records)) for number, trial in journal.trials.items()])
+        events = [json.loads(line) for line in (tmp_path / name / "trials.jsonl").read_text().splitlines()]
+        orders[-1].append([event["trial"] for event in events if event["event"] == "end"][:2])
+        journal.close()
+    assert orders[0] == orders[1]
+
+
+def test_what_no_longer_fits_is_not_begun_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trials.jsonl", {})
+    journal.begin(0, 2, START, 0.0)
+    journal.end(0, 2, record(1.0, seconds=5.0, valid_seconds=1.0, n_validations=1, peak_bytes=1 << 28))
+    journal.begin(1, 0, START | {"hidden": 4096, "batch_visits": 8192}, 1.0)
+    (tmp_path / "trial-0-2").mkdir()
+    executor = Fails()
+    study_of(journal, executor, n_proposals=2, worker_bytes=1).run()
+    assert not executor.settings
+    study_of(journal, executor, n_proposals=2).run()
+    assert [one["hidden"] for one in executor.settings] == [4096]
+    journal.close()
+
+
+def test_a_search_without_patience_left_begins_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trials.jsonl", {})
+    for number, loss in enumerate((1.0, 2.0, 3.0)):
+        journal.begin(number, 0, START | {"dropout": number / 10}, float(number))
+        journal.end(number, 0, replace(record(loss), at_s=float(number)))
+    (tmp_path / "trial-0-0").mkdir()
+    executor = Fails()
+    study = study_of(journal, executor, patience=2)
+    assert study.run() is not None
+    assert study.stopped == "nothing better in 2 configurations"
+    assert not executor.settings
+    journal.close()
+
+
+def test_weights_do_not_make_the_folder_of_a_study_again(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset")
+    model, _ = make_trained(dataset)
+    with pytest.raises(FileNotFoundError):
+        _save(model, [], tmp_path / "study" / "trial-0-0")
+    assert not (tmp_path / "study").exists()
+    (tmp_path / "study").mkdir()
+    _save(model, [], tmp_path / "study" / "trial-0-0")
+    assert load_trial(tmp_path / "study" / "trial-0-0")[1] == []
 
 
 def test_memory_is_learnt_from_trials_and_never_forgotten_at_once() -> None:

@@ -92,6 +92,21 @@ def test_a_space_from_a_file(tmp_path: Path) -> None:
     assert Space(space.dimensions, space.start).to_dict() == space.to_dict()
 
 
+def test_a_search_stays_within_the_ranges_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text(
+        "hidden = {log = [16, 64]}\nlabel_smoothing = {log = [0.01, 0.1]}\nbatch_visits = {ordered = [8, 16]}\n"
+        "schedule = {choice = ['linear', 'constant']}\n"
+    )
+    space = read_space(file, ModelConfig())
+    assert [space.start[d.name] for d in space.dimensions] == [64, 0.01, 16, "linear"]
+    assert_same(space.decode(space.encode(space.start)), dict(space.start))
+    for corner in (0.0, 1.0):
+        settings = space.decode([corner] * 4)
+        assert settings["hidden"] in (16, 64)
+        assert settings["batch_visits"] in (8, 16)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -104,7 +119,10 @@ def test_a_space_from_a_file(tmp_path: Path) -> None:
         ("hidden = {ordered = [1]}", "hidden has no range"),
         ("hidden = [", "no readable space"),
         ("hidden = 0", "hidden is 0"),
-        ("hidden = {log = [0.5, 32]}", "hidden is 0"),
+        ("hidden = {log = [0.5, 32]}", "hidden has no range"),
+        ("layers = {log = [1.2, 1.8]}", "layers has no range"),
+        ("dropout = {linear = [false, true]}", "dropout has no range"),
+        ("visit_spans = {ordered = [[2.0], [2.0, 8.0]]}", "visit_spans has no range"),
         ("dropout = {ordered = [0.1, 1.5]}", "dropout is 1.5"),
         ("schedule = {choice = ['cosine', 'cyclic']}", "schedule is 'cyclic'"),
         ("visit_spans = {choice = [[2.0], [0.0]]}", "visit_spans is"),

@@ -8,14 +8,13 @@ proposer; only the training is simulated.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from ..landscapes import EASY, HARD, Landscape
-from ..simulation import CHECKPOINTS, SYSTEMS, simulate
+from ..simulation import CHECKPOINTS, SYSTEMS, half_interval, simulate
 from ..task import Inputs, Settings, Task
 
 __all__ = ["TASK"]
@@ -58,7 +57,7 @@ class SearchTask:
         return {
             "regret@25%": fmean(curve[quarter] for curve in curves),
             "regret": fmean(last),
-            "± regret": 1.96 * stdev(last) / math.sqrt(len(last)),
+            "± regret": half_interval(last),
             "worst": max(last),
         }
 

@@ -97,11 +97,6 @@ class Checkpoint:
         if self.path is not None and time.monotonic() - self._saved >= INTERVAL_S:
             self.save(state())
 
-    def remove(self) -> None:
-        """Delete the file."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
 
 def read_share(path: Path) -> float:
     """How much of a training its checkpoint has behind it; 0 where there is none that can be read.

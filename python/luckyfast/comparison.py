@@ -57,7 +57,7 @@ class Comparison:
         results: the models, the files of predictions, and the baselines, in this order.
         coverage: by the name of a file's result.
         leads: for each system that is no baseline, its lead over the best baseline by metric, from paired bootstrap
-            samples: ``{"over": name, "value": ..., "low": ..., "high": ...}``.
+            samples: ``{"over": name, "value": ..., "low": ..., "high": ...}``; without an interval ``low`` is None.
     """
 
     results: list[Result]
@@ -271,12 +271,12 @@ def _new_name(name: str, results: Sequence[Result]) -> str:
 
 
 def _leads(leaders: Sequence[Result], baselines: Sequence[Result]) -> dict[str, dict[str, dict[str, Any]]]:
-    from luckyfast.evaluation import lead
+    from luckyfast.evaluation import lead, without_nan
 
     leads: dict[str, dict[str, dict[str, Any]]] = {}
     for result in leaders if baselines else ():
         leads[result.name] = {}
         for metric in _RANKED:
             best = max(baselines, key=lambda baseline: baseline.figures[metric].value)
-            leads[result.name][metric] = {"over": best.name, **asdict(lead(result, best)[metric])}
+            leads[result.name][metric] = {"over": best.name, **without_nan(asdict(lead(result, best)[metric]))}
     return leads

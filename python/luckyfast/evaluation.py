@@ -15,7 +15,7 @@ from luckyfast.figures import METRICS, PROBABILISTIC, Figure, Figures, Reliabili
 from luckyfast.kernels.ranking import mark_repeats, rank_targets
 from luckyfast.windows import Labels, Part, Scorer, Split, first_visits, known_actions, target_visits
 
-__all__ = ["Result", "Ruler", "assert_blind", "evaluate", "lead"]
+__all__ = ["Result", "Ruler", "assert_blind", "evaluate", "lead", "without_nan"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain lists, dicts, strings and numbers, for JSON (figures that do not exist are null)."""
-        values: dict[str, Any] = _without_nan(asdict(replace(self, resampled={})))
+        values: dict[str, Any] = without_nan(asdict(replace(self, resampled={})))
         del values["resampled"]
         return values
 
@@ -245,10 +245,10 @@ def lead(result: Result, other: Result) -> dict[str, Figure]:
     }
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Replace NaN by None, which JSON has."""
     if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
+        return {key: without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
+        return [without_nan(entry) for entry in value]
     return None if isinstance(value, float) and np.isnan(value) else value

@@ -43,7 +43,7 @@ _RESAMPLES_AT_ONCE = 50
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value with its 95 % bootstrap interval over customers.
+    """A measured value with its 95 % bootstrap interval over customers; one customer alone has none, its ends are NaN.
 
     Example:
         >>> str(Figure(0.374, 0.368, 0.381))
@@ -270,8 +270,10 @@ class Tally:
             }
 
     def _resample(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add up the groups of each bootstrap sample, float64 [1000, k] from [n_groups, k]."""
+        """Add up the groups of each bootstrap sample, float64 [1000, k] from [n_groups, k]; NaN where there is one."""
         used = sums[self._used]
+        if len(used) == 1:  # drawn again it is always the same, which says nothing of others
+            return np.full((_N_RESAMPLES, sums.shape[1]), np.nan)
         parts = [
             self._weights[start : start + _RESAMPLES_AT_ONCE] @ used
             for start in range(0, _N_RESAMPLES, _RESAMPLES_AT_ONCE)
@@ -298,6 +300,6 @@ def figure_of(value: float, resampled: NDArray[np.float64]) -> Figure:
     """Put a value beside the middle 95 % of its bootstrap samples, widened where need be to hold the value."""
     defined = resampled[~np.isnan(resampled)]
     if np.isnan(value) or len(defined) == 0:
-        return Figure(value, value, value)
+        return Figure(value, np.nan, np.nan)
     low, high = np.quantile(defined, (0.025, 0.975))
     return Figure(value, min(float(low), value), max(float(high), value))

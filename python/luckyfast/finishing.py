@@ -65,15 +65,15 @@ def finish_model(
     work_folder: str,
     baselines: list[dict[str, Any]],
     about: dict[str, Any],
-    deadline_s: float | None,
     threads: int,
     device: str,
     checkpoint: str,
-) -> dict[str, Any]:
+    deadline: float | None,
+) -> None:
     """Calibrate, refit on everything before the test, measure, and write the model folder.
 
     The refit gets the time that measuring and writing leave of the deadline, told from how long calibration took; with
-    none left the model stays as validation chose it.
+    none left the model stays as validation chose it. Ctrl-C ends the refit where it is, or before it begins.
 
     Args:
         dataset_path, split_values: what was trained on, and how it was split.
@@ -81,17 +81,14 @@ def finish_model(
         work_folder: an existing folder to write into.
         baselines: results to stand beside the model's.
         about: further content of ``config.json``.
-        deadline_s: seconds from now by which all must be written; None for no bound.
         threads: cores to use; the process keeps that number.
         device: of torch, for the refit.
         checkpoint: file to keep the refit in; it is left there.
-
-    Returns:
-        ``refitted``, whether the refit was made; ``seconds`` by step.
+        deadline: time of the machine's monotonic clock by which all must be written; None for no bound.
     """
     began = time.monotonic()
     steps: dict[str, float] = {}
-    _hear_ctrl_c(False)  # once means: finish with the best so far, and that is what is done here
+    ctrl_c = _CtrlC()  # once means: finish with the best so far, and that is what is done here
     listener, work = jobs.listener, Path(work_folder)
     data, split = Dataset.open(dataset_path), Split(*split_values)
     blind, curve = load_trial(Path(trial_folder))
@@ -106,11 +103,11 @@ def finish_model(
     n = count_visits(data, split)
     measuring_s = MEASURING * steps["calibrate"] * n["test"] / max(min(n["valid"], n_calibrated(data.n_actions)), 1)
     rest_s = measuring_s + WRITING_S + READING_S * data.n_visits
-    left_s = None if deadline_s is None else deadline_s - (time.monotonic() - began) - rest_s
+    left_s = None if deadline is None else deadline - time.monotonic() - rest_s
     trained = blind
     if left_s is None or left_s > 0.5:
-        _hear_ctrl_c(True)
         try:
+            ctrl_c.let_through()
             trained = refit(
                 blind,
                 data,
@@ -124,7 +121,7 @@ def finish_model(
         except KeyboardInterrupt:  # before the refit began, or when it had just ended
             trained = replace(blind, interrupted=True)
         finally:
-            _hear_ctrl_c(False)
+            ctrl_c.hold_back()
     steps["refit"] = time.monotonic() - began - sum(steps.values())
 
     listener.start("Measuring", 1, "steps")
@@ -145,10 +142,10 @@ def finish_model(
         "split": asdict(split),
         "calibration": calibration.to_dict(),
         "dataset": _about(data),
-        "interrupted": trained.interrupted,
         "refit": {"passes": round(trained.refit_passes, 3), "of": trained.config.refit_epochs},
         "seconds": {name: round(seconds, 2) for name, seconds in steps.items()},
         **about,
+        "interrupted": trained.interrupted or about.get("interrupted", False),
     }
     config["elapsed_s"] = round(about.get("elapsed_s", 0.0) + time.monotonic() - began, 2)
     write_json(work / "config.json", config)
@@ -162,8 +159,6 @@ def finish_model(
     listener.advance(1)
     write_report(work)
     listener.finish()
-    steps["write"] = time.monotonic() - began - sum(steps.values())
-    return {"refitted": trained is not blind and not trained.interrupted, "seconds": steps}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -176,10 +171,28 @@ def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def _hear_ctrl_c(hear: bool) -> None:
-    """Let Ctrl-C end what this process does, or not; where it is a job's own process, and not a thread of another."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler if hear else signal.SIG_IGN)
+class _CtrlC:
+    """Holds Ctrl-C back until it may end something; in a job's own process, and not in a thread of another."""
+
+    def __init__(self) -> None:
+        self._through = self._heard = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._hear)
+
+    def let_through(self) -> None:
+        """From now on it raises KeyboardInterrupt; at once, where it came before."""
+        self._through = True
+        if self._heard:
+            raise KeyboardInterrupt
+
+    def hold_back(self) -> None:
+        """From now on it does nothing."""
+        self._through = False
+
+    def _hear(self, number: int, frame: object) -> None:
+        self._heard = True
+        if self._through:
+            raise KeyboardInterrupt
 
 
 def _bounded(left_s: float | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.errors import InputError, OutputExistsError
+from luckyfast.files import completed
 from luckyfast.kernels.submissions import fill_rows, find_visits, hash_names
 from luckyfast.windows import Split, target_visits
 
@@ -67,7 +67,7 @@ def write_targets(dataset: Dataset, split: Split, path: str | Path, *, overwrite
         "n_earlier": pa.int32(),
     }
     n_targets = 0
-    with _completed(file) as partial, pq.ParquetWriter(partial, pa.schema(columns)) as writer:
+    with completed(file) as partial, pq.ParquetWriter(partial, pa.schema(columns)) as writer:
         for histories in dataset.batches():
             for part in ("valid", "test"):
                 targets = target_visits(histories, split, part)
@@ -85,17 +85,6 @@ def write_targets(dataset: Dataset, split: Split, path: str | Path, *, overwrite
                 writer.write_table(pa.table(list(values), schema=pa.schema(columns)))
                 n_targets += len(targets)
     return n_targets
-
-
-@contextmanager
-def _completed(file: Path) -> Iterator[Path]:
-    """A file that takes its name only when it is complete."""
-    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
-    try:
-        yield partial
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -111,10 +111,7 @@ def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
     rows = [
         [
             name,
-            *(
-                f"{100 * lead['value']:+.1f} [{100 * lead['low']:+.1f}, {100 * lead['high']:+.1f}]"
-                for lead in leads.values()
-            ),
+            *map(_lead, leads.values()),
         ]
         for name, leads in comparison.leads.items()
     ]
@@ -123,6 +120,13 @@ def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
         print()
         header = ["points over the best baseline", *(f"{metric} ({lead['over']})" for metric, lead in over.items())]
         print_table("Leads, with 95 % intervals from paired samples of customers", header, rows)
+
+
+def _lead(figure: dict[str, Any]) -> str:
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if low is None or high is None:
+        return f"{100 * value:+.1f}"
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _cell(figure: dict[str, float | None], scale: int, digits: int) -> str:
@@ -163,12 +167,12 @@ def print_trials(results: Results, folder: str, *, top: int, as_json: bool, out:
         if row["valid_loss"] is not None and row["rung"] >= best.get(row["trial"], row)["rung"]:
             best[row["trial"]] = row
     ordered = sorted(best.values(), key=lambda row: (-row["customers"], row["valid_loss"]))[:top]
-    header = ["trial", "customers", "epochs", "loss", "hit@1 %", "time", "memory", *results.searched]
+    header = ["trial", "customers", "passes", "loss", "hit@1 %", "time", "memory", *results.searched]
     rows = [
         [
             str(row["trial"]),
             f"{row['customers']:.0%}",
-            str(row["epochs"]),
+            str(row["passes"]),
             f"{row['valid_loss']:.4f}",
             "-" if row["valid_hit1"] is None else f"{100 * row['valid_hit1']:.1f}",
             format_duration(row["seconds"]),

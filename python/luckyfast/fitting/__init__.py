@@ -131,7 +131,9 @@ def fit(
     has_end = budget_s is not None or trials is not None or patience is not None
     if search is None and budget_s is None:
         search = earlier.get("search") if earlier else "hyperband" if has_end else "none"
-    if search in ("hyperband", "bayes") and not has_end and not (earlier.get("budget_s") or earlier.get("trials")):
+    if trials is None and budget_s is None:
+        trials = earlier.get("trials")
+    if search in ("hyperband", "bayes") and not has_end and not (earlier.get("budget_s") or trials):
         raise BudgetError("a search needs an end", hint="give --budget, --trials or --patience")
     if search == "none":
         _refuse(trials=trials, patience=patience, optimizer=optimizer, warm_start=warm_start)

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from luckyfast.errors import ModelError, OutputExistsError
+from luckyfast.files import sync_folder, sync_tree
 
-__all__ = ["JOURNAL", "find_place", "publish", "read_header", "study_folder"]
+__all__ = ["BASELINES_FILE", "JOURNAL", "MODEL", "find_place", "publish", "read_header", "study_folder"]
 
 JOURNAL = "trials.jsonl"
+BASELINES_FILE = "baselines.json"
+MODEL = "model"
+"""What a run makes in its folder, beside trials."""
 
 
 def find_place(model: Path, *, overwrite: bool) -> Path:
@@ -51,16 +55,23 @@ def _is_model(folder: Path) -> bool:
 @contextmanager
 def study_folder(model: Path, plan: dict[str, Any], *, resume: bool, overwrite: bool) -> Iterator[Path]:
     """The folder beside the model in which a run works: left there where it ends early and there is something to go on
-    from, a trial that has finished or a checkpoint of one.
+    from: a trial that has finished, a checkpoint of one, or the baselines.
 
     Raises:
-        OutputExistsError: an earlier search is there, and nothing says what to do with it.
+        OutputExistsError: an earlier search is there, and nothing says what to do with it; or the folder is something
+            else.
         ModelError: an earlier search is to be resumed, and it is another one; or one works there now.
     """
     folder = _study_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         kept = _is_worth_keeping(folder)
+        names = {path.name for path in folder.iterdir()}
+        if JOURNAL not in names and names - {MODEL}:  # a run writes its journal before all else
+            raise OutputExistsError(
+                f"{folder} is where a run would work, and something else is in it",
+                hint="choose another folder with --out, or move it away",
+            )
         if kept and resume:
             _assert_same(model, plan)
         elif kept and not overwrite:
@@ -119,15 +130,20 @@ def publish(work: Path, study: Path, model: Path, *, overwrite: bool) -> None:
     _assert_free(model, overwrite=overwrite)
     if model.exists():
         shutil.rmtree(model)
+    sync_tree(work)
     work.rename(model)
-    shutil.rmtree(study)
+    sync_folder(model.parent)
+    shutil.rmtree(study, ignore_errors=True)  # a trial in an executor of somebody else's may still write there
 
 
 def _is_worth_keeping(folder: Path) -> bool:
     from luckyfast.search.jobs import CHECKPOINTS
 
     journal = folder / JOURNAL
-    return journal.is_file() and (b'"event": "end"' in journal.read_bytes() or any(folder.glob(CHECKPOINTS)))
+    if not journal.is_file():
+        return False
+    has_baselines = (folder / BASELINES_FILE).is_file()
+    return has_baselines or b'"event": "end"' in journal.read_bytes() or any(folder.glob(CHECKPOINTS))
 
 
 def _assert_same(model: Path, plan: dict[str, Any]) -> None:
@@ -136,5 +152,5 @@ def _assert_same(model: Path, plan: dict[str, Any]) -> None:
         if header.get(name) != json.loads(json.dumps(value)):
             raise ModelError(
                 f"the search in {_study_of(model)} had another {name}",
-                hint="give the same dataset, settings, space and seed, or start anew with --overwrite",
+                hint="give the same dataset, settings, space, search, trials and seed, or start anew with --overwrite",
             )

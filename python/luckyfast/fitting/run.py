@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from luckyfast.calibration import n_calibrated
 from luckyfast.config import format_duration, format_size
 from luckyfast.errors import BudgetError, ModelError
-from luckyfast.fitting.folders import JOURNAL
+from luckyfast.files import completed, sync_file
+from luckyfast.fitting.folders import BASELINES_FILE, JOURNAL, MODEL
 from luckyfast.progress import Progress
 from luckyfast.search import jobs
 from luckyfast.search.clock import FIXED_S, MEASURING, READING_S, Clock, CostModel, training_cost
@@ -42,7 +45,6 @@ SIDE_BY_SIDE_BYTES = 1_800_000_000
 """With less, the baselines are measured while nothing else runs."""
 NEVERGRAD_BYTES = 150_000_000
 MARGIN = 0.96
-BASELINES_FILE = "baselines.json"
 WORTHWHILE = 2.0
 """A search needs time for so many whole trainings, all workers together."""
 N_WARM = 8
@@ -79,7 +81,7 @@ class FitRun:
         Returns:
             The folder of the model, inside the study's.
         """
-        work = self.study_folder / "model"
+        work = self.study_folder / MODEL
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         header = self.plan | {"budget_s": self.budget_s, "rungs": [[rung.customers, rung.epochs] for rung in RUNGS]}
@@ -91,27 +93,21 @@ class FitRun:
             try:
                 self._work(processes, journal, work)
             finally:
+                processes.shutdown(cancel_futures=True)  # first: where the disk is full the journal cannot be closed
                 journal.close()
-                processes.shutdown(cancel_futures=True)
         return work
 
     def _work(self, processes: JobProcesses, journal: Journal, work: Path) -> None:
         self.processes = processes
         start = dict(self.space.start)
         path = str(self.data.path)
+        proposer = Proposer(self.space, self.plan["optimizer"], self.plan["seed"], training_cost)
         self.listener.start("Probing", None, "")
         probing = self.processes.start(jobs.call, jobs.PROBE, path, start, 1, self.device)
         side_by_side = self.n_cores > 1 and self.memory_bytes >= SIDE_BY_SIDE_BYTES
         if side_by_side:
             self._measure_baselines()
-        try:
-            probed = probing.result()
-        except OutOfMemoryError as error:
-            raise self._too_little_memory() from error
-        except JobDiedError as error:
-            raise ModelError(
-                f"these settings cannot be trained: {last_line(error)}", hint="see the settings' ranges"
-            ) from error
+        probed = self._probed(probing, (path, start, 1, self.device))
         self.listener.finish()
         if (least := probed["split"][2]) < Split.min_history:
             self.listener.note(f"histories are short: visits with {least} earlier ones are predicted and measured too")
@@ -135,7 +131,7 @@ class FitRun:
             n_workers, worker_bytes = 1, self._room()
         self._say_what_to_expect(costs, start, searching)
         scheduler = Scheduler(
-            Proposer(self.space, self.plan["optimizer"], self.plan["seed"], training_cost),
+            proposer,
             RUNGS,
             journal.trials,
             self.plan["trials"] if searching else 1,
@@ -154,7 +150,8 @@ class FitRun:
             n_workers=n_workers,
             threads=max(self.n_cores // n_workers, 1) if probed["device"] != "cpu" or not searching else 1,
             device=probed["device"],
-            worker_bytes=worker_bytes,
+            # Processes of somebody else's may have done more than one trial: what they take tells nothing.
+            worker_bytes=worker_bytes if self.executor is None else None,
             in_order=self.plan["trials"] is not None,
             every_epoch=not searching,
             patience=self.patience,
@@ -162,11 +159,38 @@ class FitRun:
             habit_hit1=self._habit_hit1,
             n_busy=lambda: int(self._baselines is not None and not self._baselines.done()),
         )
-        best = study.run()
+        try:
+            best = study.run()
+        except OutOfMemoryError as error:
+            raise self._too_little_memory() from error
+        except JobKilledError as error:
+            raise ModelError(
+                "the process that trains was killed or crashed",
+                hint="the machine may have run out of memory; go on with --resume",
+            ) from error
         if best is None:
             self._explain_nothing(study)
             return
         self._finish(study, best, probed["split"], work)
+
+    def _probed(self, probing: Future[dict[str, Any]], arguments: tuple[Any, ...]) -> dict[str, Any]:
+        """What the probe found; begun once more where somebody killed it."""
+        try:
+            wait([probing])
+            if isinstance(probing.exception(), JobKilledError):
+                probing = self.processes.start(jobs.call, jobs.PROBE, *arguments)
+            return probing.result()
+        except OutOfMemoryError as error:
+            raise self._too_little_memory() from error
+        except JobKilledError as error:
+            raise ModelError(
+                "the process that probes what a training takes was killed or crashed, twice",
+                hint="the machine may have run out of memory",
+            ) from error
+        except JobDiedError as error:
+            raise ModelError(
+                f"these settings cannot be trained: {last_line(error)}", hint="see the settings' ranges"
+            ) from error
 
     def _measure_baselines(self) -> None:
         """Begin to measure the baselines, unless an earlier run has."""
@@ -178,9 +202,16 @@ class FitRun:
         """Write them down as soon as they are there, so that a resumed run need not measure them again."""
         if future.exception() is None:
             file = self.study_folder / BASELINES_FILE
-            with suppress(OSError):  # they are still in memory
-                file.with_suffix(".partial").write_text(json.dumps(future.result()), encoding="utf-8")
-                file.with_suffix(".partial").rename(file)
+            with suppress(OSError), completed(file) as partial:  # they are still in memory
+                partial.write_text(json.dumps(future.result()), encoding="utf-8")
+                sync_file(partial)
+
+    def _forget_baselines(self) -> None:
+        """Leave nothing behind that another run could go on from."""
+        if self._baselines is not None:
+            self.processes.kill(self._baselines)
+            wait([self._baselines])
+        (self.study_folder / BASELINES_FILE).unlink(missing_ok=True)
 
     def _await(self, future: Future[Any], journal: Journal, timeout_s: float = math.inf) -> None:
         """Wait for a job, and write down the time meanwhile."""
@@ -191,10 +222,20 @@ class FitRun:
 
     def _habit_hit1(self) -> float | None:
         """What an evaluation of habits on validation came to, once it is known."""
-        if self._baselines is None or not self._baselines.done() or self._baselines.exception() is not None:
+        if self._baselines is None:
+            measured = self._measured_before
+        elif not self._baselines.done() or self._baselines.exception() is not None:
             return None
-        value: float | None = self._baselines.result()["habit_valid_hit1"]
+        else:
+            measured = self._baselines.result()
+        value: float | None = measured["habit_valid_hit1"]
         return value
+
+    @cached_property
+    def _measured_before(self) -> dict[str, Any]:
+        """The baselines as an earlier run has measured them."""
+        content: dict[str, Any] = json.loads((self.study_folder / BASELINES_FILE).read_text(encoding="utf-8"))
+        return content
 
     def _room(self) -> int:
         """Memory that trials may take, all together."""
@@ -221,6 +262,7 @@ class FitRun:
             return
         if self.clock.left_s < least_s + 1:
             needed_s = math.ceil((self.clock.now_s + 2 * least_s + full_s / 5) / 5) * 5
+            self._forget_baselines()
             raise BudgetError(
                 f"a budget of {format_duration(self.clock.budget_s)} leaves no time to train: "
                 f"reading and measuring take longer",
@@ -274,7 +316,7 @@ class FitRun:
         baselines = self._baselines_result(study)
         shutil.copyfile(self.study_folder / JOURNAL, work / JOURNAL)
         write_results(read_results(work), work / "trials.parquet")
-        deadline_s = self.clock.left_s - SLACK_S
+        deadline = time.monotonic() + self.clock.left_s - SLACK_S
         about = {
             "interrupted": study.stopped.startswith("stopped"),
             "device": study.device,
@@ -296,24 +338,28 @@ class FitRun:
             str(work),
             baselines,
             about,
-            deadline_s if math.isfinite(deadline_s) else None,
             self.n_cores,
             study.device,
             str(jobs.checkpoint_of(self.study_folder / f"refit-{best.number}-{best.rung}")),
         )
-        finishing = self.processes.start(jobs.call, jobs.FINISH, *arguments, on_event=self._relay)
+
+        def start(deadline: float | None) -> Future[dict[str, Any]]:
+            return self.processes.start(jobs.call, jobs.FINISH, *arguments, deadline, on_event=self._relay)
+
+        finishing = start(deadline if math.isfinite(deadline) else None)
         try:
-            self._await(finishing, study.journal)
-            finishing.result()
-        except KeyboardInterrupt as error:
-            if type(error) is not KeyboardInterrupt:
-                raise  # the machine wants the process to end: there is no time for more
-            # Once: a refit ends where it is, and the rest is done. Twice: all ends.
-            self.processes.interrupt(finishing)
             try:
+                self._await(finishing, study.journal)
                 finishing.result()
-            except JobInterruptedError:
-                raise KeyboardInterrupt("the search is kept: go on with --resume") from None
+            except KeyboardInterrupt as error:
+                if type(error) is not KeyboardInterrupt:
+                    raise  # the machine wants the process to end: there is no time for more
+                # Once: a refit ends where it is, and the rest is done. Twice: all ends.
+                self.processes.interrupt(finishing)
+                try:
+                    finishing.result()
+                except JobInterruptedError:  # it had not begun
+                    start(time.monotonic()).result()
         except OutOfMemoryError as error:
             raise BudgetError(
                 f"{format_size(self.memory_bytes)} of memory are not enough to measure the model",
@@ -334,7 +380,14 @@ class FitRun:
             if self._baselines is None:
                 break
             needed_s = study.costs.finish_s(dict(self.space.start) | {"refit_epochs": 0})
-            self._await(self._baselines, study.journal, self.clock.left_s - needed_s)
+            try:
+                self._await(self._baselines, study.journal, self.clock.left_s - needed_s)
+            except KeyboardInterrupt as interruption:
+                if type(interruption) is not KeyboardInterrupt:
+                    raise
+                self.processes.kill(self._baselines)
+                self.listener.note("stopped by Ctrl-C before all baselines were measured")
+                return []
             if not self._baselines.done():
                 self.processes.kill(self._baselines)
                 self.listener.note("no time was left to measure all baselines")
@@ -349,8 +402,7 @@ class FitRun:
                 return []
             self._baselines = None
             self._measure_baselines()
-        file = self.study_folder / BASELINES_FILE
-        systems: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["systems"]
+        systems: list[dict[str, Any]] = self._measured_before["systems"]
         return systems
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luckyfast.ingestion.journal import Journal, sync_file, sync_folder
+from luckyfast.files import sync_file, sync_folder
+from luckyfast.ingestion.journal import Journal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

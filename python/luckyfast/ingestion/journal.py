@@ -19,7 +19,7 @@ from typing import Any
 
 from luckyfast.errors import DatasetError, OutputExistsError
 
-__all__ = ["Journal", "partial_folder", "removal_command", "sync_file", "sync_folder"]
+__all__ = ["Journal", "partial_folder", "removal_command"]
 
 _NAME = "journal"
 
@@ -137,21 +137,6 @@ class Journal:
         """Remove the partial folder, the journal first: without it nothing can be mistaken for a checkpoint."""
         (self.folder / _NAME).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a file's bytes are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until a folder's names are on the disk, where the system can say so."""
-    if os.name == "posix":
-        sync_file(path)
 
 
 def _read_entries(path: Path) -> tuple[list[dict[str, Any]], int]:

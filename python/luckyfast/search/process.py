@@ -272,9 +272,11 @@ class JobProcesses(Executor):
                         self._stop(job)
             self.used_bytes = total = self.own_bytes + sum(sizes.values())
             self.peak_bytes = max(self.peak_bytes, total)
-            if self.memory_bytes is not None and total > self.memory_bytes and sizes:
-                there = [job for job in jobs if job.future in sizes]
-                willing = [job for job in there if job.first_to_go and not job.over_memory]
+            # What has been stopped may take a moment to go: nobody else has to make that room too.
+            there = [job for job in jobs if job.future in sizes and not job.over_memory]
+            total -= sum(sizes[job.future] for job in jobs if job.future in sizes and job.over_memory)
+            if self.memory_bytes is not None and total > self.memory_bytes and there:
+                willing = [job for job in there if job.first_to_go]
                 self._stop(max(willing or there, key=lambda job: sizes[job.future]))
 
     def _stop(self, job: _Job) -> None:

@@ -66,9 +66,12 @@ class Proposer:
                 raise ModelError(f"there is no optimizer {name!r} in Nevergrad's registry", hint=_HINT)
             try:
                 with _quiet():
-                    self._optimizer(name, 0)
+                    tried = self._optimizer(name, 0)
+                    start = tried.parametrization.spawn_child(new_value=self.space.encode(self.space.start))
+                    tried.tell(start, 0.0)
             except Exception as error:  # whatever an optimizer of somebody else's may raise
-                raise ModelError(f"the optimizer {name!r} cannot be used: {error}", hint=_HINT) from error
+                why = str(error) or "it does not learn from what others proposed"
+                raise ModelError(f"the optimizer {name!r} cannot be used: {why}", hint=_HINT) from error
 
     def prepare(self) -> None:
         """Import Nevergrad, which takes seconds and 150 MB: when there is something to do meanwhile, and here alone."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from luckyfast.errors import InputError, ModelError, OutputExistsError
+from luckyfast.files import completed
 from luckyfast.search.importance import importance
 from luckyfast.search.journal import read_events
 from luckyfast.search.space import Dimension, Space
@@ -24,7 +24,7 @@ class Results:
 
     Args:
         header: what the search was.
-        rows: one per trial and rung, in the order in which they ended: trial, rung, customers, epochs, status,
+        rows: one per trial and rung, in the order in which they ended: trial, rung, customers, passes, status,
             valid_loss, valid_hit1, valid_hit3, seconds, peak_bytes, at_s, and all settings.
         searched: names of the settings that were searched.
         stopped: why the search ended; empty where it has not.
@@ -69,7 +69,7 @@ def read_results(folder: Path) -> Results:
         if event["event"] == "stop":
             stopped = event["reason"]
         elif event["event"] == "end":
-            customers, epochs = header["rungs"][event["rung"]]
+            customers, passes = header["rungs"][event["rung"]]
             if event["valid_loss"] is not None:
                 trained.append((event["settings"], event["rung"], event["valid_loss"]))
             rows.append(
@@ -77,13 +77,13 @@ def read_results(folder: Path) -> Results:
                     "trial": event["trial"],
                     "rung": event["rung"],
                     "customers": customers,
-                    "epochs": max(round(epochs * event["settings"]["epochs"]), 1),
+                    "passes": max(round(passes * event["settings"]["epochs"]), 1),
                     "status": event["status"],
                     "valid_loss": event["valid_loss"],
                     **{name: event["figures"].get(name) for name in _FIGURES},
                     "seconds": event["seconds"],
                     "at_s": event["at_s"],
-                    **{name: value for name, value in event["settings"].items() if name != "epochs"},
+                    **event["settings"],
                 }
             )
     return Results(header, rows, list(header["space"]["dimensions"]), stopped, trained)
@@ -104,21 +104,17 @@ def write_results(results: Results, path: Path, *, overwrite: bool = False) -> N
         raise InputError(f"no format for {path.name!r}", hint="let the file end in .parquet, .csv or .jsonl")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists already", hint="choose another file with --out, or add --overwrite")
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
+    with completed(path) as partial:
         if path.suffix == ".jsonl":
             partial.write_text("".join(json.dumps(row) + "\n" for row in results.rows), encoding="utf-8")
+            return
+        names = list(results.rows[0]) if results.rows else ["trial", "rung"]
+        columns = {
+            name: [json.dumps(row[name]) if isinstance(row[name], list) else row[name] for row in results.rows]
+            for name in names
+        }
+        table = pa.table(columns)
+        if path.suffix == ".csv":
+            pa_csv.write_csv(table, partial)
         else:
-            names = list(results.rows[0]) if results.rows else ["trial", "rung"]
-            columns = {
-                name: [json.dumps(row[name]) if isinstance(row[name], list) else row[name] for row in results.rows]
-                for name in names
-            }
-            table = pa.table(columns)
-            if path.suffix == ".csv":
-                pa_csv.write_csv(table, partial)
-            else:
-                pq.write_table(table, partial)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            pq.write_table(table, partial)

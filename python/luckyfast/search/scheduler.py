@@ -26,11 +26,6 @@ class Rung:
     customers: float
     epochs: float = 1.0
 
-    @property
-    def work(self) -> float:
-        """Cost relative to a whole training."""
-        return self.customers * self.epochs
-
 
 RUNGS = (Rung(1 / 9), Rung(1 / 3), Rung(1.0), Rung(1.0, 3.0))
 """Data is cut first, then passes: this keeps the ranking better than fewer passes over everything."""
@@ -89,7 +84,7 @@ class Scheduler:
         for rung in reversed(range(len(self.rungs) - 1)):
             for trial in self._earned(rung):
                 job = Job(trial.number, rung + 1, trial.settings)
-                if affordable(job):
+                if affordable(job) and allowed(trial.settings):
                     return job
         number = len(self.trials)
         if self.n_proposals is not None and number >= self.n_proposals:

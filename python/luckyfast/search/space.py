@@ -154,6 +154,8 @@ def read_space(path: str | Path, config: ModelConfig, fixed: Sequence[str] = ())
         config: the default configuration: where the search starts, and the value of what the file does not name.
         fixed: settings that keep their value, whatever the file says.
 
+    A search begins at the default configuration, or as near to it as the file's ranges let it: no range is widened.
+
     Raises:
         ModelError: the file is missing or no such TOML, or names a setting that there is not.
     """
@@ -177,7 +179,8 @@ def read_space(path: str | Path, config: ModelConfig, fixed: Sequence[str] = ())
         for one in dimension.values:
             _checked(path, config, name, one)
         dimensions.append(dimension)
-    return Space(tuple(_holding(d, start[d.name]) for d in dimensions), start)
+        start[name] = _nearest(dimension, start[name])
+    return Space(tuple(dimensions), start)
 
 
 def _checked(path: str | Path, config: ModelConfig, name: str, value: Any) -> Any:
@@ -192,12 +195,26 @@ def _dimension(path: str | Path, name: str, value: dict[str, Any], type_: type) 
     good = len(value) == 1 and kind in get_args(Kind) and isinstance(values, list) and len(values) > 1
     if good and kind in ("log", "linear"):
         assert isinstance(values, list)
-        good = len(values) == 2 and all(isinstance(one, int | float) for one in values) and values[0] < values[1]
-        good = good and (kind == "linear" or values[0] > 0) and type_ in (int, float)
-        values = [type_(one) for one in values] if good else values
+        good = len(values) == 2 and all(type(one) in (int, float) for one in values) and type_ in (int, float)
+        whole = [type_(one) for one in values] if good else values
+        good = good and whole == values and values[0] < values[1] and (kind == "linear" or values[0] > 0)
+        values = whole
+    elif good and kind == "ordered":
+        assert isinstance(values, list)
+        good = all(type(one) in (int, float) for one in values)
     if not good:
         raise ModelError(f"{path}: {name} has no range: {value!r}", hint=_HINT)
     return Dimension(name, kind, tuple(values))  # type: ignore[arg-type]
+
+
+def _nearest(dimension: Dimension, value: Any) -> Any:
+    """The value of a dimension that is nearest to another; of a choice the first, where that is none of them."""
+    values = dimension.values
+    if dimension.kind in ("log", "linear"):
+        return min(max(value, values[0]), values[1])
+    if value in values:
+        return value
+    return values[0] if dimension.kind == "choice" else min(values, key=lambda one: abs(one - value))
 
 
 def _holding(dimension: Dimension, value: Any) -> Dimension:

@@ -19,7 +19,7 @@ from luckyfast.search import jobs
 from luckyfast.search.clock import START_FACTOR, Clock, CostModel
 from luckyfast.search.journal import Journal, Record, Trial
 from luckyfast.search.memory import MemoryModel
-from luckyfast.search.process import JobInterruptedError, JobProcesses, OutOfMemoryError
+from luckyfast.search.process import JobInterruptedError, JobKilledError, JobProcesses, OutOfMemoryError
 from luckyfast.search.scheduler import Job, Scheduler
 
 __all__ = ["Best", "Running", "Status", "Study", "last_line"]
@@ -55,7 +55,7 @@ class Best:
 
 @dataclass
 class Running:
-    """A trial that runs."""
+    """A trial that runs; where results are taken in order, with its place in it."""
 
     job: Job
     began_s: float
@@ -63,6 +63,7 @@ class Running:
     share: float = 0.0
     note: str = ""
     cut_short: bool = False
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ class Study:
     _running: dict[Future[dict[str, Any]], Running] = field(default_factory=dict)
     _again: list[Job] = field(default_factory=list)
     _tries: dict[tuple[int, int], int] = field(default_factory=dict)
+    _places: dict[tuple[int, int], int] = field(default_factory=dict)
     _nothing_left: bool = False
 
     def __post_init__(self) -> None:
@@ -176,6 +178,8 @@ class Study:
         return self.best
 
     def _loop(self) -> None:
+        if self._has_no_patience():
+            return
         self._fill()
         if self.scheduler.n_proposals != 1:
             self.scheduler.proposer.prepare()
@@ -192,14 +196,20 @@ class Study:
             if self._search_left_s() <= 0:
                 self.stopped = "the time is up"
                 return
-            if self.patience is not None and self._n_since_best() >= self.patience:
-                self.stopped = f"nothing better in {self.patience} configurations"
-                if math.isfinite(self.clock.left_s):
-                    self.stopped += f", {format_duration(max(self._search_left_s(), 0.0))} before the time was up"
+            if self._has_no_patience():
                 return
             if self.clock.now_s - self.journal.spent_s >= CLOCK_S:
                 self.journal.note("clock", self.clock.now_s)
             self._tell()
+
+    def _has_no_patience(self) -> bool:
+        """Whether the search is to end because nothing better has come for long; if so, :attr:`stopped` says it."""
+        if self.patience is None or self._n_since_best() < self.patience:
+            return False
+        self.stopped = f"nothing better in {self.patience} configurations"
+        if math.isfinite(self.clock.left_s):
+            self.stopped += f", {format_duration(max(self._search_left_s(), 0.0))} before the time was up"
+        return True
 
     def _n_since_best(self) -> int:
         """How many configurations had their first result after the best had its own."""
@@ -249,8 +259,10 @@ class Study:
             else:
                 job = self.scheduler.next_job(self._affordable, self._allowed)
                 self._nothing_left = job is None
-            # Where there is no model yet, one trial runs whatever its time: its schedule is fitted in.
-            if job is not None and ((self.best is None and not self._running) or self._affordable(job)):
+            # Where there is no model yet, one trial runs whatever its time: its schedule is fitted in. What was begun
+            # where there was more memory or time stays open in the journal.
+            alone = self.best is None and not self._running
+            if job is not None and (alone or (self._affordable(job) and self._allowed(job.settings))):
                 self._begin(job)
 
     def _begin(self, job: Job) -> None:
@@ -289,6 +301,10 @@ class Study:
             except BrokenExecutor as error:
                 raise _broken(error) from error
         self._running[future] = running
+        if self.in_order:  # one that is begun again has the place that it had
+            place = self._places.setdefault((job.number, job.rung), len(self._places))
+            running.place = place
+            self._running = dict(sorted(self._running.items(), key=lambda one: one[1].place))
         self._tell()
 
     def _take(self, future: Future[dict[str, Any]]) -> None:
@@ -300,6 +316,8 @@ class Study:
         try:
             outcome = future.result()
         except (OutOfMemoryError, MemoryError) as error:
+            if self.scheduler.n_proposals == 1:
+                raise OutOfMemoryError(last_line(error)) from error  # it stays open: more memory may be given
             over_bytes = self.worker_bytes or 0
             self._fail(job, Record("memory", None, seconds, {"why": last_line(error), "over_bytes": over_bytes}, now_s))
             self.memory.learn(job.settings, over_bytes, over=True)
@@ -319,6 +337,8 @@ class Study:
             self._tries[key] = self._tries.get(key, 0) + 1
             if self._tries[key] < N_TRIES:
                 self._again.append(job)
+            elif self.scheduler.n_proposals == 1 and isinstance(error, JobKilledError):
+                raise  # it stays open, with its checkpoint
             else:
                 self._fail(job, Record("failed", None, seconds, {"why": last_line(error)}, now_s))
         else:

@@ -16,6 +16,7 @@ import torch
 
 from luckyfast.config import peak_memory, resident_memory
 from luckyfast.dataset import Dataset
+from luckyfast.files import sync_folder, sync_tree
 from luckyfast.models import ModelConfig
 from luckyfast.models.trained import TrainedModel
 from luckyfast.search import jobs
@@ -164,12 +165,18 @@ def load_trial(folder: Path) -> tuple[TrainedModel, list[dict[str, Any]]]:
 
 
 def _save(model: TrainedModel, curve: list[dict[str, Any]], folder: Path) -> None:
-    """Write the weights so that the folder has its name only when it is whole."""
+    """Write the weights so that the folder has its name only when it is whole and on the disk.
+
+    The journal vouches for it from then on, and the weights of the best before it go. Where the study's folder is gone
+    nobody wants them any more: it is not made again.
+    """
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
+    partial.mkdir()
     (partial / "trial.json").write_text(json.dumps(model.save(partial) | {"curve": curve}), encoding="utf-8")
+    sync_tree(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    sync_folder(folder.parent)
 
 
 def _number(value: float) -> float | None:
