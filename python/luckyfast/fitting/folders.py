@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from luckyfast.errors import ModelError, OutputExistsError
+from luckyfast.errors import ModelError, OutputExistsError, UserError
 from luckyfast.files import sync_folder, sync_tree
 
 __all__ = ["BASELINES_FILE", "JOURNAL", "MODEL", "find_place", "publish", "read_header", "study_folder"]
@@ -55,7 +55,8 @@ def _is_model(folder: Path) -> bool:
 @contextmanager
 def study_folder(model: Path, plan: dict[str, Any], *, resume: bool, overwrite: bool) -> Iterator[Path]:
     """The folder beside the model in which a run works: left there where it ends early and there is something to go on
-    from: a trial that has finished, a checkpoint of one, or the baselines.
+    from: a trial that has finished, a checkpoint of one, or the baselines. Baselines alone are not worth a question to
+    who made a mistake and tries again.
 
     Raises:
         OutputExistsError: an earlier search is there, and nothing says what to do with it; or the folder is something
@@ -85,10 +86,14 @@ def study_folder(model: Path, plan: dict[str, Any], *, resume: bool, overwrite: 
                     shutil.rmtree(path)
                 else:
                     path.unlink()
+        with_baselines = True
         try:
             yield folder
+        except UserError:
+            with_baselines = False
+            raise
         finally:
-            if not _is_worth_keeping(folder):
+            if not _is_worth_keeping(folder, with_baselines=with_baselines):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -136,14 +141,15 @@ def publish(work: Path, study: Path, model: Path, *, overwrite: bool) -> None:
     shutil.rmtree(study, ignore_errors=True)  # a trial in an executor of somebody else's may still write there
 
 
-def _is_worth_keeping(folder: Path) -> bool:
+def _is_worth_keeping(folder: Path, *, with_baselines: bool = True) -> bool:
     from luckyfast.search.jobs import CHECKPOINTS
 
     journal = folder / JOURNAL
     if not journal.is_file():
         return False
-    has_baselines = (folder / BASELINES_FILE).is_file()
-    return has_baselines or b'"event": "end"' in journal.read_bytes() or any(folder.glob(CHECKPOINTS))
+    if with_baselines and (folder / BASELINES_FILE).is_file():
+        return True
+    return b'"event": "end"' in journal.read_bytes() or any(folder.glob(CHECKPOINTS))
 
 
 def _assert_same(model: Path, plan: dict[str, Any]) -> None:

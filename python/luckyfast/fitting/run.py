@@ -206,13 +206,6 @@ class FitRun:
                 partial.write_text(json.dumps(future.result()), encoding="utf-8")
                 sync_file(partial)
 
-    def _forget_baselines(self) -> None:
-        """Leave nothing behind that another run could go on from."""
-        if self._baselines is not None:
-            self.processes.kill(self._baselines)
-            wait([self._baselines])
-        (self.study_folder / BASELINES_FILE).unlink(missing_ok=True)
-
     def _await(self, future: Future[Any], journal: Journal, timeout_s: float = math.inf) -> None:
         """Wait for a job, and write down the time meanwhile."""
         end_s = self.clock.now_s + timeout_s
@@ -262,7 +255,6 @@ class FitRun:
             return
         if self.clock.left_s < least_s + 1:
             needed_s = math.ceil((self.clock.now_s + 2 * least_s + full_s / 5) / 5) * 5
-            self._forget_baselines()
             raise BudgetError(
                 f"a budget of {format_duration(self.clock.budget_s)} leaves no time to train: "
                 f"reading and measuring take longer",
