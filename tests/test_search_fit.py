@@ -219,10 +219,15 @@ def test_baselines_are_worth_keeping(tmp_path: Path) -> None:
             if measured:
                 (study / "baselines.json").write_text("{}")
         assert study.exists() == measured
-    with pytest.raises(ModelError), study_folder(tmp_path / "model", {}, resume=True, overwrite=False) as study:
-        assert (study / "baselines.json").is_file()
-        raise ModelError("a mistake", hint="try again")
-    assert not study.exists()
+
+    def fail() -> None:
+        with study_folder(tmp_path / "model", {}, resume=True, overwrite=False) as study:
+            assert (study / "baselines.json").is_file()
+            raise ModelError("a mistake", hint="try again")
+
+    with pytest.raises(ModelError):
+        fail()
+    assert not (tmp_path / "model.search").exists()
 
 
 def test_a_killed_probe_is_begun_again(dataset: Path, tmp_path: Path) -> None:
