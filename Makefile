@@ -36,9 +36,8 @@ $(VENV)/.installed: $(VENV)/.dependencies
 demo: setup
 	$(BIN)/luckyfast demo
 
-# Two at a time whatever the machine: more would take memory, and many tests use several processes themselves. In the
-# order of their names: else files of few tests come last, which are the long ones, and one of two has nothing to do.
-PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Two at a time whatever the machine: more would take memory, and many tests use several processes themselves.
+PARALLEL := --numprocesses 2 --dist loadfile
 
 test: setup build/dev/.tested
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
