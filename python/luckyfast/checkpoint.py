@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luckyfast.errors import ModelError
+from luckyfast.files import completed
 
 __all__ = ["Checkpoint", "Progressed", "read_share"]
 
@@ -83,13 +84,11 @@ class Checkpoint:
         if self.path is None:
             return
         content = json.dumps({"format": _FORMAT, "key": self.key, "values": state.values}).encode()
-        partial = self.path.with_name(f"{self.path.name}.partial-{os.getpid()}")
-        with partial.open("wb") as file:
+        with completed(self.path) as partial, partial.open("wb") as file:
             arrays: dict[str, Any] = {"json": np.frombuffer(content, np.uint8), **state.arrays}
             np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(self.path)
         self._saved = time.monotonic()
 
     def save_in_time(self, state: Callable[[], Progressed]) -> None:

@@ -108,13 +108,7 @@ def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
         ):
             if count:
                 print(f"{name}: {count:,} {what}")
-    rows = [
-        [
-            name,
-            *map(_lead, leads.values()),
-        ]
-        for name, leads in comparison.leads.items()
-    ]
+    rows = [[name, *map(_lead, leads.values())] for name, leads in comparison.leads.items()]
     if rows:
         over = next(iter(comparison.leads.values()))
         print()

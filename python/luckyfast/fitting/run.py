@@ -6,9 +6,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -159,15 +159,8 @@ class FitRun:
             habit_hit1=self._habit_hit1,
             n_busy=lambda: int(self._baselines is not None and not self._baselines.done()),
         )
-        try:
+        with self._explained("the process that trains was killed or crashed", "; go on with --resume"):
             best = study.run()
-        except OutOfMemoryError as error:
-            raise self._too_little_memory() from error
-        except JobKilledError as error:
-            raise ModelError(
-                "the process that trains was killed or crashed",
-                hint="the machine may have run out of memory; go on with --resume",
-            ) from error
         if best is None:
             self._explain_nothing(study)
             return
@@ -175,22 +168,26 @@ class FitRun:
 
     def _probed(self, probing: Future[dict[str, Any]], arguments: tuple[Any, ...]) -> dict[str, Any]:
         """What the probe found; begun once more where somebody killed it."""
+        wait([probing])
+        if isinstance(probing.exception(), JobKilledError):
+            probing = self.processes.start(jobs.call, jobs.PROBE, *arguments)
         try:
-            wait([probing])
-            if isinstance(probing.exception(), JobKilledError):
-                probing = self.processes.start(jobs.call, jobs.PROBE, *arguments)
-            return probing.result()
-        except OutOfMemoryError as error:
-            raise self._too_little_memory() from error
-        except JobKilledError as error:
-            raise ModelError(
-                "the process that probes what a training takes was killed or crashed, twice",
-                hint="the machine may have run out of memory",
-            ) from error
+            with self._explained("the process that probes what a training takes was killed or crashed, twice"):
+                return probing.result()
         except JobDiedError as error:
             raise ModelError(
                 f"these settings cannot be trained: {last_line(error)}", hint="see the settings' ranges"
             ) from error
+
+    @contextmanager
+    def _explained(self, killed: str, then: str = "") -> Iterator[None]:
+        """Say what the user can do where training lacks memory, or its process was killed."""
+        try:
+            yield
+        except OutOfMemoryError as error:
+            raise self._too_little_memory() from error
+        except JobKilledError as error:
+            raise ModelError(killed, hint=f"the machine may have run out of memory{then}") from error
 
     def _measure_baselines(self) -> None:
         """Begin to measure the baselines, unless an earlier run has."""

@@ -55,7 +55,7 @@ class Best:
 
 @dataclass
 class Running:
-    """A trial that runs; where results are taken in order, with its place in it."""
+    """A trial that runs."""
 
     job: Job
     began_s: float
@@ -63,7 +63,6 @@ class Running:
     share: float = 0.0
     note: str = ""
     cut_short: bool = False
-    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,6 @@ class Study:
     _running: dict[Future[dict[str, Any]], Running] = field(default_factory=dict)
     _again: list[Job] = field(default_factory=list)
     _tries: dict[tuple[int, int], int] = field(default_factory=dict)
-    _places: dict[tuple[int, int], int] = field(default_factory=dict)
     _nothing_left: bool = False
 
     def __post_init__(self) -> None:
@@ -302,9 +300,9 @@ class Study:
                 raise _broken(error) from error
         self._running[future] = running
         if self.in_order:  # one that is begun again has the place that it had
-            place = self._places.setdefault((job.number, job.rung), len(self._places))
-            running.place = place
-            self._running = dict(sorted(self._running.items(), key=lambda one: one[1].place))
+            places = {place: index for index, place in enumerate(self.journal.open)}
+            order = sorted(self._running.items(), key=lambda one: places[one[1].job.number, one[1].job.rung])
+            self._running = dict(order)
         self._tell()
 
     def _take(self, future: Future[dict[str, Any]]) -> None:
