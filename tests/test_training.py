@@ -16,15 +16,18 @@ from log_rows import DAY, habit_log, opened
 from torch.nn import functional as F
 
 from luckyfast import checkpoint as checkpoint_module
+from luckyfast import course as course_module
 from luckyfast import models as models_module
-from luckyfast.batches import Segment
+from luckyfast.batches import Segment, cut_segment, measure
 from luckyfast.course import Course
+from luckyfast.dataset import Dataset
 from luckyfast.errors import DatasetError, ModelError
 from luckyfast.models import ModelConfig
 from luckyfast.models import ops as ops_module
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.ops import Ops
 from luckyfast.models.plain import PlainOps
+from luckyfast.models.trained import score_visits
 from luckyfast.progress import NullProgress
 from luckyfast.training import choose_device, train, validate, visit_loss
 from luckyfast.windows import Split, split_by_time
@@ -313,3 +316,81 @@ def test_visit_loss_is_its_definition(power: float, ops: Ops) -> None:
     weight = sum(len(actions) ** (1 - power) for actions in visits if actions)
     assert float(visit_loss(logits, segment, power, ops=ops)) == pytest.approx(total / weight, rel=1e-5)
     assert math.isfinite(total)
+
+
+def still_course(dataset: Dataset, config: ModelConfig, stop_time: int) -> Course:
+    """A course of a network with weights of some size that never change."""
+    constants = measure(dataset, stop_time, n_half_lives=2, visit_spans=(3.0,), strength=2.0)
+    torch.manual_seed(7)
+    course = Course(dataset, replace(config, dropout=0.0, epochs=1), constants)
+    with torch.no_grad():
+        course.optimiser.weights.normal_(std=0.3)
+    return course
+
+
+@pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
+def test_every_label_counts_as_its_weight_says_however_steps_are_cut(arch: str) -> None:
+    """The loss of a pass in which nothing is learnt is that of all labels, from scores of the whole histories."""
+    small = replace(SMALL, arch=arch, size_power=0.5, recency=1.5)  # type: ignore[arg-type]
+    with opened(habit_log(n_customers=9, n_visits=17)) as dataset:
+        histories = next(dataset.batches())
+        times = histories.visit_time
+        stop_time = int(np.quantile(times, 0.8))
+        targets = np.flatnonzero(times < stop_time)
+        course = still_course(dataset, small, stop_time)
+        scores = np.concatenate(
+            [s for _, s in score_visits(course.network.eval(), small, course.constants, histories, targets)]
+        )
+        ages = (stop_time - times) / (stop_time - times.min())
+        offsets = course.drift.logits.detach().numpy()[np.minimum(ages * small.periods, small.periods - 1).astype(int)]
+        log_p = F.log_softmax(torch.from_numpy(scores + offsets[targets]), 1).numpy()
+        loss, weight = 0.0, 0.0
+        for row, visit in enumerate(targets):
+            actions = histories.actions[histories.action_start[visit] : histories.action_start[visit + 1]]
+            each = len(actions) ** -0.5 * 2.0 ** (-1.5 * ages[visit])
+            loss -= each * float(log_p[row, actions].sum())
+            weight += each * len(actions)
+        for segment_visits, batch_visits in ((1000, 1000), (4, 1000), (16, 8), (1, 1)):
+            config = replace(small, segment_visits=segment_visits, batch_visits=batch_visits)
+            course = still_course(dataset, config, stop_time)
+            (lines,) = course.run(stop_time, 1, 0.0, math.inf, NullProgress())
+            assert lines["train_loss"] == pytest.approx(loss / weight, rel=1e-4)
+            assert course._count_visits(stop_time)[1] == pytest.approx(weight)
+
+
+def test_small_steps_move_the_weights_less() -> None:
+    """Gradients of all steps add up to that of one step over everything, times what a full step weighs."""
+    sums = []
+    with opened([*habit_log(n_customers=9, n_visits=17), ("late", 190 * DAY, "action 1", "v")]) as dataset:
+        for batch_visits in (1, 40, 1000):
+            course = still_course(dataset, replace(SMALL, batch_visits=batch_visits, segment_visits=1000), 200 * DAY)
+            total = torch.zeros_like(course.optimiser.weights)
+
+            def step(rate: float, course: Course = course, total: torch.Tensor = total) -> bool:
+                total += course.optimiser.grads * course._step_weight
+                course.optimiser.grads.zero_()
+                return True
+
+            course.optimiser.step = step  # type: ignore[method-assign]
+            list(course.run(200 * DAY, 1, 1.0, math.inf, NullProgress()))
+            sums.append(total.numpy())
+    assert np.abs(sums[2]).max() > 1
+    for found in sums[:2]:
+        np.testing.assert_allclose(found, sums[2], atol=1e-3 * np.abs(sums[2]).max())
+
+
+def test_segments_of_a_batch_are_of_equal_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def cut(*arguments: Any, **settings: Any) -> Segment:
+        segment = cut_segment(*arguments, **settings)
+        lengths.append(segment.shape[0])
+        return segment
+
+    monkeypatch.setattr(course_module, "cut_segment", cut)
+    for most, expected in ((16, [9, 8]), (17, [17]), (7, [6, 6, 5]), (1000, [17])):
+        lengths.clear()
+        config = replace(SMALL, segment_visits=most, batch_visits=10_000)
+        with opened(habit_log(n_customers=3, n_visits=17)) as dataset:
+            list(still_course(dataset, config, 10_000 * DAY).run(10_000 * DAY, 1, 1.0, math.inf, NullProgress()))
+        assert lengths == expected

@@ -70,9 +70,9 @@ class Course:
         smoothing = config.label_smoothing * known.float() / known.sum()
         self.smoothing = smoothing.to(device) if config.label_smoothing else None
         self.rng = np.random.default_rng(config.seed)
-        self.share, self.n_rounds, self.n_done, self.losses = 0.0, 0, 0, list[float]()
+        self.share, self.n_rounds, self.n_done, self.loss, self.weight = 0.0, 0, 0, 0.0, 0.0
         self._pass_began, self._n_batches = self.rng.bit_generator.state, 0
-        self._n_visits = np.zeros(config.periods, np.int64)
+        self._n_visits, self._step_weight = np.zeros(config.periods, np.int64), 1.0
 
     @property
     def average(self) -> Network:
@@ -116,14 +116,15 @@ class Course:
             FloatingPointError: the loss or its gradient is no number.
         """
         began, share_before = time.monotonic(), self.share
-        self._n_visits = self._count_visits(stop_time)
+        self._n_visits, weight = self._count_visits(stop_time)
         n_visits = int(self._n_visits.sum())
+        self._step_weight = weight * min(self.config.batch_visits / max(n_visits, 1), 1.0)
         listener.advance(self.share)
         while not self.finished:
             for batch in self._batches(stop_time):
                 for segment, state in self._segments(batch):
                     rate = peak_rate * _relative_rate(self.config.schedule, self.share)
-                    self.losses.append(self._step(segment, batch, state, stop_time, rate))
+                    self._step(segment, batch, state, stop_time, rate)
                     self.n_done += len(segment.visits)
                     spent = (time.monotonic() - began) / max(limit_s, 1e-9)
                     spent = share_before + (1 - share_before) * spent
@@ -135,15 +136,15 @@ class Course:
                 self._n_batches += 1
                 if self.share * epochs >= self.n_rounds + 1 or self.finished:
                     self.n_rounds = int(self.share * epochs)
-                    losses, self.losses = self.losses, []
-                    yield {"train_loss": float(np.mean(losses)), "learning_rate": rate}
+                    loss, self.loss, self.weight = self.loss / self.weight, 0.0, 0.0
+                    yield {"train_loss": loss, "learning_rate": rate}
                 between()
                 if self.finished:
                     break
 
     def progressed(self) -> Progressed:
         """How far it has come; only between batches."""
-        values = {name: getattr(self, name) for name in ("share", "n_rounds", "n_done", "losses", "_n_batches")}
+        values = {name: getattr(self, name) for name in ("share", "n_rounds", "n_done", "loss", "weight", "_n_batches")}
         values |= {"n_steps": self.optimiser.n_steps, "_pass_began": self._pass_began}
         arrays = {name: getattr(self.optimiser, name).cpu().numpy() for name in _ARRAYS}
         arrays["random"] = torch.get_rng_state().numpy()
@@ -168,15 +169,18 @@ class Course:
         ages: NDArray[np.float64] = (stop_time - times) / max(stop_time - int(self.dataset.manifest["time"]["min"]), 1)
         return ages
 
-    def _count_visits(self, stop_time: int) -> NDArray[np.int64]:
-        """How many visits each period has."""
-        counts = np.zeros(self.config.periods, np.int64)
+    def _count_visits(self, stop_time: int) -> tuple[NDArray[np.int64], float]:
+        """How many visits each period has, and what the labels of all of them weigh together."""
+        counts, weight = np.zeros(self.config.periods, np.int64), 0.0
         for histories in self.dataset.batches():
             for visits in histories.stretches():
                 times = histories.visit_time[visits]
-                ages = self._ages(times[times < stop_time], stop_time)
+                early = times < stop_time
+                ages = self._ages(times[early], stop_time)
                 counts += np.bincount(self.drift.periods(ages), minlength=len(counts))
-        return counts
+                n_labels = np.diff(histories.action_start[visits.start : visits.stop + 1])[early]
+                weight += float(n_labels @ self._label_weights(n_labels, ages))
+        return counts, weight
 
     def _batches(self, stop_time: int) -> Iterator[Batch]:
         """The batches of a pass; those that were done before are left out."""
@@ -191,26 +195,33 @@ class Course:
         self._pass_began, self._n_batches = self.rng.bit_generator.state, 0
 
     def _segments(self, batch: Batch) -> Iterator[tuple[Segment, list[State]]]:
-        """The segments of a batch, each with the state before it, in place of which goes the one after."""
+        """The segments of a batch, each with the state before it, in place of which goes the one after.
+
+        As few as there can be, and of equal length: a short last one would be a step of few visits.
+        """
         config, held = self.config, [self.network.start(len(batch.first))]
-        for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
+        longest = int((batch.stop - batch.first).max())
+        n_steps = math.ceil(longest / math.ceil(longest / config.segment_visits))
+        for offset in range(0, longest, n_steps):
             n_threads = torch.get_num_threads()
-            segment = cut_segment(
-                batch, self.constants, offset, config.segment_visits, None, habit=config.habit, n_threads=n_threads
-            )
+            segment = cut_segment(batch, self.constants, offset, n_steps, None, habit=config.habit, n_threads=n_threads)
             held[0] = tuple(part[: segment.shape[1]].detach() for part in held[0])
             yield segment, held
 
-    def _step(self, segment: Segment, batch: Batch, held: list[State], stop_time: int, rate: float) -> float:
-        """Learn from a segment; returns its loss."""
+    def _step(self, segment: Segment, batch: Batch, held: list[State], stop_time: int, rate: float) -> None:
+        """Learn from a segment.
+
+        Its loss is a sum over labels divided by what a full step's labels weigh on average, and not by what its own do:
+        a step of few or old visits then moves the weights less, and every label counts as its weight says.
+        """
         ages = self._ages(batch.histories.visit_time[segment.visits], stop_time)
-        weights = _label_weights(segment, self.config.size_power, 2.0 ** (-self.config.recency * ages))
+        n_labels = np.diff(segment.label_start)
+        weights = self._label_weights(n_labels, ages)
         periods = torch.from_numpy(self.drift.periods(ages)).to(self.drift.logits.device)
         self.network.train()
         memory, held[0] = self.network.remember(segment, held[0])
         # Logits of all moments at once would be O(vocabulary) in memory: blocks of them go forward and back alone.
         n, block = len(segment.visits), block_moments(self.constants.n_actions)
-        total = float(weights @ np.diff(segment.label_start))
         detached, grad, loss = memory.detach(), torch.zeros_like(memory), 0.0
         for start in range(0, n, block):
             part = segment.part(start, start + block)
@@ -218,7 +229,7 @@ class Course:
             logits = self.network.predict(leaf, part, self.drift(periods[start : start + block]))
             part_weights = weights[start : start + block]
             part_loss = self.network.ops.set_loss(
-                logits, part.label_start, part.label_actions, part_weights, total, self.smoothing
+                logits, part.label_start, part.label_actions, part_weights, self._step_weight, self.smoothing
             )
             part_loss.backward()  # type: ignore[no-untyped-call]
             loss += float(part_loss.detach())
@@ -227,7 +238,11 @@ class Course:
         memory.backward(grad)  # type: ignore[no-untyped-call]
         if not (math.isfinite(loss) and self.optimiser.step(rate)):
             raise FloatingPointError(f"the loss is no longer a number after {self.optimiser.n_steps} steps")
-        return loss
+        self.loss += loss * self._step_weight
+        self.weight += float(weights @ n_labels)
+
+    def _label_weights(self, n_labels: NDArray[np.int64], ages: NDArray[np.float64]) -> NDArray[np.float32]:
+        return _label_weights(n_labels, self.config.size_power, 2.0 ** (-self.config.recency * ages))
 
 
 def visit_loss(
@@ -238,15 +253,16 @@ def visit_loss(
     With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same and
     ``p`` is the distribution of one action drawn from it. ``visit_weights`` float64 [n_moments] come on top.
     """
-    weights = _label_weights(segment, size_power, visit_weights)
-    total = float(weights @ np.diff(segment.label_start))
+    n_labels = np.diff(segment.label_start)
+    weights = _label_weights(n_labels, size_power, visit_weights)
+    total = float(weights @ n_labels)
     return ops.set_loss(logits, segment.label_start, segment.label_actions, weights, total)
 
 
 def _label_weights(
-    segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None
+    n_labels: NDArray[np.int64], size_power: float, visit_weights: NDArray[np.float64] | None
 ) -> NDArray[np.float32]:
-    weights: NDArray[np.float64] = np.maximum(np.diff(segment.label_start), 1.0) ** -size_power
+    weights: NDArray[np.float64] = np.maximum(n_labels, 1.0) ** -size_power
     return (weights if visit_weights is None else weights * visit_weights).astype(np.float32)
 
 
