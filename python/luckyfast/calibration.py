@@ -91,8 +91,8 @@ class Calibration:
         """The same temperature, and all that leads from it to chances, fitted."""
         features, outcomes, weights = _candidates(sample, self.log_next_action)
         first = type(self)(self.temperature, *_fit_chance(features, outcomes, weights))
-        rate = np.exp(np.clip(features @ (first.slope, first.intercept, first.size_weight), -LOGS, LOGS))
-        return replace(first, **_fit_bends(_log_odds(rate, first.dispersion), outcomes, weights))
+        log_rate = np.clip(features @ (first.slope, first.intercept, first.size_weight), -LOGS, LOGS)
+        return replace(first, **_fit_bends(_log_odds(log_rate, first.dispersion), outcomes, weights))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -119,7 +119,14 @@ class Calibration:
         Returns:
             float32 [n, n_actions], each in (0, 1).
         """
-        return self.chance(self.log_next_action(scores), mean_size[:, None])
+        return self.both(scores, mean_size)[1]
+
+    def both(
+        self, scores: NDArray[np.float32], mean_size: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What :meth:`log_next_action` and :meth:`in_visit` give, with one softmax for both."""
+        log_next = self.log_next_action(scores)
+        return log_next, self.chance(log_next, mean_size[:, None])
 
     def chance(self, log_next: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
         """Chance of being in the next visit, from the log probability of being the next action (shapes broadcast)."""
@@ -127,8 +134,8 @@ class Calibration:
         # A bound keeps extreme fits of tiny samples from overflowing; chances there are 1 to every digit shown.
         # An action without any probability, as id 0 may be, is as good as one of a very small one.
         log_next = np.maximum(log_next, np.float32(LOWEST))
-        rate = np.exp(np.minimum(np.float32(self.slope) * log_next + size, np.float32(60.0)))
-        return self._bent_chance(_log_odds(rate, self.dispersion))
+        log_rate = np.minimum(np.float32(self.slope) * log_next + size, np.float32(60.0))
+        return self._bent_chance(_log_odds(log_rate, self.dispersion))
 
     def _bent_chance(self, log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
         chances: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-np.clip(self._bend(log_odds), LOWEST, -LOWEST)))
@@ -163,10 +170,12 @@ class StatedChances(Calibration):
         array([[0.9, 0.8, 0.1]], dtype=float32)
     """
 
-    def in_visit(self, scores: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Chance of each action being in the next visit; the size of earlier visits plays no part."""
+    def both(
+        self, scores: NDArray[np.float32], mean_size: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As for any scores, but the chance has nothing to do with the softmax, nor with the size of earlier visits."""
         del mean_size
-        return self._bent_chance(_stated_odds(scores).astype(np.float32))
+        return self.log_next_action(scores), self._bent_chance(_stated_odds(scores).astype(np.float32))
 
     def _with_chances(self, sample: Sample) -> Self:
         features, outcomes, weights = _candidates(sample, lambda scores: scores)
@@ -350,9 +359,11 @@ def _descend(
     return values
 
 
-def _log_odds(rate: NDArray[Any], dispersion: float) -> NDArray[Any]:
+def _log_odds(log_rate: NDArray[Any], dispersion: float) -> NDArray[Any]:
     """Log odds of at least one event, where their number is negative binomial."""
-    hazard = np.log1p(dispersion * rate) / dispersion
+    if dispersion == 1.0:
+        return log_rate
+    hazard = np.log1p(dispersion * np.exp(log_rate)) / dispersion
     odds: NDArray[Any] = hazard + np.log(np.maximum(-np.expm1(-hazard), np.finfo(hazard.dtype).tiny))
     return odds
 

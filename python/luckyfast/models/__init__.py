@@ -105,7 +105,7 @@ class ModelConfig:
     batch_visits: int = 256
     segment_visits: int = 64
     epochs: int = 5
-    refit_epochs: int = 3
+    refit_epochs: int = 6
     ema_decay: float = 0.99
     n_half_lives: int = 5
     visit_spans: tuple[float, ...] = (2.0, 6.0, 20.0)
