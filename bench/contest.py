@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             file = folder / f"{re.sub('[^a-z]+', '-', system.lower()).strip('-')}-{seed}.json"
             if not file.exists():
-                (folder / "machine.json").write_text(json.dumps(describe_machine(), indent=1), encoding="utf-8")
+                machine = describe_machine()
                 found = run_system(
                     system,
                     dataset,
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     n_workers=options.workers,
                     scratch=folder / "scratch",
                 )
-                content = {"system": system, "seed": seed, "budget_s": budget_s, "found": found}
+                content = {"system": system, "seed": seed, "budget_s": budget_s, "found": found, "machine": machine}
                 file.write_text(json.dumps(content), encoding="utf-8")
             runs.append(json.loads(file.read_text(encoding="utf-8")))
             least = min((loss for _, loss in runs[-1]["found"]), default=math.nan)

@@ -133,9 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         file = folder / f"{arch}-{search}-{'habit' if habit else 'plain'}-{seed}.json"
         if not file.exists():
-            (folder / "machine.json").write_text(json.dumps(describe_machine(), indent=1), encoding="utf-8")
+            machine = describe_machine()
             content = fill((arch, search, habit), dataset, budget_s, seed=seed, scratch=folder)
-            file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            file.write_text(json.dumps(content | {"machine": machine}, indent=1), encoding="utf-8")
         cells.append(json.loads(file.read_text(encoding="utf-8")))
         figure = cells[-1]["figures"]["hit@1"]["value"]
         print(f"{file.stem}: hit@1 {figure:.4f} in {format_duration(cells[-1]['elapsed_s'])}", file=sys.stderr)
