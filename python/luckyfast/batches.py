@@ -255,7 +255,7 @@ def training_batches(
         lengths = stop - first
         order = np.argsort(-lengths * np.exp(rng.uniform(-0.05, 0.05, len(lengths))), kind="stable")
         order = order[lengths[order] > 0]
-        # A batch ends where its first segment is full.
+        # A batch ends where its first segment is full, were that as long as it may be.
         budget = np.cumsum(np.minimum(lengths[order], segment_visits))
         groups = np.split(order, np.flatnonzero(np.diff(budget // batch_visits)) + 1) if len(order) else []
         for number in rng.permutation(len(groups)):

@@ -20,7 +20,7 @@ from luckyfast.files import completed
 __all__ = ["Checkpoint", "Progressed", "read_share"]
 
 INTERVAL_S = 30.0
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)

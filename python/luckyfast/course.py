@@ -100,7 +100,7 @@ class Course:
         listener: Progress,
         between: Callable[[], None] = lambda: None,
     ) -> Iterator[dict[str, float]]:
-        """Train on all visits before a time; at the end of each epoch yields its steps' mean loss, and the rate.
+        """Train on all visits before a time; at the end of each epoch yields the mean loss of its labels, and the rate.
 
         Where the time does not suffice for all epochs, an epoch is the same share of the time instead.
 
@@ -136,7 +136,7 @@ class Course:
                 self._n_batches += 1
                 if self.share * epochs >= self.n_rounds + 1 or self.finished:
                     self.n_rounds = int(self.share * epochs)
-                    loss, self.loss, self.weight = self.loss / self.weight, 0.0, 0.0
+                    loss, self.loss, self.weight = self.loss / (self.weight or 1.0), 0.0, 0.0
                     yield {"train_loss": loss, "learning_rate": rate}
                 between()
                 if self.finished:
@@ -197,7 +197,7 @@ class Course:
     def _segments(self, batch: Batch) -> Iterator[tuple[Segment, list[State]]]:
         """The segments of a batch, each with the state before it, in place of which goes the one after.
 
-        As few as there can be, and of equal length: a short last one would be a step of few visits.
+        As few as there can be, and of equal length but for what is left to the last.
         """
         config, held = self.config, [self.network.start(len(batch.first))]
         longest = int((batch.stop - batch.first).max())
@@ -212,7 +212,7 @@ class Course:
         """Learn from a segment.
 
         Its loss is a sum over labels divided by what a full step's labels weigh on average, and not by what its own do:
-        a step of few or old visits then moves the weights less, and every label counts as its weight says.
+        a step of few or old visits then adds less to what moves the weights, and every label counts as its weight says.
         """
         ages = self._ages(batch.histories.visit_time[segment.visits], stop_time)
         n_labels = np.diff(segment.label_start)

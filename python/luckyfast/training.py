@@ -22,7 +22,7 @@ from luckyfast.checkpoint import Checkpoint, Progressed
 from luckyfast.course import Course, visit_loss
 from luckyfast.dataset import Dataset
 from luckyfast.errors import DatasetError, ModelError
-from luckyfast.models import ModelConfig
+from luckyfast.models import ModelConfig, refit_share
 from luckyfast.models.network import Network
 from luckyfast.models.trained import TrainedModel, score_visits
 from luckyfast.progress import NullProgress, Progress
@@ -137,12 +137,11 @@ def train(
                 lines.append(line)
                 if on_epoch:
                     on_epoch(line)
-        n_planned = config.epochs + config.refit_epochs
         listener.start("Training", 1.0, "share")
         if earlier is not None:
             listener.note(f"goes on at {course.share:.0%}")
         try:
-            limit_s = (0.9 * budget_s - (time.monotonic() - began)) * config.epochs / n_planned
+            limit_s = (0.9 * budget_s - (time.monotonic() - began)) * (1 - refit_share(config.to_dict()))
             for epoch in course.run(
                 split.valid_start,
                 config.epochs,

@@ -6,6 +6,7 @@ Each maps a :class:`~luckyfast.batches.Segment` and a state to one row of logits
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from luckyfast.models.network import Network
     from luckyfast.models.ops import Ops
 
-__all__ = ["Arch", "Device", "ModelConfig", "Schedule", "block_moments", "build"]
+__all__ = ["Arch", "Device", "ModelConfig", "Schedule", "block_moments", "build", "refit_share"]
 
 Arch = Literal["mlp", "lstm", "lstm-embed"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -24,6 +25,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 _CHOICES = {"arch": get_args(Arch), "habit": (True, False), "features": (True, False), "schedule": get_args(Schedule)}
 _LEAST = 1e-9
+MOST_REFIT = 3 / 8
 _BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 18, 1 << 20, 512
 _RANGES = {
     "hidden": (1, math.inf),
@@ -72,7 +74,7 @@ class ModelConfig:
         recency: how often the weight of a visit in the loss halves over the training time; 0 weighs all alike.
         periods: stretches of the training time whose fashions are told apart; 1 for none.
         batch_visits: visits per training step, about.
-        segment_visits: visits of a customer per step of truncated back-propagation.
+        segment_visits: visits of a customer per step of truncated back-propagation, at most.
         epochs: passes over the training histories.
         refit_epochs: further passes that include validation, after the best epoch was chosen; 0 for none.
         ema_decay: decay per step of the averaged weights, which are what is kept.
@@ -148,6 +150,23 @@ def _check(name: str, type_: str, value: Any) -> None:
             kind = "a whole number" if type_ == "int" else "numbers" if is_list else "a number"
             below = f" and below {stop:g}" if math.isfinite(stop) else ""
             raise ModelError(f"{name} is {value!r}", hint=f"give {kind} of at least {low:g}{below}")
+
+
+def refit_share(settings: Mapping[str, Any]) -> float:
+    """The refit's share of a time that does not suffice for all passes.
+
+    That of its passes, but no more than leaves most of the time to the training: what validation chooses, and what the
+    calibration is fitted to, is the network before the refit.
+
+    Args:
+        settings: ``epochs`` and ``refit_epochs``.
+
+    Example:
+        >>> refit_share({"epochs": 3, "refit_epochs": 1}), refit_share({"epochs": 5, "refit_epochs": 6})
+        (0.25, 0.375)
+    """
+    share: float = settings["refit_epochs"] / (settings["epochs"] + settings["refit_epochs"])
+    return min(share, MOST_REFIT)
 
 
 def block_moments(n_actions: int) -> int:

@@ -48,7 +48,7 @@ class FusedOps:
         total: float,
         smoothing: Tensor | None = None,
     ) -> Tensor:
-        """Average the loss of labels."""
+        """Weigh and add up the loss of labels."""
         if len(label_actions) == 0:
             return logits.sum() * 0.0
         loss: Tensor = _apply(_SetLoss, logits, label_start, label_actions, weights, total, smoothing)

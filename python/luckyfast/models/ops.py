@@ -94,7 +94,7 @@ class Ops(Protocol):
             label_start: int64 [n + 1]; moment m has the labels ``label_actions[label_start[m]:label_start[m + 1]]``.
             label_actions: int64.
             weights: float32 [n], of every label of a moment.
-            total: usually the sum of all labels' weights.
+            total: what the weighted sum is divided by.
             smoothing: [V].
 
         Returns:

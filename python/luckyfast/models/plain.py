@@ -59,7 +59,7 @@ class PlainOps:
         total: float,
         smoothing: Tensor | None = None,
     ) -> Tensor:
-        """Average the loss of labels."""
+        """Weigh and add up the loss of labels."""
         if len(label_actions) == 0:
             return logits.sum() * 0.0
         rows = np.repeat(np.arange(len(weights)), np.diff(label_start))

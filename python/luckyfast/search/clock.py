@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from luckyfast.models import refit_share
 from luckyfast.search.journal import Record, Trial
 from luckyfast.search.scheduler import Job, Rung
 
@@ -81,11 +82,11 @@ class CostModel:
         ratios = [ratio for trial in list(self.trials.values())[-30:] for ratio in self._ratios(trial)]
         pass_s = (median(ratios) if ratios else self._probed_ratio) * visit_cost(settings)
         refit_s: float = 1.2 * pass_s * settings["refit_epochs"]
+        share = refit_share(settings)
         if best is None:
-            share = settings["refit_epochs"] / (settings["refit_epochs"] + settings["epochs"])
             refit_s = min(refit_s, share * max(left_s - self.least_s, 0.0))
         elif best.figures.get("cut_short"):
-            refit_s = min(refit_s, best.seconds * settings["refit_epochs"] / settings["epochs"])
+            refit_s = min(refit_s, best.seconds * share / (1 - share))
         return self.least_s + refit_s
 
     @property
