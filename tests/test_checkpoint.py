@@ -25,7 +25,14 @@ from luckyfast.training import refit, train
 from luckyfast.windows import split_by_time
 
 CONFIG = ModelConfig(
-    hidden=12, embedding=8, batch_visits=64, epochs=4, n_half_lives=2, visit_spans=(3.0,), habit_hidden=3
+    hidden=12,
+    embedding=8,
+    batch_visits=64,
+    epochs=4,
+    refit_epochs=3,
+    n_half_lives=2,
+    visit_spans=(3.0,),
+    habit_hidden=3,
 )
 CHILD = """
 import sys

@@ -33,7 +33,14 @@ from luckyfast.training import choose_device, train, validate, visit_loss
 from luckyfast.windows import Split, split_by_time
 
 SMALL = ModelConfig(
-    hidden=12, embedding=8, batch_visits=64, epochs=2, n_half_lives=2, visit_spans=(3.0,), habit_hidden=3
+    hidden=12,
+    embedding=8,
+    batch_visits=64,
+    epochs=2,
+    refit_epochs=2,
+    n_half_lives=2,
+    visit_spans=(3.0,),
+    habit_hidden=3,
 )
 
 
