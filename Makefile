@@ -37,7 +37,7 @@ demo: setup
 	$(BIN)/luckyfast demo
 
 # Two at a time whatever the machine: more would take memory, and many tests use several processes themselves.
-PARALLEL := --numprocesses 2 --dist loadfile
+PARALLEL := --numprocesses 2 --dist worksteal
 
 test: setup build/dev/.tested
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
