@@ -108,6 +108,20 @@ def test_trials_are_printed_best_first(searched: Path, capsys: pytest.CaptureFix
     assert lines[-1] == "the search ended: the time is up"
 
 
+def test_a_trial_is_as_good_as_its_best_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What more passes made worse is still first in the table, with the training that the model comes from."""
+    header = {"space": default_space(ModelConfig()).to_dict(), "rungs": [[r.customers, r.epochs] for r in RUNGS]}
+    whole = [number for number, rung in enumerate(RUNGS) if rung.customers == 1.0]
+    journal = Journal(tmp_path / "trials.jsonl", header)
+    for number, rung, loss in ((0, whole[0], 1.0), (0, whole[1], 2.0), (1, whole[0], 1.5), (2, 0, 0.5)):
+        journal.begin(number, rung, START, 0.0)
+        journal.end(number, rung, Record("ok", loss, 1.0, {"valid_hit1": 0.4, "peak_bytes": 5e8}, 1.0))
+    journal.close()
+    assert main(["trials", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:5]]
+    assert [(line[0], line[3]) for line in lines] == [("0", "1.0000"), ("1", "1.5000"), ("2", "0.5000")]
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
 def test_trials_are_exported(searched: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = searched / f"all.{ending}"

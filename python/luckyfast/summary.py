@@ -156,11 +156,13 @@ def print_trials(results: Results, folder: str, *, top: int, as_json: bool, out:
             json.dumps({"search": results.header, "trials": results.rows, "importance": results.importance}, indent=1)
         )
         return
+    trained = [row for row in results.rows if row["valid_loss"] is not None]
+    trained.sort(key=lambda row: (-row["customers"], row["valid_loss"]))
     best: dict[int, dict[str, Any]] = {}
-    for row in results.rows:
-        if row["valid_loss"] is not None and row["rung"] >= best.get(row["trial"], row)["rung"]:
-            best[row["trial"]] = row
-    ordered = sorted(best.values(), key=lambda row: (-row["customers"], row["valid_loss"]))[:top]
+    for row in trained:
+        # Further passes may have made a trial worse: it is as good as its best training is.
+        best.setdefault(row["trial"], row)
+    ordered = list(best.values())[:top]
     header = ["trial", "customers", "passes", "loss", "hit@1 %", "time", "memory", *results.searched]
     rows = [
         [
