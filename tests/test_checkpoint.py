@@ -14,26 +14,17 @@ import numpy as np
 import pytest
 from log_rows import habit_log
 from naive_ingest import write_dataset
+from tiny_model import TINY
 
 from luckyfast import checkpoint as module
 from luckyfast.checkpoint import Checkpoint, Progressed, read_share
 from luckyfast.dataset import Dataset
 from luckyfast.errors import ModelError
-from luckyfast.models import ModelConfig
 from luckyfast.progress import NullProgress
 from luckyfast.training import refit, train
 from luckyfast.windows import split_by_time
 
-CONFIG = ModelConfig(
-    hidden=12,
-    embedding=8,
-    batch_visits=64,
-    epochs=4,
-    refit_epochs=3,
-    n_half_lives=2,
-    visit_spans=(3.0,),
-    habit_hidden=3,
-)
+CONFIG = replace(TINY, epochs=4, refit_epochs=3)
 CHILD = """
 import sys
 from luckyfast import checkpoint

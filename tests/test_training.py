@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from log_rows import DAY, habit_log, opened
+from tiny_model import TINY
 from torch.nn import functional as F
 
 from luckyfast import checkpoint as checkpoint_module
@@ -32,17 +33,6 @@ from luckyfast.progress import NullProgress
 from luckyfast.training import choose_device, train, validate, visit_loss
 from luckyfast.windows import Split, split_by_time
 
-SMALL = ModelConfig(
-    hidden=12,
-    embedding=8,
-    batch_visits=64,
-    epochs=2,
-    refit_epochs=2,
-    n_half_lives=2,
-    visit_spans=(3.0,),
-    habit_hidden=3,
-)
-
 
 def cycle_log(n_customers: int = 40, n_visits: int = 18) -> list[Any]:
     """Every customer goes round the same circle of actions: what comes next follows from the last visit alone."""
@@ -54,7 +44,7 @@ def cycle_log(n_customers: int = 40, n_visits: int = 18) -> list[Any]:
 
 @pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
 def test_plain_networks_learn_a_circle(arch: str) -> None:
-    config = replace(SMALL, arch=arch, habit=False, epochs=25, learning_rate=0.02, dropout=0.0)  # type: ignore[arg-type]
+    config = replace(TINY, arch=arch, habit=False, epochs=25, learning_rate=0.02, dropout=0.0)  # type: ignore[arg-type]
     with opened(cycle_log()) as dataset:
         split = split_by_time(dataset)
         model = train(dataset, split, config)
@@ -67,7 +57,7 @@ def test_habits_beat_the_plain_network_where_customers_have_favourites() -> None
         split = split_by_time(dataset)
         hits = []
         for habit in (False, True):
-            config = replace(SMALL, habit=habit, epochs=4)
+            config = replace(TINY, habit=habit, epochs=4)
             model = train(dataset, split, config)
             assert model.config.habit == habit
             hits.append(validate(model.network(), config, model.constants, dataset, split, "test")["test_hit1"])
@@ -78,10 +68,10 @@ def test_training_is_the_same_every_time_and_tells_of_each_epoch() -> None:
     lines: list[dict[str, Any]] = []
     with opened(habit_log(n_customers=10)) as dataset:
         split = split_by_time(dataset)
-        first = train(dataset, split, SMALL, on_epoch=lines.append)
+        first = train(dataset, split, TINY, on_epoch=lines.append)
         before = torch.rand(1)
-        second = train(dataset, split, SMALL)
-        other = train(dataset, split, replace(SMALL, seed=1))
+        second = train(dataset, split, TINY)
+        other = train(dataset, split, replace(TINY, seed=1))
     for name, array in first.state.items():
         np.testing.assert_array_equal(array, second.state[name])
     assert any((array != other.state[name]).any() for name, array in first.state.items())
@@ -105,17 +95,17 @@ def test_what_follows_the_test_start_is_never_trained_on() -> None:
     rows = habit_log(n_customers=10)
     with opened(rows) as dataset:
         split = split_by_time(dataset)
-        first = train(dataset, split, SMALL)
+        first = train(dataset, split, TINY)
     late = [(c, t, "action 0" if t >= split.test_start else a, v) for c, t, a, v in rows]
     with opened(late) as dataset:
-        second = train(dataset, split, SMALL)
+        second = train(dataset, split, TINY)
     for name, array in first.state.items():
         np.testing.assert_array_equal(array, second.state[name])
 
 
 def test_the_blind_model_never_saw_validation() -> None:
     rows = habit_log(n_customers=10)
-    config = replace(SMALL, epochs=1)
+    config = replace(TINY, epochs=1)
     with opened(rows) as dataset:
         split = split_by_time(dataset)
         first = train(dataset, split, config)
@@ -131,7 +121,7 @@ def test_the_blind_model_never_saw_validation() -> None:
 def test_the_learning_rate_follows_its_schedule(schedule: str) -> None:
     lines: list[dict[str, Any]] = []
     with opened(habit_log(n_customers=40)) as dataset:
-        config = replace(SMALL, epochs=4, schedule=schedule, refit_epochs=0)  # type: ignore[arg-type]
+        config = replace(TINY, epochs=4, schedule=schedule, refit_epochs=0)  # type: ignore[arg-type]
         train(dataset, split_by_time(dataset), config, on_epoch=lines.append)
     falls = {
         "cosine": [(1 + math.cos(math.pi * share)) / 2 for share in (0.25, 0.5, 0.75, 1.0)],
@@ -148,7 +138,7 @@ def test_label_smoothing_lifts_what_is_improbable_and_never_the_unknown() -> Non
         split = split_by_time(dataset)
         probabilities = []
         for smoothing in (0.0, 0.3):
-            config = replace(SMALL, epochs=6, learning_rate=0.02, label_smoothing=smoothing, refit_epochs=0)
+            config = replace(TINY, epochs=6, learning_rate=0.02, label_smoothing=smoothing, refit_epochs=0)
             model = train(dataset, split, config)
             histories = next(dataset.batches())
             scores = np.concatenate([block for _, block in model.score(histories, np.arange(histories.n_visits))])
@@ -163,7 +153,7 @@ def test_a_budget_ends_the_training_with_a_model() -> None:
     lines: list[dict[str, Any]] = []
     with opened(habit_log(n_customers=40)) as dataset:
         split = split_by_time(dataset)
-        config = replace(SMALL, epochs=100_000, refit_epochs=0)
+        config = replace(TINY, epochs=100_000, refit_epochs=0)
         model = train(dataset, split, config, budget_s=2.0, on_epoch=lines.append)
     assert lines
     assert lines[-1]["learning_rate"] < 0.2 * config.learning_rate
@@ -176,14 +166,14 @@ def test_a_share_of_the_customers_is_trained_on_and_all_are_validated() -> None:
         split = split_by_time(dataset)
         firsts = {name for histories in dataset.sample(0.3).batches() for name in histories.customers.to_pylist()}
         assert len(firsts) == 9
-        model = train(dataset, split, SMALL, customers=0.3).blind
-        loss = validate(model.network(), SMALL, model.constants, dataset, split, "valid")["valid_loss"]
+        model = train(dataset, split, TINY, customers=0.3).blind
+        loss = validate(model.network(), TINY, model.constants, dataset, split, "valid")["valid_loss"]
     # What the others do before validation changes the measured constants alone: keep those by swapping two customers.
     others = sorted({row[0] for row in rows} - firsts)
     swap = {others[0]: others[1], others[1]: others[0]}
     with opened([(swap.get(c, c), *rest) for c, *rest in rows]) as dataset:
-        same = train(dataset, split, SMALL, customers=0.3).blind
-        whole = train(dataset, split, SMALL).blind
+        same = train(dataset, split, TINY, customers=0.3).blind
+        whole = train(dataset, split, TINY).blind
     for name, array in model.state.items():
         np.testing.assert_array_equal(array, same.state[name])
     assert any((array != whole.state[name]).any() for name, array in model.state.items())
@@ -194,8 +184,8 @@ def test_validation_at_the_end_alone_gives_one_line() -> None:
     lines: list[dict[str, Any]] = []
     with opened(habit_log(n_customers=10)) as dataset:
         split = split_by_time(dataset)
-        model = train(dataset, split, replace(SMALL, epochs=3), every_epoch=False, on_epoch=lines.append)
-        loss = validate(model.blind.network(), SMALL, model.constants, dataset, split, "valid")["valid_loss"]
+        model = train(dataset, split, replace(TINY, epochs=3), every_epoch=False, on_epoch=lines.append)
+        loss = validate(model.blind.network(), TINY, model.constants, dataset, split, "valid")["valid_loss"]
     assert [line["valid_loss"] for line in lines] == [pytest.approx(loss, rel=1e-6)]
 
 
@@ -209,7 +199,7 @@ def test_ctrl_c_keeps_the_best_model_so_far() -> None:
 
     with opened(habit_log(n_customers=10)) as dataset:
         split = split_by_time(dataset)
-        config = replace(SMALL, epochs=5)
+        config = replace(TINY, epochs=5)
         model = train(dataset, split, config, on_epoch=stop)
         loss = validate(model.network(), config, model.constants, dataset, split, "valid")["valid_loss"]
     assert model.interrupted
@@ -218,7 +208,7 @@ def test_ctrl_c_keeps_the_best_model_so_far() -> None:
 
 def test_a_loss_that_is_no_number_is_an_error_with_a_hint() -> None:
     with opened(habit_log(n_customers=10)) as dataset, pytest.raises(ModelError, match="diverged") as caught:
-        train(dataset, split_by_time(dataset), replace(SMALL, learning_rate=1e30))
+        train(dataset, split_by_time(dataset), replace(TINY, learning_rate=1e30))
     assert "lower learning rate than 1e+30" in str(caught.value)
 
 
@@ -236,7 +226,7 @@ def test_a_later_divergence_keeps_the_best_epoch() -> None:
 
     with opened(habit_log(n_customers=10)) as dataset:
         split = split_by_time(dataset)
-        config = replace(SMALL, epochs=5, refit_epochs=0)
+        config = replace(TINY, epochs=5, refit_epochs=0)
         model = train(dataset, split, config, on_epoch=kept.append, progress=Poison())
         loss = validate(model.network(), config, model.constants, dataset, split, "valid")["valid_loss"]
     assert len(kept) == 2
@@ -244,7 +234,7 @@ def test_a_later_divergence_keeps_the_best_epoch() -> None:
 
 
 def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(SMALL, dropout=0.0, refit_epochs=0)
+    config = replace(TINY, dropout=0.0, refit_epochs=0)
     with opened(habit_log(n_customers=10)) as dataset:
         split = split_by_time(dataset)
         whole = train(dataset, split, config)
@@ -258,7 +248,7 @@ def test_blocks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("arch", ["mlp", "lstm-embed"])
 def test_what_a_gpu_is_given_trains_alike(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training and its refit with the plain operations and the plain optimiser step, here on the CPU."""
-    config = replace(SMALL, arch=arch, dropout=0.0, learning_rate=1e-3)  # type: ignore[arg-type]
+    config = replace(TINY, arch=arch, dropout=0.0, learning_rate=1e-3)  # type: ignore[arg-type]
     with opened(habit_log(n_customers=20)) as dataset:
         split = split_by_time(dataset)
         fused = train(dataset, split, config)
@@ -273,7 +263,7 @@ def test_what_a_gpu_is_given_trains_alike(arch: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_trains_alike_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_module, "INTERVAL_S", 0.0)
-    config = replace(SMALL, dropout=0.0, learning_rate=1e-3)
+    config = replace(TINY, dropout=0.0, learning_rate=1e-3)
     with opened(habit_log(n_customers=20)) as dataset:
         split = split_by_time(dataset)
         here, there = (train(dataset, split, config, device=device) for device in ("cpu", "cuda"))
@@ -288,13 +278,13 @@ def test_a_gpu_trains_alike_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_gpu_that_is_not_there_is_said() -> None:
     assert choose_device("auto") == "cpu"
     with opened(habit_log(n_customers=10)) as dataset, pytest.raises(ModelError, match="no CUDA here") as caught:
-        train(dataset, split_by_time(dataset), SMALL, device="cuda")
+        train(dataset, split_by_time(dataset), TINY, device="cuda")
     assert caught.value.hint
 
 
 def test_nothing_to_train_on_is_an_error() -> None:
     with opened(habit_log(n_customers=2)) as dataset, pytest.raises(DatasetError, match="before validation"):
-        train(dataset, Split(valid_start=-1, test_start=10 * DAY), SMALL)
+        train(dataset, Split(valid_start=-1, test_start=10 * DAY), TINY)
 
 
 @pytest.mark.parametrize("ops", [PlainOps(), FusedOps()])
@@ -338,7 +328,7 @@ def still_course(dataset: Dataset, config: ModelConfig, stop_time: int) -> Cours
 @pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])
 def test_every_label_counts_as_its_weight_says_however_steps_are_cut(arch: str) -> None:
     """The loss of a pass in which nothing is learnt is that of all labels, from scores of the whole histories."""
-    small = replace(SMALL, arch=arch, size_power=0.5, recency=1.5)  # type: ignore[arg-type]
+    small = replace(TINY, arch=arch, size_power=0.5, recency=1.5)  # type: ignore[arg-type]
     with opened(habit_log(n_customers=9, n_visits=17)) as dataset:
         histories = next(dataset.batches())
         times = histories.visit_time
@@ -366,12 +356,12 @@ def test_every_label_counts_as_its_weight_says_however_steps_are_cut(arch: str) 
             assert course._step_weight == pytest.approx(weight * min(batch_visits / len(targets), 1.0))
 
 
-def test_small_steps_move_the_weights_less() -> None:
+def test_the_gradients_of_steps_add_up() -> None:
     """Gradients of all steps add up to that of one step over everything, times what a full step weighs."""
     sums = []
     with opened([*habit_log(n_customers=9, n_visits=17), ("late", 190 * DAY, "action 1", "v")]) as dataset:
         for batch_visits in (1, 40, 1000):
-            course = still_course(dataset, replace(SMALL, batch_visits=batch_visits, segment_visits=1000), 200 * DAY)
+            course = still_course(dataset, replace(TINY, batch_visits=batch_visits, segment_visits=1000), 200 * DAY)
             total = torch.zeros_like(course.optimiser.weights)
 
             def step(rate: float, course: Course = course, total: torch.Tensor = total) -> bool:
@@ -398,7 +388,7 @@ def test_segments_of_a_batch_are_of_equal_length(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(course_module, "cut_segment", cut)
     for most, expected in ((16, [9, 8]), (17, [17]), (7, [6, 6, 5]), (1000, [17])):
         lengths.clear()
-        config = replace(SMALL, segment_visits=most, batch_visits=10_000)
+        config = replace(TINY, segment_visits=most, batch_visits=10_000)
         with opened(habit_log(n_customers=3, n_visits=17)) as dataset:
             list(still_course(dataset, config, 10_000 * DAY).run(10_000 * DAY, 1, 1.0, math.inf, NullProgress()))
         assert lengths == expected

@@ -21,6 +21,17 @@ from luckyfast.windows import Split, split_by_time
 DAY = 86_400_000_000
 ACTIONS = ["BREAD", "MILK", "EGGS", "BEER", "ÉPICES", "a <b>", "TEA", "FISH", "RICE"]
 CALIBRATION = Calibration(1.1, 1.2, 0.3, 0.9, 1.7, 0.9, -0.1, (-2.0, 0.5), (0.4, -0.6))
+TINY = ModelConfig(
+    hidden=12,
+    embedding=8,
+    batch_visits=64,
+    epochs=2,
+    refit_epochs=2,
+    n_half_lives=2,
+    visit_spans=(3.0,),
+    habit_hidden=3,
+)
+"""What is trained in a second."""
 SMALL: dict[str, Any] = {"hidden": 6, "embedding": 5, "window": 3, "habit_hidden": 4}
 
 

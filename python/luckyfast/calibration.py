@@ -119,12 +119,25 @@ class Calibration:
         Returns:
             float32 [n, n_actions], each in (0, 1).
         """
-        return self.both(scores, mean_size)[1]
+        return self.probabilities(scores, mean_size)[1]
 
-    def both(
+    def probabilities(
         self, scores: NDArray[np.float32], mean_size: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What :meth:`log_next_action` and :meth:`in_visit` give, with one softmax for both."""
+        """Both probabilities, with one softmax.
+
+        Args:
+            scores: float32 [n, n_actions].
+            mean_size: float64 [n], mean number of distinct actions in the customer's earlier visits.
+
+        Returns:
+            What :meth:`log_next_action` and :meth:`in_visit` give, each float32 [n, n_actions].
+
+        Example:
+            >>> log_next, chances = Calibration().probabilities(np.log(np.array([[0.2, 0.8]], np.float32)), np.ones(1))
+            >>> np.exp(log_next).round(2), chances.round(2)
+            (array([[0.2, 0.8]], dtype=float32), array([[0.29, 0.62]], dtype=float32))
+        """
         log_next = self.log_next_action(scores)
         return log_next, self.chance(log_next, mean_size[:, None])
 
@@ -170,7 +183,7 @@ class StatedChances(Calibration):
         array([[0.9, 0.8, 0.1]], dtype=float32)
     """
 
-    def both(
+    def probabilities(
         self, scores: NDArray[np.float32], mean_size: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """As for any scores, but the chance has nothing to do with the softmax, nor with the size of earlier visits."""

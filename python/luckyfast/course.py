@@ -179,7 +179,7 @@ class Course:
                 ages = self._ages(times[early], stop_time)
                 counts += np.bincount(self.drift.periods(ages), minlength=len(counts))
                 n_labels = np.diff(histories.action_start[visits.start : visits.stop + 1])[early]
-                weight += float(n_labels @ self._label_weights(n_labels, ages))
+                weight += float(n_labels @ self._weights_at(n_labels, ages))
         return counts, weight
 
     def _batches(self, stop_time: int) -> Iterator[Batch]:
@@ -216,7 +216,7 @@ class Course:
         """
         ages = self._ages(batch.histories.visit_time[segment.visits], stop_time)
         n_labels = np.diff(segment.label_start)
-        weights = self._label_weights(n_labels, ages)
+        weights = self._weights_at(n_labels, ages)
         periods = torch.from_numpy(self.drift.periods(ages)).to(self.drift.logits.device)
         self.network.train()
         memory, held[0] = self.network.remember(segment, held[0])
@@ -241,7 +241,8 @@ class Course:
         self.loss += loss * self._step_weight
         self.weight += float(weights @ n_labels)
 
-    def _label_weights(self, n_labels: NDArray[np.int64], ages: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _weights_at(self, n_labels: NDArray[np.int64], ages: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Weight of each label of visits of these ages, float32 [n]."""
         return _label_weights(n_labels, self.config.size_power, 2.0 ** (-self.config.recency * ages))
 
 

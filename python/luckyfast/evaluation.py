@@ -117,7 +117,7 @@ class Ruler:
         rank_targets(scores, labels.start, right, values[:, :4])
         hits = values[:, 0]
         for name, calibration in self._calibrations.items():
-            log_next, chances = calibration.both(scores, labels.mean_size)
+            log_next, chances = calibration.probabilities(scores, labels.mean_size)
             best = chances[:, 1:].max(axis=1)
             values[:, 4] = -mean_by_visit(log_next, labels)
             values[:, 5] = hits * (1.0 - best) ** 2 + (1.0 - hits) * best**2

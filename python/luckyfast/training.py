@@ -141,7 +141,9 @@ def train(
         if earlier is not None:
             listener.note(f"goes on at {course.share:.0%}")
         try:
-            limit_s = (0.9 * budget_s - (time.monotonic() - began)) * (1 - refit_share(config.to_dict()))
+            limit_s = (0.9 * budget_s - (time.monotonic() - began)) * (
+                1 - refit_share(config.epochs, config.refit_epochs)
+            )
             for epoch in course.run(
                 split.valid_start,
                 config.epochs,

@@ -6,7 +6,6 @@ Each maps a :class:`~luckyfast.batches.Segment` and a state to one row of logits
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -25,7 +24,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 _CHOICES = {"arch": get_args(Arch), "habit": (True, False), "features": (True, False), "schedule": get_args(Schedule)}
 _LEAST = 1e-9
-MOST_REFIT = 3 / 8
+_MOST_REFIT = 3 / 8
 _BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 18, 1 << 20, 512
 _RANGES = {
     "hidden": (1, math.inf),
@@ -152,21 +151,21 @@ def _check(name: str, type_: str, value: Any) -> None:
             raise ModelError(f"{name} is {value!r}", hint=f"give {kind} of at least {low:g}{below}")
 
 
-def refit_share(settings: Mapping[str, Any]) -> float:
+def refit_share(epochs: int, refit_epochs: int) -> float:
     """The refit's share of a time that does not suffice for all passes.
 
     That of its passes, but no more than leaves most of the time to the training: what validation chooses, and what the
     calibration is fitted to, is the network before the refit.
 
     Args:
-        settings: ``epochs`` and ``refit_epochs``.
+        epochs: passes of the training, at least 1.
+        refit_epochs: passes of the refit.
 
     Example:
-        >>> refit_share({"epochs": 3, "refit_epochs": 1}), refit_share({"epochs": 5, "refit_epochs": 6})
+        >>> refit_share(3, 1), refit_share(5, 6)
         (0.25, 0.375)
     """
-    share: float = settings["refit_epochs"] / (settings["epochs"] + settings["refit_epochs"])
-    return min(share, MOST_REFIT)
+    return min(refit_epochs / (epochs + refit_epochs), _MOST_REFIT)
 
 
 def block_moments(n_actions: int) -> int:

@@ -82,7 +82,7 @@ class CostModel:
         ratios = [ratio for trial in list(self.trials.values())[-30:] for ratio in self._ratios(trial)]
         pass_s = (median(ratios) if ratios else self._probed_ratio) * visit_cost(settings)
         refit_s: float = 1.2 * pass_s * settings["refit_epochs"]
-        share = refit_share(settings)
+        share = refit_share(settings["epochs"], settings["refit_epochs"])
         if best is None:
             refit_s = min(refit_s, share * max(left_s - self.least_s, 0.0))
         elif best.figures.get("cut_short"):
