@@ -158,13 +158,13 @@ void add_network(nb::module_& m) {
         "start"_a, "actions"_a, "table"_a, "out"_a, "n_threads"_a = 1, "level"_a = -1, "out[b] = sum of the table's rows of bag b / sqrt(size of b).");
     m.def(
         "spread_bags",
-        [](Ids start, Ids actions, Matrix grad, Array<float, 2> grad_table, int level) {
+        [](Ids start, Ids actions, Matrix grad, Array<float, 2> grad_table, size_t n_threads, int level) {
             const size_t n = start.size() - 1, width = grad_table.shape(1);
             require_shape(grad, n, width);
             nb::gil_scoped_release release;
-            spread_bags({n, width, start.data(), actions.data()}, grad.data(), grad_table.data(), network_kernels(level));
+            spread_bags({n, width, start.data(), actions.data()}, grad.data(), grad_table.data(), n_threads, network_kernels(level));
         },
-        "start"_a, "actions"_a, "grad"_a, "grad_table"_a, "level"_a = -1, "Add the gradient of sum_bags to that of the table.");
+        "start"_a, "actions"_a, "grad"_a, "grad_table"_a, "n_threads"_a = 1, "level"_a = -1, "Add the gradient of sum_bags to that of the table.");
 
     m.def(
         "count_pairs",

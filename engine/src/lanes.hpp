@@ -25,7 +25,8 @@ typedef Lanes LooseLanes __attribute__((aligned(4), may_alias));
 
 LUCKYFAST_INLINE Lanes load(const float* p) noexcept { return *reinterpret_cast<const LooseLanes*>(p); }
 LUCKYFAST_INLINE void store(float* p, Lanes x) noexcept { *reinterpret_cast<LooseLanes*>(p) = x; }
-LUCKYFAST_INLINE Lanes splat(float x) noexcept { return Lanes{} + x; }
+// PERF: x + 0 is another number where x is -0, so that the sum would be computed; x - 0 is x, and is loaded as it lies.
+LUCKYFAST_INLINE Lanes splat(float x) noexcept { return x - Lanes{}; }
 
 // The first n lanes alone; the others are 0.
 #if LUCKYFAST_LANES == 16
@@ -65,33 +66,46 @@ LUCKYFAST_INLINE Lanes divide(Lanes x, Lanes y) noexcept {
     const Lanes estimate = Lanes(_mm512_rcp14_ps(__m512(y)));
     return x * (estimate * (2.0f - y * estimate));
 }
+// The nearest number of -bound to bound.
+LUCKYFAST_INLINE Lanes within(Lanes x, float bound) noexcept {
+    constexpr int smaller_of_sizes = 2;  // with the sign of x
+    return Lanes(_mm512_range_ps(__m512(x), __m512(splat(bound)), smaller_of_sizes));
+}
 #else
 LUCKYFAST_INLINE Lanes lower(Lanes x, Lanes y) noexcept { return x < y ? x : y; }
 LUCKYFAST_INLINE Lanes upper(Lanes x, Lanes y) noexcept { return x > y ? x : y; }
 LUCKYFAST_INLINE Lanes divide(Lanes x, Lanes y) noexcept { return x / y; }
+LUCKYFAST_INLINE Lanes within(Lanes x, float bound) noexcept { return lower(upper(x, splat(-bound)), splat(bound)); }
 #endif
 
 // Rational functions as in Eigen: a few units in the last place.
-LUCKYFAST_INLINE Lanes tanh(Lanes x) noexcept {
-    x = lower(upper(x, splat(-7.90531110763549805f)), splat(7.90531110763549805f));
+template <bool halved>
+LUCKYFAST_INLINE Lanes scaled_tanh(Lanes x) noexcept {  // tanh(x), or tanh(x / 2) / 2
+    constexpr float scale = halved ? 0.25f : 1.0f;    // of the square of x, whose powers stand in the coefficients instead
+    constexpr auto at = [](float coefficient, int power) {
+        for (; power > 0; --power) coefficient *= scale;
+        return coefficient;
+    };
+    x = within(x, halved ? 2 * 7.90531110763549805f : 7.90531110763549805f);
     const Lanes y = x * x;
-    Lanes p = splat(-2.76076847742355e-16f);
-    p = p * y + 2.00018790482477e-13f;
-    p = p * y - 8.60467152213735e-11f;
-    p = p * y + 5.12229709037114e-08f;
-    p = p * y + 1.48572235717979e-05f;
-    p = p * y + 6.37261928875436e-04f;
-    p = p * y + 4.89352455891786e-03f;
-    Lanes q = splat(1.19825839466702e-06f);
-    q = q * y + 1.18534705686654e-04f;
-    q = q * y + 2.26843463243900e-03f;
+    Lanes p = splat(at(-2.76076847742355e-16f, 7));
+    p = p * y + at(2.00018790482477e-13f, 6);
+    p = p * y + at(-8.60467152213735e-11f, 5);
+    p = p * y + at(5.12229709037114e-08f, 4);
+    p = p * y + at(1.48572235717979e-05f, 3);
+    p = p * y + at(6.37261928875436e-04f, 2);
+    p = p * y + at(4.89352455891786e-03f, 1);
+    Lanes q = splat(at(1.19825839466702e-06f, 3));
+    q = q * y + at(1.18534705686654e-04f, 2);
+    q = q * y + at(2.26843463243900e-03f, 1);
     q = q * y + 4.89352518554385e-03f;
     return divide(x * p, q);
 }
-LUCKYFAST_INLINE Lanes sigmoid(Lanes x) noexcept { return 0.5f * tanh(0.5f * x) + 0.5f; }
+LUCKYFAST_INLINE Lanes tanh(Lanes x) noexcept { return scaled_tanh<false>(x); }
+LUCKYFAST_INLINE Lanes sigmoid(Lanes x) noexcept { return scaled_tanh<true>(x) + 0.5f; }
 
 LUCKYFAST_INLINE Lanes erf(Lanes x) noexcept {
-    x = lower(upper(x, splat(-4.0f)), splat(4.0f));
+    x = within(x, 4.0f);
     const Lanes y = x * x;
     Lanes p = splat(-2.72614225801306e-10f);
     p = p * y + 2.77068142495902e-08f;

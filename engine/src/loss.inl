@@ -76,9 +76,5 @@ void adam_step(const AdamStep& call) noexcept {
     }
 }
 
-void add_rows(float* into, const float* row, float factor, size_t n) noexcept {
-    for (size_t i = 0; i < n; i += L) store(into + i, load(into + i, n - i) + factor * load(row + i, n - i), n - i);
-}
-
 }  // namespace
 }  // namespace luckyfast

@@ -1,5 +1,7 @@
 // LSTM over whole sequences: each step is one product with the recurrent weights, whose tiles go through the gates
 // while they are still in registers.
+#include <type_traits>
+
 #include "network.hpp"
 #include "tile.hpp"
 
@@ -40,41 +42,54 @@ LUCKYFAST_INLINE void prefetch(const float* from, size_t n) noexcept {
     for (size_t i = 0; i < n; i += 16) __builtin_prefetch(from + i);
 }
 
+// A whole number of lanes is known when this is compiled: no instruction for the lanes that are left.
+using WholeVector = std::integral_constant<size_t, L>;
+
+// The gates of R rows for n units, from the first row's panel and state; pointers are to the first row and unit.
+template <size_t R, typename Width>
+LUCKYFAST_INLINE void forward_tile(size_t H, Width n, const float* panel, const float* before, const float* cells,
+                                   float* gates, float* after, float* next_cells) noexcept {
+    for (size_t r = 0; r < R; ++r) {
+        for (size_t gate = 0; gate < 4; ++gate) prefetch(gates + r * 4 * H + gate * H, n);
+        prefetch(cells + r * H, n);
+    }
+    Lanes acc[R][4];
+    clear(acc);
+    multiply<R, 4>(before, H, panel, H, acc);
+#pragma GCC unroll 8
+    for (size_t r = 0; r < R; ++r) {
+        float* own = gates + r * 4 * H;
+        const Lanes i = sigmoid(acc[r][0] + load(own, n)), f = sigmoid(acc[r][1] + load(own + H, n));
+        const Lanes o = sigmoid(acc[r][2] + load(own + 2 * H, n)), g = tanh(acc[r][3] + load(own + 3 * H, n));
+        const Lanes c = f * load(cells + r * H, n) + i * g;
+        store(next_cells + r * H, c, n);
+        store(after + r * H, o * tanh(c), n);
+        store(own, i, n);
+        store(own + H, f, n);
+        store(own + 2 * H, o, n);
+        store(own + 3 * H, g, n);
+    }
+}
+
 void lstm_forward(const LstmForward& call, size_t row_start, size_t row_stop) noexcept {
     const auto [T, B, H] = call.shape;
     for (size_t t = 0; t < T; ++t) {
         const float *before = call.outputs + t * B * H, *cells = call.cells + t * B * H;
         float *after = call.outputs + (t + 1) * B * H, *next_cells = call.cells + (t + 1) * B * H;
         float* gates = call.gates + t * B * 4 * H;
-        const auto units = [&](size_t unit, size_t first_row, size_t last_row) {
-            const float* panel = call.packed + unit / L * H * wide;
-            const size_t n = H - unit < L ? H - unit : L;
-            for_tiles(first_row, last_row, [&]<size_t R>(size_t row) {
-                for (size_t r = 0; r < R; ++r) {
-                    for (size_t gate = 0; gate < 4; ++gate) prefetch(gates + (row + r) * 4 * H + gate * H + unit, n);
-                    prefetch(cells + (row + r) * H + unit, n);
-                }
-                Lanes acc[R][4];
-                for (size_t r = 0; r < R; ++r)
-                    for (size_t gate = 0; gate < 4; ++gate) acc[r][gate] = Lanes{};
-                multiply<R, 4>(before + row * H, H, panel, H, acc);
-                for (size_t r = 0; r < R; ++r) {
-                    const size_t at = (row + r) * H + unit;
-                    float* own = gates + (row + r) * 4 * H + unit;
-                    for (size_t gate = 0; gate < 4; ++gate) acc[r][gate] += load(own + gate * H, n);
-                    const Lanes i = sigmoid(acc[r][0]), f = sigmoid(acc[r][1]), o = sigmoid(acc[r][2]), g = tanh(acc[r][3]);
-                    const Lanes c = f * load(cells + at, n) + i * g;
-                    store(next_cells + at, c, n);
-                    store(after + at, o * tanh(c), n);
-                    store(own, i, n);
-                    store(own + H, f, n);
-                    store(own + 2 * H, o, n);
-                    store(own + 3 * H, g, n);
-                }
-            });
-        };
         for_blocks(row_start, row_stop, [&](size_t first_row, size_t last_row) {
-            for (size_t unit = 0; unit < H; unit += L) units(unit, first_row, last_row);
+            for (size_t unit = 0; unit < H; unit += L) {
+                const float* panel = call.packed + unit * 4 * H;
+                const auto tiles = [&](auto n) {
+                    for_tiles(first_row, last_row, [&]<size_t R>(size_t row) {
+                        const size_t at = row * H + unit;
+                        forward_tile<R>(H, n, panel, before + row * H, cells + at, gates + row * 4 * H + unit, after + at,
+                                        next_cells + at);
+                    });
+                };
+                if (H - unit < L) tiles(H - unit);
+                else tiles(WholeVector());
+            }
         });
     }
 }
@@ -87,14 +102,17 @@ LUCKYFAST_INLINE void pull_back(const LstmBackward& call, const float* next_grad
     const auto units = [&](size_t unit, size_t first_row, size_t last_row) {
         const float* panel = call.packed + unit / wide * 4 * H * wide;
         for_tiles(first_row, last_row, [&]<size_t R>(size_t row) {
+            const Use use_here = use;  // PERF: whatever it holds is in registers, as stores could change what lies elsewhere
             for (size_t r = 0; r < R; ++r) fetch(row + r, unit, H - unit < wide ? H - unit : wide);
-            Lanes acc[R][tile_vectors] = {};
+            Lanes acc[R][tile_vectors];
+            clear(acc);
             multiply<R, tile_vectors>(next_grad_gates + row * 4 * H, 4 * H, panel, 4 * H, acc);
             for (size_t r = 0; r < R; ++r)
 #pragma GCC unroll 4
                 for (size_t v = 0; v < tile_vectors; ++v) {
                     const size_t at = unit + v * L;
-                    if (at < H) use(row + r, at, H - at < L ? H - at : L, acc[r][v]);
+                    if (at + L <= H) use_here(row + r, at, WholeVector(), acc[r][v]);
+                    else if (at < H) use_here(row + r, at, H - at, acc[r][v]);
                 }
         });
     };
@@ -115,13 +133,13 @@ void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) 
             prefetch(cells + row * H + unit, n);
             prefetch(next_cells + row * H + unit, n);
         };
-        const auto through_gates = [&](size_t row, size_t unit, size_t n, Lanes grad_h) {
+        const auto through_gates = [=, grad_c_all = call.grad_c, H = H](size_t row, size_t unit, auto n, Lanes grad_h) {
             const size_t at = row * H + unit, first = row * 4 * H + unit;
             grad_h += load(grad_outputs + at, n);
             const Lanes i = load(gates + first, n), f = load(gates + first + H, n), o = load(gates + first + 2 * H, n);
             const Lanes g = load(gates + first + 3 * H, n), c = tanh(load(next_cells + at, n));
-            const Lanes grad_c = load(call.grad_c + at, n) + grad_h * o * (1.0f - c * c);
-            store(call.grad_c + at, grad_c * f, n);
+            const Lanes grad_c = load(grad_c_all + at, n) + grad_h * o * (1.0f - c * c);
+            store(grad_c_all + at, grad_c * f, n);
             store(gates + first, grad_c * g * i * (1.0f - i), n);
             store(gates + first + H, grad_c * load(cells + at, n) * f * (1.0f - f), n);
             store(gates + first + 2 * H, grad_h * c * o * (1.0f - o), n);
@@ -138,7 +156,7 @@ void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) 
         }
     }
     pull_back(call, call.gates, row_start, row_stop, [](size_t, size_t, size_t) {},
-              [&](size_t row, size_t unit, size_t n, Lanes grad_h) { store(call.grad_h + row * H + unit, grad_h, n); });
+              [&](size_t row, size_t unit, auto n, Lanes grad_h) { store(call.grad_h + row * H + unit, grad_h, n); });
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <memory>
 #include <new>
 #include <numeric>
 #include <thread>
@@ -13,6 +12,20 @@
 
 namespace luckyfast {
 namespace {
+
+// PERF: what is packed for a product begins at a cache line, lest every load of a vector of 64 bytes touch two of them.
+class Scratch {
+public:
+    explicit Scratch(size_t n) : data_(static_cast<float*>(::operator new(n * sizeof(float), alignment))) {}
+    ~Scratch() { ::operator delete(data_, alignment); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    float* get() const noexcept { return data_; }
+
+private:
+    static constexpr std::align_val_t alignment{64};
+    float* const data_;
+};
 
 // No thread takes part for fewer operations than take several times as long as waking it.
 constexpr double operations_per_thread = 2e6;
@@ -107,7 +120,7 @@ const NetworkKernels& network_kernels(int level) noexcept {
 
 void product(const Product& call, size_t n_threads, const NetworkKernels& kernels) {
     split_rows(call.M, 2.0 * static_cast<double>(call.N * call.K), n_threads, [&](size_t, size_t start, size_t stop) {
-        const std::unique_ptr<float[]> scratch(new float[kernels.product_scratch(call)]);
+        const Scratch scratch(kernels.product_scratch(call));
         kernels.product(call, start, stop, scratch.get());
     });
 }
@@ -118,16 +131,16 @@ double step_operations(const LstmShape& shape) noexcept {
 }
 
 void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
-    std::vector<float> packed(kernels.packed_size(call.shape.H));
-    kernels.pack_forward(weight, call.shape.H, packed.data());
-    call.packed = packed.data();
+    const Scratch packed(kernels.packed_size(call.shape.H));
+    kernels.pack_forward(weight, call.shape.H, packed.get());
+    call.packed = packed.get();
     split_rows(call.shape.B, step_operations(call.shape), n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_forward(call, start, stop); });
 }
 
 void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
-    std::vector<float> packed(kernels.packed_size(call.shape.H));
-    kernels.pack_backward(weight, call.shape.H, packed.data());
-    call.packed = packed.data();
+    const Scratch packed(kernels.packed_size(call.shape.H));
+    kernels.pack_backward(weight, call.shape.H, packed.get());
+    call.packed = packed.get();
     split_rows(call.shape.B, step_operations(call.shape), n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_backward(call, start, stop); });
 }
 
@@ -138,22 +151,16 @@ double set_loss(const SetLoss& call, size_t n_threads, const NetworkKernels& ker
 }
 
 void sum_bags(const Bags& bags, const float* table, float* out, size_t n_threads, const NetworkKernels& kernels) {
-    split_rows(bags.n, 10.0 * static_cast<double>(bags.width), n_threads, [&](size_t, size_t first, size_t last) {
-        std::memset(out + first * bags.width, 0, (last - first) * bags.width * sizeof(float));
-        for (size_t bag = first; bag < last; ++bag) {
-            const float factor = 1 / std::sqrt(static_cast<float>(bags.start[bag + 1] - bags.start[bag]));
-            for (int64_t i = bags.start[bag]; i < bags.start[bag + 1]; ++i)
-                kernels.add_rows(out + bag * bags.width, table + static_cast<size_t>(bags.actions[i]) * bags.width, factor, bags.width);
-        }
-    });
+    split_rows(bags.n, 10.0 * static_cast<double>(bags.width), n_threads,
+               [&](size_t, size_t start, size_t stop) { kernels.sum_bags(bags, table, out, start, stop); });
 }
 
-void spread_bags(const Bags& bags, const float* grad, float* grad_table, const NetworkKernels& kernels) noexcept {
-    for (size_t bag = 0; bag < bags.n; ++bag) {
-        const float factor = 1 / std::sqrt(static_cast<float>(bags.start[bag + 1] - bags.start[bag]));
-        for (int64_t i = bags.start[bag]; i < bags.start[bag + 1]; ++i)
-            kernels.add_rows(grad_table + static_cast<size_t>(bags.actions[i]) * bags.width, grad + bag * bags.width, factor, bags.width);
-    }
+void spread_bags(const Bags& bags, const float* grad, float* grad_table, size_t n_threads, const NetworkKernels& kernels) {
+    // Columns are split, as bags may meet in a row; whole lines of the cache each.
+    const size_t line = 16, n_lines = (bags.width + line - 1) / line;
+    split_rows(n_lines, 10.0 * static_cast<double>(bags.n * line), n_threads, [&](size_t, size_t start, size_t stop) {
+        kernels.spread_bags(bags, grad, grad_table, start * line, std::min(stop * line, bags.width));
+    });
 }
 
 void count_pairs(const HabitHistory& history, int64_t* pair_start) {
@@ -178,7 +185,7 @@ void habit_features(const HabitFeatures& call, size_t n_threads, const NetworkKe
     const auto n_pairs = static_cast<double>(history.pair_start[history.row_start[history.n_rows]]);
     n_threads = threads_worth(n_pairs * feature_operations, operations_per_thread, n_threads);
     split_pairs(history.n_rows, history.row_start, history.pair_start, n_threads, [&](size_t, size_t start, size_t stop) {
-        const std::unique_ptr<float[]> scratch(new float[kernels.features_scratch(call)]);
+        const Scratch scratch(kernels.features_scratch(call));
         std::vector<int32_t> slots(2 * history.n_actions, -1);
         kernels.habit_features(call, start, stop, scratch.get(), slots.data());
     });
@@ -188,7 +195,7 @@ void habit_scores(HabitScores call, float* logits, size_t n_threads, const Netwo
     const HiddenLayer hidden(call);
     n_threads = threads_worth(static_cast<double>(call.n_pairs) * score_operations(call), operations_per_thread, n_threads);
     split_pairs(call.n_rows, call.row_start, call.pair_start, n_threads, [&](size_t, size_t start, size_t stop) {
-        const std::unique_ptr<float[]> scratch(new float[kernels.scores_scratch(call)]);
+        const Scratch scratch(kernels.scores_scratch(call));
         kernels.habit_scores(call, start, stop, logits, scratch.get());
     });
 }
@@ -203,7 +210,7 @@ void habit_grads(HabitScores call, const float* grad_logits, HabitGrads grads, s
     const size_t n_small = call.hidden * (n_wide + 2), n_large = call.V * call.F;
     std::vector<float> small(n_threads * n_small), large((n_threads - 1) * n_large);
     split_pairs(call.n_rows, call.row_start, call.pair_start, n_threads, [&](size_t i, size_t start, size_t stop) {
-        const std::unique_ptr<float[]> scratch(new float[kernels.scores_scratch(call)]);
+        const Scratch scratch(kernels.scores_scratch(call));
         float* own = small.data() + i * n_small;
         float* per_action = i == 0 ? grads.per_action : large.data() + (i - 1) * n_large;
         kernels.habit_grads(call, start, stop, grad_logits,

@@ -59,6 +59,13 @@ struct AdamStep {
     float grad_scale, rate, decay, bias_1, bias_2, keep;
 };
 
+// out[b] = sum of the table's rows of bag b / sqrt(size of b), and the gradient of the table from that of out.
+struct Bags {
+    size_t n, width;
+    const int64_t* start;  // [n + 1]
+    const int64_t* actions;
+};
+
 // Some customers' histories, and the moments for which habits are wanted.
 struct HabitHistory {
     size_t n_rows, n_actions, n_contexts;
@@ -118,6 +125,8 @@ struct NetworkKernels {
     double (*square_sum)(const float* values, size_t n);
     void (*adam_step)(const AdamStep& call);
     void (*add_rows)(float* into, const float* row, float factor, size_t n);
+    void (*sum_bags)(const Bags& bags, const float* table, float* out, size_t bag_start, size_t bag_stop);
+    void (*spread_bags)(const Bags& bags, const float* grad, float* grad_table, size_t column_start, size_t column_stop);
     size_t (*features_scratch)(const HabitFeatures& call);
     void (*habit_features)(const HabitFeatures& call, size_t row_start, size_t row_stop, float* scratch, int32_t* slots);
     size_t (*scores_scratch)(const HabitScores& call);
@@ -145,15 +154,9 @@ void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, con
 // threads.
 double set_loss(const SetLoss& call, size_t n_threads, const NetworkKernels& kernels);
 
-// out[b] = sum of the table's rows of bag b / sqrt(size of b), and the gradient of the table from that of out. Bags are
-// split among threads in the first.
-struct Bags {
-    size_t n, width;
-    const int64_t* start;  // [n + 1]
-    const int64_t* actions;
-};
+// Bags are split among threads in the first, columns in the second.
 void sum_bags(const Bags& bags, const float* table, float* out, size_t n_threads, const NetworkKernels& kernels);
-void spread_bags(const Bags& bags, const float* grad, float* grad_table, const NetworkKernels& kernels) noexcept;
+void spread_bags(const Bags& bags, const float* grad, float* grad_table, size_t n_threads, const NetworkKernels& kernels);
 
 // Fills history.pair_start.
 void count_pairs(const HabitHistory& history, int64_t* pair_start);

@@ -5,44 +5,55 @@
 namespace luckyfast {
 namespace {
 
-// PERF: so many terms of the sums at a time keep a panel of b (96 kB at most) in the second-level cache.
-constexpr size_t product_depth = 384;
+// PERF: so many terms of the sums at a time keep a panel of b (96 kB at most) in the second-level cache; where rows of a
+// are packed as well, half of that.
+constexpr size_t depth_of(const Product& call) noexcept {
+    const size_t depth = call.a_transposed ? 192 : 384;
+    return call.K < depth ? call.K : depth;
+}
 constexpr size_t panel_width = tile_vectors * L;
 
 size_t product_scratch(const Product& call) noexcept {
-    const size_t depth = call.K < product_depth ? call.K : product_depth;
-    return ((call.N + panel_width - 1) / panel_width * panel_width + (call.a_transposed ? block_rows : 0)) * depth;
+    return ((call.N + panel_width - 1) / panel_width * panel_width + (call.a_transposed ? block_rows : 0)) * depth_of(call);
 }
 
 // Panels of b, [column / panel width][k][column of the panel]; the last one is as many vectors wide as it must be.
 void pack_panels(const Product& call, size_t k_start, size_t depth, float* packed) noexcept {
-    for (size_t column = 0; column < call.N; column += panel_width) {
-        const size_t n = call.N - column < panel_width ? call.N - column : panel_width, width = (n + L - 1) / L * L;
-        if (call.b_transposed) {
+    const auto width_at = [&](size_t column) {
+        const size_t n = call.N - column;
+        return n < panel_width ? (n + L - 1) / L * L : panel_width;
+    };
+    if (call.b_transposed) {
+        for (size_t column = 0; column < call.N; column += panel_width) {
+            const size_t n = call.N - column, width = width_at(column);
+            float* to = packed + column * depth;
             for (size_t i = 0; i < width; ++i) {
                 const float* from = call.b + (column + i) * call.K + k_start;
-                for (size_t k = 0; k < depth; ++k) packed[k * width + i] = i < n ? from[k] : 0.0f;
-            }
-        } else {
-            for (size_t k = 0; k < depth; ++k) {
-                const float* from = call.b + (k_start + k) * call.N + column;
-                for (size_t i = 0; i < n; i += L) store(packed + k * width + i, load(from + i, n - i));
+                for (size_t k = 0; k < depth; ++k) to[k * width + i] = i < n ? from[k] : 0.0f;
             }
         }
-        packed += panel_width * depth;
+    } else {  // PERF: b is read as it lies
+        for (size_t k = 0; k < depth; ++k) {
+            const float* from = call.b + (k_start + k) * call.N;
+            for (size_t column = 0; column < call.N; column += panel_width) {
+                const size_t n = call.N - column, width = width_at(column);
+                float* to = packed + column * depth + k * width;
+                for (size_t i = 0; i < width; i += L) store(to + i, load(from + column + i, n - i));
+            }
+        }
     }
 }
 
-// PERF: rows that lie in columns of a are gathered once for all panels; a column at a time would visit a line per term.
+// PERF: rows that lie in columns of a are gathered once for all panels, [k][row of the block].
 void pack_rows(const Product& call, size_t row_start, size_t row_stop, size_t k_start, size_t depth, float* packed) noexcept {
-    for_tiles(row_start, row_stop, [&]<size_t R>(size_t row) {
-        const float* from = call.a + k_start * call.M + row;
-        for (size_t k = 0; k < depth; ++k) std::memcpy(packed + k * R, from + k * call.M, sizeof(float[R]));
-        packed += depth * R;
-    });
+    const size_t n = row_stop - row_start;
+    for (size_t k = 0; k < depth; ++k) {
+        const float* from = call.a + (k_start + k) * call.M + row_start;
+        for (size_t i = 0; i < n; i += L) store(packed + k * block_rows + i, load(from + i, n - i));
+    }
 }
 
-// a [row][k] of the first row with stride K; or, transposed, as pack_rows leaves it.
+// a of the first row: [row][k] with stride K or, transposed, [k][row] as pack_rows leaves it.
 template <size_t V, bool transposed>
 void multiply_panel(const Product& call, size_t row_start, size_t row_stop, const float* a, size_t k_start, size_t depth,
                     size_t column, const float* panel) noexcept {
@@ -50,10 +61,10 @@ void multiply_panel(const Product& call, size_t row_start, size_t row_stop, cons
     for_tiles(row_start, row_stop, [&]<size_t R>(size_t row) {
         Lanes acc[R][V];
         float* c = call.c + row * call.N + column;
-        for (size_t r = 0; r < R; ++r)
-            for (size_t v = 0; v < V; ++v) acc[r][v] = Lanes{};
-        multiply<R, V, transposed>(a, transposed ? R : call.K, panel, depth, acc);
-        a += R * (transposed ? depth : call.K);
+        clear(acc);
+        multiply<R, V, transposed>(a, transposed ? block_rows : call.K, panel, depth, acc);
+        a += R * (transposed ? 1 : call.K);
+#pragma GCC unroll 8
         for (size_t r = 0; r < R; ++r)
 #pragma GCC unroll 4
             for (size_t v = 0; v < V; ++v) {
@@ -68,8 +79,9 @@ void multiply_panel(const Product& call, size_t row_start, size_t row_stop, cons
 
 template <bool transposed>
 void multiply_all(const Product& call, size_t row_start, size_t row_stop, float* scratch) noexcept {
-    for (size_t k_start = 0; k_start < call.K; k_start += product_depth) {
-        const size_t depth = call.K - k_start < product_depth ? call.K - k_start : product_depth;
+    const size_t most = depth_of(call);
+    for (size_t k_start = 0; k_start < call.K; k_start += most) {
+        const size_t depth = call.K - k_start < most ? call.K - k_start : most;
         float *panels = transposed ? scratch + block_rows * depth : scratch, *rows = scratch;
         pack_panels(call, k_start, depth, panels);
         for_blocks(row_start, row_stop, [&](size_t start, size_t stop) {

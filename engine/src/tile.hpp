@@ -11,6 +11,15 @@ namespace {
 constexpr size_t tile_rows = LUCKYFAST_LANES == 16 ? 6 : 3;
 constexpr size_t tile_vectors = 4;
 
+// PERF: only loops that are unrolled everywhere keep acc in registers before and after a product, too.
+template <size_t R, size_t V>
+LUCKYFAST_INLINE void clear(Lanes (&acc)[R][V]) noexcept {
+#pragma GCC unroll 8
+    for (size_t r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < V; ++v) acc[r][v] = Lanes{};
+}
+
 // acc += a @ b, where a[r, k] is at a[r * stride + k], or at a[k * stride + r], and b is packed as [K][V][L].
 template <size_t R, size_t V, bool transposed = false>
 LUCKYFAST_INLINE void multiply(const float* a, size_t stride, const float* b, size_t K, Lanes (&acc)[R][V]) noexcept {

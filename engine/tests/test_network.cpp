@@ -316,7 +316,7 @@ void test_bags(size_t width, int level) {
                 expected_table[action * width + k] += factor * grad[bag * width + k];
             }
     sum_bags({3, width, start.data(), actions.data()}, table.data(), out.data(), 1, network_kernels(level));
-    spread_bags({3, width, start.data(), actions.data()}, grad.data(), grad_table.data(), network_kernels(level));
+    spread_bags({3, width, start.data(), actions.data()}, grad.data(), grad_table.data(), 1, network_kernels(level));
     check_close(out, expected, 1e-6, "bags");
     check_close(grad_table, expected_table, 1e-6, "gradient of bags");
 }
@@ -337,7 +337,7 @@ void test_threads(int level) {
     std::vector<Floats> found;
     for (const size_t n_threads : {1u, 3u}) {
         Floats c(M * N), transposed(M * N), gates = projected, cells((T + 1) * B * H), outputs((T + 1) * B * H), grad_h(B * H, 1.0f);
-        Floats grad_c(B * H, 1.0f), grad(M * 2000), bags(8000 * N);
+        Floats grad_c(B * H, 1.0f), grad(M * 2000), bags(8000 * N), grad_table(50 * N);
         product({M, N, K, a.data(), b.data(), nullptr, c.data(), false, false, false}, n_threads, kernels);
         product({M, N, K, a.data(), b.data(), nullptr, transposed.data(), true, true, false}, n_threads, kernels);
         lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data()}, weight.data(), n_threads, kernels);
@@ -345,9 +345,11 @@ void test_threads(int level) {
                       n_threads, kernels);
         set_loss({M, 2000, logits.data(), start.data(), labels.data(), ones.data(), 0.01f, grad.data()}, n_threads, kernels);
         sum_bags({8000, N, start.data(), labels.data()}, table.data(), bags.data(), n_threads, kernels);
-        for (const Floats& values : {c, transposed, gates, cells, outputs, grad_h, grad_c, grad, bags}) found.push_back(values);
+        spread_bags({8000, N, start.data(), labels.data()}, bags.data(), grad_table.data(), n_threads, kernels);
+        for (const Floats& values : {c, transposed, gates, cells, outputs, grad_h, grad_c, grad, bags, grad_table})
+            found.push_back(values);
     }
-    for (size_t i = 0; i < 9; ++i) assert(found[i] == found[i + 9]);
+    for (size_t i = 0; i < 10; ++i) assert(found[i] == found[i + 10]);
 
     // Callers at the same time: all but one do without the pool.
     std::vector<Floats> products(4, Floats(M * N));
@@ -384,7 +386,7 @@ int main() {
         }
         test_threads(level);
         for (const size_t n : {1u, 16u, 5001u}) test_step(n, level);
-        for (const size_t width : {1u, 16u, 37u}) test_bags(width, level);
+        for (const size_t width : {1u, 16u, 37u, 130u}) test_bags(width, level);
         std::printf("%s\n", network_kernels(level).name);
     }
 }

@@ -87,7 +87,7 @@ class _SumBags(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_table = grads[0].new_zeros(ctx.shape)
-        _engine.spread_bags(ctx.start, ctx.actions, _view(grads[0]), _memory(grad_table))
+        _engine.spread_bags(ctx.start, ctx.actions, _view(grads[0]), _memory(grad_table), torch.get_num_threads())
         return None, None, grad_table
 
 
