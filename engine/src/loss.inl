@@ -22,6 +22,8 @@ double set_loss(const SetLoss& call, size_t row_start, size_t row_stop) noexcept
             std::memset(grad, 0, V * sizeof(float));
             continue;
         }
+        double own = 0;  // before logits make room for their gradient
+        for (int64_t i = label_start; i < label_stop; ++i) own -= static_cast<double>(logits[call.labels[i]]);
         Lanes high = lowest;
         for (size_t at = 0; at < V; at += L) high = upper(high, logits_at(logits, at));
         float top = high[0];
@@ -37,12 +39,8 @@ double set_loss(const SetLoss& call, size_t row_start, size_t row_stop) noexcept
         const Lanes factor = splat(weight * n_labels / denominator);
         for (size_t at = 0; at < V; at += L) store(grad + at, load(grad + at, V - at) * factor, V - at);
         const double log_total = static_cast<double>(top) + __builtin_log(static_cast<double>(denominator));
-        double own = 0;
-        for (int64_t i = label_start; i < label_stop; ++i) {
-            own += log_total - static_cast<double>(logits[call.labels[i]]);
-            grad[call.labels[i]] -= weight;
-        }
-        loss += static_cast<double>(weight) * own;
+        for (int64_t i = label_start; i < label_stop; ++i) grad[call.labels[i]] -= weight;
+        loss += static_cast<double>(weight) * (own + static_cast<double>(label_stop - label_start) * log_total);
     }
     return loss;
 }

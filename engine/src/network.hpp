@@ -49,7 +49,7 @@ struct SetLoss {
     const int64_t* labels;
     const float* weights;  // [n]
     float scale;           // 1 / sum of the weights of all labels of the step, of which these rows may be a part
-    float* grad;           // [n, V] written: its gradient
+    float* grad;           // [n, V] written: its gradient; may be the logits' own memory
 };
 
 // One step of AdamW and of the running average; gradients are set to 0.

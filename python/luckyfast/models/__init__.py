@@ -25,7 +25,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 _CHOICES = {"arch": get_args(Arch), "habit": (True, False), "features": (True, False), "schedule": get_args(Schedule)}
 _LEAST = 1e-9
 _MOST_REFIT = 3 / 8
-_BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 18, 1 << 20, 512
+_BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 19, 1 << 20, 512
 _RANGES = {
     "hidden": (1, math.inf),
     "layers": (1, math.inf),

@@ -51,7 +51,7 @@ class FusedOps:
         """Weigh and add up the loss of labels."""
         if len(label_actions) == 0:
             return logits.sum() * 0.0
-        loss: Tensor = _apply(_SetLoss, logits, label_start, label_actions, weights, total, smoothing)
+        loss: Tensor = _apply(_SetLoss, logits.contiguous(), label_start, label_actions, weights, total, smoothing)
         return loss
 
 
@@ -165,17 +165,19 @@ class _SetLoss(torch.autograd.Function):
         total: float,
         smoothing: Tensor | None,
     ) -> Tensor:
-        grad = logits.new_empty(logits.shape)
-        loss = _engine.set_loss(
-            _view(logits), label_start, label_actions, weights, 1.0 / total, _memory(grad), torch.get_num_threads()
-        )
+        smoothed = 0.0
         if smoothing is not None:
             # Against the loss without it: what a label loses, and what all actions gain; the normaliser is the same.
             sizes = np.diff(label_start)
             rows, labels = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)), torch.from_numpy(label_actions)
             moments = torch.from_numpy((weights * sizes / total).astype(np.float32))
             lost = smoothing.sum() * torch.from_numpy(weights / np.float32(total))[rows]
-            loss += float((logits[rows, labels] * lost).sum() - ((logits @ smoothing) * moments).sum())
+            smoothed = float((logits[rows, labels] * lost).sum() - ((logits @ smoothing) * moments).sum())
+        # Logits become their gradient, and PyTorch is not told: nothing that makes them needs them for its own.
+        grad = logits.detach()
+        values, n_threads = _memory(grad), torch.get_num_threads()
+        loss = _engine.set_loss(values, label_start, label_actions, weights, 1.0 / total, values, n_threads) + smoothed
+        if smoothing is not None:
             grad.index_put_((rows, labels), lost, accumulate=True).addr_(moments, smoothing, alpha=-1)
         ctx.grad = grad
         return logits.new_tensor(loss)

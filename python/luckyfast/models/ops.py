@@ -90,7 +90,7 @@ class Ops(Protocol):
         ``smoothing[a]`` of each action a (Szegedy et al., 2016).
 
         Args:
-            logits: [n, V].
+            logits: [n, V]; may be overwritten, and have no values after it.
             label_start: int64 [n + 1]; moment m has the labels ``label_actions[label_start[m]:label_start[m + 1]]``.
             label_actions: int64.
             weights: float32 [n], of every label of a moment.
