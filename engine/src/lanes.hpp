@@ -66,6 +66,7 @@ LUCKYFAST_INLINE Lanes divide(Lanes x, Lanes y) noexcept {
     const Lanes estimate = Lanes(_mm512_rcp14_ps(__m512(y)));
     return x * (estimate * (2.0f - y * estimate));
 }
+LUCKYFAST_INLINE Lanes square_root(Lanes x) noexcept { return Lanes(_mm512_sqrt_ps(__m512(x))); }
 // The nearest number of -bound to bound.
 LUCKYFAST_INLINE Lanes within(Lanes x, float bound) noexcept {
     constexpr int smaller_of_sizes = 2;  // with the sign of x
@@ -75,6 +76,10 @@ LUCKYFAST_INLINE Lanes within(Lanes x, float bound) noexcept {
 LUCKYFAST_INLINE Lanes lower(Lanes x, Lanes y) noexcept { return x < y ? x : y; }
 LUCKYFAST_INLINE Lanes upper(Lanes x, Lanes y) noexcept { return x > y ? x : y; }
 LUCKYFAST_INLINE Lanes divide(Lanes x, Lanes y) noexcept { return x / y; }
+LUCKYFAST_INLINE Lanes square_root(Lanes x) noexcept {
+    for (size_t i = 0; i < L; ++i) x[i] = __builtin_sqrtf(x[i]);
+    return x;
+}
 LUCKYFAST_INLINE Lanes within(Lanes x, float bound) noexcept { return lower(upper(x, splat(-bound)), splat(bound)); }
 #endif
 

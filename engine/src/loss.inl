@@ -61,16 +61,20 @@ double square_sum(const float* values, size_t n) noexcept {
 
 void adam_step(const AdamStep& call) noexcept {
     constexpr float new_mean = 0.1f, new_square = 0.001f, epsilon = 1e-8f;  // 1 - beta
-    const float shrink = 1 - call.rate * call.decay, step = call.rate / call.bias_1, root = 1 / __builtin_sqrtf(call.bias_2);
-    float *__restrict p = call.parameters, *__restrict g = call.grads, *__restrict m = call.means;
-    float *__restrict v = call.squares, *__restrict average = call.average;
-    for (size_t i = 0; i < call.n; ++i) {
-        const float grad = g[i] * call.grad_scale;
-        m[i] += new_mean * (grad - m[i]);
-        v[i] = 0.999f * v[i] + new_square * grad * grad;
-        p[i] = p[i] * shrink - step * m[i] / (__builtin_sqrtf(v[i]) * root + epsilon);
-        average[i] += (1 - call.keep) * (p[i] - average[i]);
-        g[i] = 0;
+    const auto [n, parameters, grads, means, squares, averages, grad_scale, rate, decay, bias_1, bias_2, keep] = call;
+    const float shrink = 1 - rate * decay, step = rate / bias_1, root = 1 / __builtin_sqrtf(bias_2), fresh = 1 - keep;
+    for (size_t i = 0; i < n; i += L) {
+        const size_t left = n - i;
+        const Lanes grad = load(grads + i, left) * grad_scale, average = load(averages + i, left);
+        Lanes mean = load(means + i, left), square = load(squares + i, left), parameter = load(parameters + i, left);
+        mean += new_mean * (grad - mean);
+        square = 0.999f * square + new_square * grad * grad;
+        parameter = parameter * shrink - divide(step * mean, square_root(square) * root + epsilon);
+        store(means + i, mean, left);
+        store(squares + i, square, left);
+        store(parameters + i, parameter, left);
+        store(averages + i, average + fresh * (parameter - average), left);
+        store(grads + i, Lanes{}, left);
     }
 }
 

@@ -120,6 +120,7 @@ class Course:
         n_visits = int(self._n_visits.sum())
         self._step_weight = weight * min(self.config.batch_visits / max(n_visits, 1), 1.0)
         listener.advance(self.share)
+        self.network.train()
         while not self.finished:
             for batch in self._batches(stop_time):
                 for segment, state in self._segments(batch):
@@ -218,7 +219,6 @@ class Course:
         n_labels = np.diff(segment.label_start)
         weights = self._weights_at(n_labels, ages)
         periods = torch.from_numpy(self.drift.periods(ages)).to(self.drift.logits.device)
-        self.network.train()
         memory, held[0] = self.network.remember(segment, held[0])
         # Logits of all moments at once would be O(vocabulary) in memory: blocks of them go forward and back alone.
         n, block = len(segment.visits), block_moments(self.constants.n_actions)
