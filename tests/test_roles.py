@@ -138,6 +138,16 @@ def test_numbers_are_times_only_with_a_name_that_says_so() -> None:
     assert choose_role("time", [ColumnSample("event_ts", values)]) is not None
 
 
+def test_six_digits_that_could_be_dates_of_any_order_are_so_only_with_a_name_that_says_so() -> None:
+    values = ("110411", "110505", "110411", "110505")
+    group = ColumnSample("PRODUCT_SUBCLASS", values)
+    assert rank_candidates("time", [group]) == []
+    chosen = choose_role("action", [group])
+    assert chosen is not None
+    assert chosen.name == "PRODUCT_SUBCLASS"
+    assert [found.name for found in rank_candidates("time", [ColumnSample("date_achat", values)])] == ["date_achat"]
+
+
 def test_two_dates_are_asked_for() -> None:
     values = ("2017-01-01", "2017-01-02")
     with pytest.raises(SchemaError, match=r"order_date.*ship_date"):

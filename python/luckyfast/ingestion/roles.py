@@ -228,7 +228,9 @@ def _time_score(name: str, filled: Sequence[str]) -> tuple[float, str]:
     try:
         form = find_time_format(filled)
     except AmbiguousTimeError:
-        return 2.0, "its values are dates"
+        form = None
+        if not _are_digits(filled) or name_score("time", name)[0] > 0:
+            return 2.0, "its values are dates"
     if form is None:
         return -20.0, ""
     if _is_digits_alone(form) and name_score("time", name)[0] <= 0:
@@ -256,10 +258,15 @@ def _is_clock_time(filled: Sequence[str]) -> bool:
     try:
         form = find_time_format(filled)
     except AmbiguousTimeError:
-        return True
+        return not _are_digits(filled)
     if form is not None and not _is_digits_alone(form):
         return True
     return _share(filled, is_time_of_day) > 0.8
+
+
+def _are_digits(filled: Sequence[str]) -> bool:
+    """Whether nothing but digits is in them: six of them may be a date of any order, or a product group."""
+    return all(value.isdecimal() for value in filled)
 
 
 def _is_digits_alone(form: TimeFormat) -> bool:
