@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if LUCKYFAST_LANES == 16
 #include <immintrin.h>
@@ -49,6 +50,9 @@ LUCKYFAST_INLINE void store(float* p, Lanes x, size_t n) noexcept {
     for (size_t i = 0; i < n; ++i) p[i] = x[i];
 }
 #endif
+
+// PERF: a number of lanes that is known to be all of them, so that there is no branch for the lanes that are left.
+using WholeVector = std::integral_constant<size_t, L>;
 
 LUCKYFAST_INLINE float sum(Lanes x) noexcept {
     float total[L];

@@ -1,7 +1,5 @@
 // LSTM over whole sequences: each step is one product with the recurrent weights, whose tiles go through the gates
 // while they are still in registers.
-#include <type_traits>
-
 #include "network.hpp"
 #include "tile.hpp"
 
@@ -41,9 +39,6 @@ void pack_backward(const float* weight, size_t H, float* packed) noexcept {
 LUCKYFAST_INLINE void prefetch(const float* from, size_t n) noexcept {
     for (size_t i = 0; i < n; i += 16) __builtin_prefetch(from + i);
 }
-
-// A whole number of lanes is known when this is compiled: no instruction for the lanes that are left.
-using WholeVector = std::integral_constant<size_t, L>;
 
 // The gates of R rows for n units, from the first row's panel and state; pointers are to the first row and unit.
 template <size_t R, typename Width>

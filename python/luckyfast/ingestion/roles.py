@@ -228,9 +228,8 @@ def _time_score(name: str, filled: Sequence[str]) -> tuple[float, str]:
     try:
         form = find_time_format(filled)
     except AmbiguousTimeError:
-        form = None
-        if not _are_digits(filled) or name_score("time", name)[0] > 0:
-            return 2.0, "its values are dates"
+        speaks = not _are_digits(filled) or name_score("time", name)[0] > 0
+        return (2.0, "its values are dates") if speaks else (-20.0, "")
     if form is None:
         return -20.0, ""
     if _is_digits_alone(form) and name_score("time", name)[0] <= 0:

@@ -171,8 +171,8 @@ def refit_share(epochs: int, refit_epochs: int) -> float:
 def block_moments(n_actions: int) -> int:
     """How many moments have their logits at once.
 
-    As many as the second-level cache holds; with many actions more, lest each block read and write weights for too few
-    moments, up to what the last-level cache holds.
+    Half a million logits, 2 MB, which some second-level caches hold; with many actions more, lest each block read and
+    write weights for too few moments, up to what the last-level cache holds.
     """
     return max(_BLOCK_LOGITS // n_actions, min(_MANY_MOMENTS, _MOST_LOGITS // n_actions), 16)
 
