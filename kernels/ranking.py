@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["bin_pairs", "mark_repeats", "rank_targets"]
+__all__ = ["bin_pairs", "mark_repeats", "rank_targets", "rate_best"]
 
 
 @njit(cache=True, nogil=True)
@@ -73,6 +73,43 @@ def rank_targets(
             metrics[row, column] = 1.0 - missed
         metrics[row, 2] = recall / size
         metrics[row, 3] = gain / discount[min(size, 10)]
+
+
+@njit(cache=True, nogil=True)
+def rate_best(
+    scores: NDArray[np.float32],
+    chances: NDArray[np.float32],
+    target_start: NDArray[np.int64],
+    target_actions: NDArray[np.int32],
+    rated: NDArray[np.float64],
+) -> None:
+    """Write the chance of the action that each row ranks first, and its squared error, into ``rated``, float64 [n, 2].
+
+    Of actions that share the first place each is as likely to be taken: both numbers are means over them. Row ``i`` of
+    ``scores`` and ``chances``, float32 [n, n_actions], has the right actions
+    ``target_actions[target_start[i]:target_start[i + 1]]``; column 0 is left out.
+    """
+    n_rows, n_actions = scores.shape
+    for row in range(n_rows):
+        best = scores[row, 1]
+        for action in range(2, n_actions):
+            best = max(best, scores[row, action])
+        n_best = 0
+        chance = 0.0
+        square = 0.0
+        for action in range(1, n_actions):
+            if scores[row, action] == best:
+                own = np.float64(chances[row, action])
+                n_best += 1
+                chance += own
+                square += own * own
+        for position in range(target_start[row], target_start[row + 1]):
+            action = target_actions[position]
+            if action > 0 and scores[row, action] == best:
+                # (1 - chance)^2 in place of chance^2
+                square += 1.0 - 2.0 * np.float64(chances[row, action])
+        rated[row, 0] = chance / n_best
+        rated[row, 1] = square / n_best
 
 
 @njit(cache=True, nogil=True)

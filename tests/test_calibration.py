@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from luckyfast.calibration import (
+    RIDGE,
     Calibration,
     StatedChances,
-    _fit_bends,
     _fit_chance,
+    _fit_odds,
     _ranks,
     log_softmax,
     mean_by_visit,
@@ -52,13 +54,64 @@ def test_bends_are_recovered(slopes: tuple[float, ...]) -> None:
     rng = np.random.default_rng(1)
     z = np.sort(rng.normal(-1.5, 1.5, (30_000, 10)))[:, ::-1]
     weights = 1.0 / np.arange(1, 11)
-    knots = _fit_bends(z, np.zeros_like(z), weights)["knots"]
+    actions = rng.integers(1, 20, z.shape)
+
+    def fit(outcomes: np.ndarray) -> Calibration:
+        return Calibration(**_fit_odds(z, actions, outcomes, weights, 20))
+
+    knots = fit(np.zeros_like(z)).knots
     truth = Calibration(odds_slope=slopes[0], odds_intercept=0.2, knots=knots, bends=tuple(np.diff(slopes).tolist()))
     chances = 1 / (1 + np.exp(-truth._bend(z)))
-    fitted = _fit_bends(z, (rng.random(z.shape) < chances).astype(np.float64), weights)
-    errors = np.abs(1 / (1 + np.exp(-Calibration(**fitted)._bend(z))) - chances)
+    fitted = fit((rng.random(z.shape) < chances).astype(np.float64))
+    errors = np.abs(1 / (1 + np.exp(-fitted._bend(z))) - chances)
     assert np.quantile(errors, 0.999) < 0.05
     assert errors.mean() < 0.004
+    assert np.abs(fitted.offsets).max() < 0.1
+
+
+def test_bends_and_offsets_are_the_best_together() -> None:
+    """A step in any of them makes the penalised loss larger."""
+    rng = np.random.default_rng(5)
+    z, actions = rng.normal(-1.0, 1.5, (400, 6)), rng.integers(0, 7, (400, 6))
+    outcomes = (rng.random(z.shape) < 1 / (1 + np.exp(-0.9 * z - 0.3 * (actions - 3)))).astype(np.float64)
+    weights = 1.0 / np.arange(1, 7)
+    fitted = Calibration(**_fit_odds(z, actions, outcomes, weights, 8))
+
+    def loss(calibration: Calibration) -> float:
+        log_odds = calibration._bend(z) + np.array(calibration.offsets)[actions]
+        slopes = (calibration.odds_slope - 1.0, *calibration.bends)
+        prior = 0.5 * (calibration.odds_intercept**2 + sum(slope**2 for slope in slopes))
+        prior += 0.5 * RIDGE * sum(offset**2 for offset in calibration.offsets)
+        return float((weights * (np.logaddexp(0.0, log_odds) - outcomes * log_odds)).sum()) + prior
+
+    assert min(np.cumsum((fitted.odds_slope, *fitted.bends))) > 0.1  # no bound is in play
+    best = loss(fitted)
+    assert fitted.offsets[7] == 0.0  # it is nowhere
+    for step in (-0.02, 0.02):
+        others = [
+            replace(fitted, odds_slope=fitted.odds_slope + step),
+            replace(fitted, odds_intercept=fitted.odds_intercept + step),
+            *(replace(fitted, bends=moved(fitted.bends, k, step)) for k in range(3)),
+            *(replace(fitted, offsets=moved(fitted.offsets, k, step)) for k in range(8)),
+        ]
+        assert best < min(map(loss, others))
+
+
+def moved(values: tuple[float, ...], place: int, step: float) -> tuple[float, ...]:
+    return (*values[:place], values[place] + step, *values[place + 1 :])
+
+
+def test_an_action_that_is_bought_alone_is_not_promised_too_often() -> None:
+    truth = Calibration(1.0, 1.1, -0.2, 0.8, offsets=(0.0, -1.2, 0.8, *[0.0] * 27))
+    fitted = Calibration.fit(draw(truth, 10_000, 30, seed) for seed in range(8))
+    scores, labels = draw(truth, 20_000, 30, 99)
+    chances, true = fitted.in_visit(scores, labels.mean_size), truth.in_visit(scores, labels.mean_size)
+    first = scores.argmax(axis=1)
+    for action in (1, 2, 3):
+        rows = first == action
+        assert chances[rows, action].mean() == pytest.approx(true[rows, action].mean(), abs=0.02)
+    without = replace(fitted, offsets=()).in_visit(scores, labels.mean_size)
+    assert without[first == 1, 1].mean() > true[first == 1, 1].mean() + 0.1
 
 
 @pytest.mark.parametrize("n_actions", [1, 5, 10, 11, 30, 302, 50_000])
@@ -158,6 +211,7 @@ def test_probabilities_are_probabilities() -> None:
         Calibration(),
         Calibration(0.2, 3.0, -2.0, 0.0, 10.0, 0.05, 3.0, (-3.0, 0.0), (0.5, -0.5)),
         Calibration(0.1, 9.0, 200.0, 9.0, 0.001),
+        Calibration(1.0, 2.0, 0.1, 0.5, 2.0, 1.0, 0.0, (), (), (0.3, 0.3, 0.3)),
     ):
         p = calibration.next_action(scores)
         chance = calibration.in_visit(scores, np.array([0.0, 5.0, 1e6]))
@@ -168,7 +222,7 @@ def test_probabilities_are_probabilities() -> None:
 
 
 def test_json_round_trip() -> None:
-    calibration = Calibration(0.9, 1.3, -0.2, 0.8, 0.1, 1.1, -0.1, (-2.5, 0.5), (0.25, -0.5))
+    calibration = Calibration(0.9, 1.3, -0.2, 0.8, 0.1, 1.1, -0.1, (-2.5, 0.5), (0.25, -0.5), (0.0, -1.5))
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
 
 
@@ -197,15 +251,16 @@ def test_a_visit_of_unknown_actions_costs_the_unknown_share() -> None:
     np.testing.assert_allclose(mean_by_visit(log_next, labels), np.log([0.1, 0.5]), rtol=1e-6)
 
 
-def test_a_more_probable_action_never_gets_the_smaller_chance() -> None:
+def test_a_larger_share_of_an_action_is_never_a_smaller_chance_of_it() -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(3000, 20)).astype(np.float32) * 3
     worst = scores.argmin(axis=1)
     labels = Labels(np.arange(3001), worst.astype(np.int32), rng.integers(1, 9, 3000).astype(np.float64))
     fitted = Calibration.fit([(scores, labels)])
-    chances = fitted.in_visit(scores, labels.mean_size)
-    order = np.argsort(scores, axis=1)
-    assert (np.diff(np.take_along_axis(chances, order, axis=1), axis=1) >= 0).all()
+    shares = fitted.log_next_action(scores)
+    order = np.argsort(shares, axis=0)
+    chances = fitted.chance(np.take_along_axis(shares, order, axis=0), np.full((3000, 1), 5.0))
+    assert (np.diff(chances, axis=0) >= 0).all()
 
 
 @pytest.mark.parametrize("scale", [1e-3, 30.0, 1e4])

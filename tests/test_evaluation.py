@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -102,7 +102,8 @@ def test_honest_models_pass(dataset: Dataset, split: Split) -> None:
 
 def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
     scorer = Rule(lambda h, v: knows(-1, -2)(h, v) + np.arange(N_ACTIONS) / 100)
-    calibration = Calibration(1.3, 1.1, -0.1, 0.9)
+    offsets = tuple(np.linspace(-1.0, 1.0, N_ACTIONS).tolist())
+    calibration = Calibration(1.3, 1.1, -0.1, 0.9, offsets=offsets)
     result = evaluate(scorer, dataset, split, calibration)
     measured = ("hit@1", "hit@3", "recall@10", "ndcg@10", "nll", "brier")
     sums: dict[str, list[float]] = {name: [] for name in (*measured, "before", "repeat", "explore", "short")}
@@ -146,6 +147,7 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
         assert part.n_visits == len(sums[name])
         assert part.figures["recall@10"].value == pytest.approx(np.mean(sums[name]))
     assert result.short.n_visits == len(sums["short"])
+    assert result.calibration == replace(calibration, offsets=()).to_dict()
     bins = result.reliability
     gap = sum(bin_.n * abs(bin_.mean_predicted - bin_.observed) for bin_ in bins) / result.n_visits
     assert result.figures["ece"].value == pytest.approx(gap, abs=1e-6)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_model import CALIBRATION, make_dataset, make_trained
+from tiny_model import make_calibration, make_dataset, make_trained
 
 from luckyfast.dataset import Dataset
 from luckyfast.explorer import SHOWN_PREDICTIONS, SHOWN_VISITS, TOP, write_explorer
@@ -20,7 +20,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def written(dataset: Dataset, folder: Path, n_customers: int = 60) -> tuple[dict[str, Any], Split]:
     trained, split = make_trained(dataset)
-    file = write_explorer(folder / "explorer.json", trained, CALIBRATION, dataset, split, n_customers=n_customers)
+    file = write_explorer(
+        folder / "explorer.json", trained, make_calibration(dataset), dataset, split, n_customers=n_customers
+    )
     return json.loads(file.read_text(encoding="utf-8")), split
 
 
@@ -35,14 +37,14 @@ def test_it_shows_what_was_predicted_and_what_happened(dataset: Dataset, tmp_pat
     assert set(customers) == {names[owner] for owner in owners}
     scores = np.concatenate([block for _, block in trained.score(histories, targets)])
     labels = Labels.of(histories, targets, known)
-    chances = CALIBRATION.in_visit(scores, labels.mean_size)
+    chances = make_calibration(dataset).in_visit(scores, labels.mean_size)
     for owner in np.unique(owners):
         entry, rows = customers[names[owner]], np.flatnonzero(owners == owner)[-SHOWN_PREDICTIONS:]
         assert len(entry["predictions"]) == len(rows)
         for prediction, row in zip(entry["predictions"], rows, strict=True):
             assert entry["visits"][prediction["visit"]][0] == histories.visit_time[targets[row]]
             assert prediction["n_before"] == targets[row] - histories.visit_start[owner]
-            expected = sorted(chances[row, 1:].tolist(), reverse=True)[:TOP]
+            expected = chances[row, 1 + np.argsort(-scores[row, 1:])][:TOP]
             np.testing.assert_allclose([chance for _, chance in prediction["top"]], expected, atol=1e-4)
             for action, chance in prediction["top"]:
                 assert abs(chances[row, dataset.vocabulary.index(content["actions"][action])] - chance) < 1e-4
@@ -52,7 +54,7 @@ def test_it_shows_what_was_predicted_and_what_happened(dataset: Dataset, tmp_pat
                 if rank is not None:
                     column = dataset.vocabulary.index(content["actions"][action])
                     assert column in taken
-                    assert rank == 1 + (chances[row, 1:] > chances[row, column]).sum()
+                    assert rank == 1 + (scores[row, 1:] > scores[row, column]).sum()
 
 
 def test_visits_are_those_of_the_log(dataset: Dataset, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tiny_model import ACTIONS, CALIBRATION, make_dataset, make_trained
+from tiny_model import ACTIONS, make_calibration, make_dataset, make_trained
 
 from luckyfast.calibration import Calibration
 from luckyfast.dataset import Dataset, Histories
@@ -48,13 +48,15 @@ def pack_targets(histories: Histories, targets: NDArray[np.int64]) -> Packed:
 def both_ways(dataset: Dataset, folder: Path, arch: Arch, habit: bool, layers: int) -> list[tuple[Pair, Pair]]:
     """Chances of every visit of a dataset, first visits included: by PyTorch and by ONNX Runtime."""
     trained, _ = make_trained(dataset, arch=arch, habit=habit, layers=layers)
-    predictor = Predictor(export_onnx(trained, CALIBRATION, folder / "m.onnx", vocabulary=dataset.vocabulary))
+    predictor = Predictor(
+        export_onnx(trained, make_calibration(dataset), folder / "m.onnx", vocabulary=dataset.vocabulary)
+    )
     pairs = []
     for histories in dataset.batches():
         targets = np.arange(histories.n_visits)
         scores = np.concatenate([block for _, block in trained.score(histories, targets)])
         size = Labels.of(histories, targets, trained.constants.known).mean_size
-        torch_way = CALIBRATION.in_visit(scores, size), CALIBRATION.next_action(scores)
+        torch_way = make_calibration(dataset).in_visit(scores, size), make_calibration(dataset).next_action(scores)
         pairs.append((torch_way, predictor.run(pack_targets(histories, targets))))
     return pairs
 
@@ -83,7 +85,9 @@ def test_small_chances_keep_their_digits(clock: Dataset, tmp_path: Path) -> None
 
 def test_padding_and_company_change_nothing(clock: Dataset, tmp_path: Path) -> None:
     trained, _ = make_trained(clock, arch="lstm-embed")
-    predictor = Predictor(export_onnx(trained, CALIBRATION, tmp_path / "m.onnx", vocabulary=clock.vocabulary))
+    predictor = Predictor(
+        export_onnx(trained, make_calibration(clock), tmp_path / "m.onnx", vocabulary=clock.vocabulary)
+    )
     histories = next(clock.batches())
     targets = np.arange(0, histories.n_visits, 7)
     together, _ = predictor.run(pack_targets(histories, targets))
@@ -94,7 +98,9 @@ def test_padding_and_company_change_nothing(clock: Dataset, tmp_path: Path) -> N
 
 def test_the_file_tells_what_it_is(clock: Dataset, tmp_path: Path) -> None:
     trained, _ = make_trained(clock)
-    predictor = Predictor(export_onnx(trained, CALIBRATION, tmp_path / "m.onnx", vocabulary=clock.vocabulary))
+    predictor = Predictor(
+        export_onnx(trained, make_calibration(clock), tmp_path / "m.onnx", vocabulary=clock.vocabulary)
+    )
     assert predictor.vocabulary == clock.vocabulary
     assert set(ACTIONS) <= set(predictor.vocabulary)
     assert (predictor.time_kind, predictor.time_scale) == ("clock", trained.constants.time_scale)
@@ -107,7 +113,7 @@ def test_the_file_tells_what_it_is(clock: Dataset, tmp_path: Path) -> None:
 def test_another_vocabulary_is_refused(clock: Dataset, tmp_path: Path) -> None:
     trained, _ = make_trained(clock)
     with pytest.raises(ValueError, match="the vocabulary 1"):
-        export_onnx(trained, CALIBRATION, tmp_path / "m.onnx", vocabulary=["<unknown>"])
+        export_onnx(trained, make_calibration(clock), tmp_path / "m.onnx", vocabulary=["<unknown>"])
 
 
 def test_bad_files_say_what_to_do(tmp_path: Path, clock: Dataset) -> None:
@@ -117,7 +123,7 @@ def test_bad_files_say_what_to_do(tmp_path: Path, clock: Dataset) -> None:
     with pytest.raises(ModelError, match="damaged"):
         Predictor(tmp_path / "bad.onnx")
     trained, _ = make_trained(clock)
-    file = export_onnx(trained, CALIBRATION, tmp_path / "old.onnx", vocabulary=clock.vocabulary)
+    file = export_onnx(trained, make_calibration(clock), tmp_path / "old.onnx", vocabulary=clock.vocabulary)
     model = onnx.load(file)
     next(entry for entry in model.metadata_props if entry.key == "format_version").value = "0"
     onnx.save(model, file)

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import logs, opened, visits_of
-from luckyfast.kernels.ranking import mark_repeats, rank_targets
+from luckyfast.kernels.ranking import mark_repeats, rank_targets, rate_best
 
 from luckyfast.windows import first_visits
 
@@ -41,6 +41,32 @@ def test_matches_the_mean_over_all_orders(data: st.DataObject) -> None:
     metrics = np.empty((1, 4))
     rank_targets(np.array([scores], np.float32), np.array([0, len(targets)]), targets, metrics)
     np.testing.assert_allclose(metrics[0], naive_metrics(scores, targets.tolist()), atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_first_of_each_row_is_rated_in_expectation(data: st.DataObject) -> None:
+    n_actions = data.draw(st.integers(2, 6))
+    rows = data.draw(
+        st.lists(
+            st.tuples(
+                st.lists(st.integers(-2, 1).map(float), min_size=n_actions, max_size=n_actions),
+                st.lists(st.floats(0, 1, width=32), min_size=n_actions, max_size=n_actions),
+                st.lists(st.integers(0, n_actions - 1), unique=True),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    scores, chances = (np.array([row[k] for row in rows], np.float32) for k in (0, 1))
+    start = np.cumsum([0, *(len(row[2]) for row in rows)])
+    rated = np.empty((len(rows), 2))
+    rate_best(scores, chances, start, np.array([a for row in rows for a in row[2]], np.int32), rated)
+    for own, (row_scores, row_chances, right) in zip(rated, rows, strict=True):
+        first = [action for action in range(1, n_actions) if row_scores[action] == max(row_scores[1:])]
+        errors = [(row_chances[action] - (action in right)) ** 2 for action in first]
+        expected = [np.mean([row_chances[action] for action in first]), np.mean(errors)]
+        np.testing.assert_allclose(own, expected, atol=1e-12)
 
 
 def test_tied_actions_across_the_tenth_place() -> None:

@@ -58,7 +58,7 @@ def config(name: str) -> dict[str, Any]:
         "model": {"hidden": 8, "name": name},
         "seed": 0,
         "split": {"valid_start": DAY, "test_start": 2 * DAY, "min_history": 2},
-        "calibration": {"temperature": 1.0},
+        "calibration": {"temperature": 1.0, "offsets": [0.0, -0.31, 0.0, 0.22]},
         "dataset": {
             "path": f"logs/{name}",
             "counts": {**counts, "customers": 1, "visits": 3, "actions": 2},
@@ -206,7 +206,9 @@ def test_an_empty_folder_still_makes_a_page(tmp_path: Path) -> None:
 
 def test_rules_that_looked_at_the_whole_log_are_said(tmp_path: Path) -> None:
     folder = fill(tmp_path / "model")
-    assert json.loads(read(folder).scripts[0])["dataset"]["seen_ahead"] == []
+    made = json.loads(read(folder).scripts[0])["dataset"]
+    assert made["seen_ahead"] == []
+    assert made["calibration"] == [["temperature", "1"], ["offsets", "-0.31 to 0.22, of 2 actions"]]
     changed = config("bread")
     changed["dataset"] |= {"filtered_by_rule": {"min-visits 3": 12}, "other_actions": {"actions": 4, "events": 9}}
     changed["dataset"]["time"] |= {"relative": True}

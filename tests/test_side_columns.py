@@ -14,7 +14,7 @@ import pytest
 import torch
 from feature_rows import FEATURES, ROLES, Line, make_side_dataset, write_log
 from numpy.typing import NDArray
-from tiny_model import CALIBRATION, make_model, make_trained
+from tiny_model import make_calibration, make_model, make_trained
 from torch import Tensor
 
 from luckyfast import checkpoint as checkpoint_module
@@ -211,7 +211,9 @@ def test_onnx_runtime_and_pytorch_agree(tmp_path: Path, arch: Any, kept: str) ->
     ingest(tmp_path / "log.csv", tmp_path / "kept", feature=kept, workers=1, **ROLES)
     dataset = Dataset.open(tmp_path / "kept")
     trained, _ = make_trained(dataset, arch=arch, layers=2)
-    predictor = Predictor(export_onnx(trained, CALIBRATION, tmp_path / "m.onnx", vocabulary=dataset.vocabulary))
+    predictor = Predictor(
+        export_onnx(trained, make_calibration(dataset), tmp_path / "m.onnx", vocabulary=dataset.vocabulary)
+    )
     assert [own["name"] for own in predictor.features] == kept.split(",")
     histories = next(dataset.batches())
     targets = np.arange(histories.n_visits)
@@ -234,8 +236,8 @@ def test_onnx_runtime_and_pytorch_agree(tmp_path: Path, arch: Any, kept: str) ->
         sides,
     )
     found = predictor.run(packed)
-    np.testing.assert_allclose(found[0], CALIBRATION.in_visit(scores, size), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(found[1], CALIBRATION.next_action(scores), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found[0], make_calibration(dataset).in_visit(scores, size), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found[1], make_calibration(dataset).next_action(scores), rtol=0, atol=1e-5)
     blind = predictor.run(replace(packed, sides=None))
     assert np.abs(blind[1] - found[1]).max() > 1e-3
     assert whole.n_visits == dataset.n_visits

@@ -20,7 +20,6 @@ from luckyfast.windows import Split, split_by_time
 
 DAY = 86_400_000_000
 ACTIONS = ["BREAD", "MILK", "EGGS", "BEER", "ÉPICES", "a <b>", "TEA", "FISH", "RICE"]
-CALIBRATION = Calibration(1.1, 1.2, 0.3, 0.9, 1.7, 0.9, -0.1, (-2.0, 0.5), (0.4, -0.6))
 TINY = ModelConfig(
     hidden=12,
     embedding=8,
@@ -81,6 +80,12 @@ def make_trained(
     return TrainedModel(config, constants, state, state), split
 
 
+def make_calibration(dataset: Dataset) -> Calibration:
+    """A calibration of which every part changes the chances."""
+    offsets = tuple(np.linspace(-0.6, 0.8, dataset.n_actions).tolist())
+    return Calibration(1.1, 1.2, 0.3, 0.9, 1.7, 0.9, -0.1, (-2.0, 0.5), (0.4, -0.6), offsets)
+
+
 def make_model(folder: Path, dataset: Dataset, *, arch: Literal["mlp", "lstm", "lstm-embed"] = "mlp") -> Path:
     """Write the folder of such a model."""
     folder.mkdir()
@@ -90,11 +95,11 @@ def make_model(folder: Path, dataset: Dataset, *, arch: Literal["mlp", "lstm", "
         "format_version": 1,
         "arch": arch,
         "split": asdict(split),
-        "calibration": CALIBRATION.to_dict(),
+        "calibration": make_calibration(dataset).to_dict(),
         "dataset": {"path": str(dataset.path)},
         **trained.save(folder),
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps({"systems": []}), encoding="utf-8")
-    export_onnx(trained, CALIBRATION, folder / "model.onnx", vocabulary=dataset.vocabulary)
+    export_onnx(trained, make_calibration(dataset), folder / "model.onnx", vocabulary=dataset.vocabulary)
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -20,11 +21,14 @@ N_TAIL = 12
 KNOTS = (0.5, 0.8, 0.95)
 """Quantiles of the log odds, weighted like the fit, at which their curve bends."""
 LEAST_SLOPE = 0.05
+RIDGE = 60.0
+"""Precision of the prior around 0 of what an action's log odds differ by from all others', in weighted visits."""
 LOGS = 30.0
 """Logarithms in a fit are held within so much of 0."""
 LOWEST = -80.0
 FLOOR = 30.0
 DISPERSIONS = (1e-3, 10.0)
+_LISTS = ("knots", "bends", "offsets")
 
 Sample = list[tuple[NDArray[np.float32], Labels]]
 """Scores float32 [n, n_actions] and the labels of the same n visits, in blocks."""
@@ -38,11 +42,14 @@ class Calibration:
     is ``1 - (1 + dispersion * rate) ** (-1 / dispersion)`` with ``log rate = slope * log p + intercept + size_weight *
     log(1 + mean_size)``, where ``mean_size`` is the mean number of distinct actions in the customer's earlier visits.
     Its log odds ``z`` become ``odds_intercept + odds_slope * z + sum(bends * max(z - knots, 0))``: where chances are
-    large or small they come true by another law than in between.
+    large or small they come true by another law than in between. To these ``offsets`` adds a number per action: a visit
+    for one thing alone, such as a coupon, is a small one, so that a share of the next actions is worth less there.
     The first is temperature scaling (Guo et al., 2017). The second is the chance of at least one event where their
     number is negative binomial with that mean, a Poisson process whose intensity varies from visit to visit; as a link
     function, that of Aranda-Ordaz (1981). Dispersion 1 is the logistic curve, dispersion near 0 a Poisson process. The
-    third is logistic recalibration (Cox, 1958) in pieces.
+    third is logistic recalibration (Cox, 1958) in pieces, with a random intercept per action.
+    For one action a larger share is a larger chance. Between actions that need not be, so the order of actions is that
+    of :meth:`next_action` wherever they are ranked.
     The default rate, an expected number of ``p * (1 + mean_size)``, is not far off before any fit.
 
     Example:
@@ -60,6 +67,7 @@ class Calibration:
     odds_intercept: float = 0.0
     knots: tuple[float, ...] = ()
     bends: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
 
     @classmethod
     def fit(cls, blocks: Iterable[tuple[NDArray[np.float32], Labels]]) -> Self:
@@ -67,7 +75,8 @@ class Calibration:
 
         The temperature minimises the mean over visits of the mean over their actions of ``-log p``. The chance is
         fitted by maximum likelihood to all actions of each visit, weighted by one over their rank, so that those a
-        user is shown count as much as all the others; from the eleventh rank on, a few ranks stand for all.
+        user is shown count as much as all the others; from the eleventh rank on, a few ranks stand for all. Offsets
+        have a normal prior around 0, so that an action which is seldom among the first has hardly any.
 
         Args:
             blocks: scores float32 [n, n_actions] and the labels of the same n visits.
@@ -89,10 +98,11 @@ class Calibration:
 
     def _with_chances(self, sample: Sample) -> Self:
         """The same temperature, and all that leads from it to chances, fitted."""
-        features, outcomes, weights = _candidates(sample, self.log_next_action)
+        actions, features, outcomes, weights = _candidates(sample, self.log_next_action)
         first = type(self)(self.temperature, *_fit_chance(features, outcomes, weights))
         log_rate = np.clip(features @ (first.slope, first.intercept, first.size_weight), -LOGS, LOGS)
-        return replace(first, **_fit_bends(_log_odds(log_rate, first.dispersion), outcomes, weights))
+        n_actions = sample[0][0].shape[1]
+        return replace(first, **_fit_odds(_log_odds(log_rate, first.dispersion), actions, outcomes, weights, n_actions))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -142,7 +152,10 @@ class Calibration:
         return log_next, self.chance(log_next, mean_size[:, None])
 
     def chance(self, log_next: NDArray[np.float32], mean_size: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Chance of being in the next visit, from the log probability of being the next action (shapes broadcast)."""
+        """Chance of being in the next visit, from the log probability of being the next action.
+
+        Shapes broadcast; with :attr:`offsets` the last axis is that of all actions.
+        """
         size = (self.size_weight * np.log1p(mean_size) + self.intercept).astype(np.float32)
         # A bound keeps extreme fits of tiny samples from overflowing; chances there are 1 to every digit shown.
         # An action without any probability, as id 0 may be, is as good as one of a very small one.
@@ -151,8 +164,15 @@ class Calibration:
         return self._bent_chance(_log_odds(log_rate, self.dispersion))
 
     def _bent_chance(self, log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
-        chances: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-np.clip(self._bend(log_odds), LOWEST, -LOWEST)))
+        bent = self._bend(log_odds)
+        if self.offsets:
+            bent += self._offset_row
+        chances: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-np.clip(bent, LOWEST, -LOWEST)))
         return chances
+
+    @cached_property
+    def _offset_row(self) -> NDArray[np.float32]:
+        return np.array(self.offsets, np.float32)
 
     def _bend(self, log_odds: NDArray[Any]) -> NDArray[Any]:
         bent: NDArray[Any] = self.odds_slope * log_odds + self.odds_intercept
@@ -162,12 +182,12 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers by name, for JSON."""
-        return asdict(self) | {"knots": list(self.knots), "bends": list(self.bends)}
+        return asdict(self) | {name: list(getattr(self, name)) for name in _LISTS}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Read what :meth:`to_dict` gave."""
-        lists: dict[str, Any] = {name: tuple(map(float, values[name])) for name in ("knots", "bends")}
+        lists: dict[str, Any] = {name: tuple(map(float, values.get(name, ()))) for name in _LISTS}
         numbers: dict[str, Any] = {name: float(value) for name, value in values.items() if name not in lists}
         return cls(**numbers, **lists)
 
@@ -175,8 +195,8 @@ class Calibration:
 class StatedChances(Calibration):
     """For scores that are logs of chances of being in the next visit: how high they are counts, not only their order.
 
-    The odds that were stated are bent by the last of the three maps; a softmax would forget how many actions a visit
-    was said to have.
+    The odds that were stated are bent and shifted by the last of the three maps; a softmax would forget how many
+    actions a visit was said to have.
 
     Example:
         >>> StatedChances().in_visit(np.log(np.array([[0.9, 0.8, 0.1]], np.float32)), np.ones(1)).round(2)
@@ -191,8 +211,9 @@ class StatedChances(Calibration):
         return self.log_next_action(scores), self._bent_chance(_stated_odds(scores).astype(np.float32))
 
     def _with_chances(self, sample: Sample) -> Self:
-        features, outcomes, weights = _candidates(sample, lambda scores: scores)
-        return replace(self, **_fit_bends(_stated_odds(features[..., 0]), outcomes, weights))
+        actions, features, outcomes, weights = _candidates(sample, lambda scores: scores)
+        n_actions = sample[0][0].shape[1]
+        return replace(self, **_fit_odds(_stated_odds(features[..., 0]), actions, outcomes, weights, n_actions))
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
@@ -287,15 +308,15 @@ def _below_best(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _candidates(
     sample: Sample, log_chances: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Features of each visit's actions of some ranks, whether they came, and the weight of each rank.
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Each visit's actions of some ranks, their features, whether they came, and the weight of each rank.
 
     Returns:
-        float64 [n_visits, n_ranks, 3]: log p, 1 and log of size; float64 [n_visits, n_ranks], 0 or 1; and float64
-        [n_ranks].
+        int64 [n_visits, n_ranks]; float64 [n_visits, n_ranks, 3]: log p, 1 and log of size; float64 [n_visits,
+        n_ranks], 0 or 1; and float64 [n_ranks].
     """
     ranks, weights = _ranks(sample[0][0].shape[1] - 1)
-    features, outcomes = [], []
+    actions, features, outcomes = [], [], []
     for scores, labels in sample:
         log_next = log_chances(scores)
         n_rows = len(scores)
@@ -304,9 +325,10 @@ def _candidates(
         came[np.repeat(np.arange(n_rows), np.diff(labels.start)), labels.actions] = True
         log_p = np.maximum(np.take_along_axis(log_next, chosen, axis=1).astype(np.float64), -FLOOR)
         log_size = np.broadcast_to(np.log1p(labels.mean_size)[:, None], log_p.shape)
+        actions.append(chosen)
         features.append(np.stack((log_p, np.ones_like(log_p), log_size), axis=2))
         outcomes.append(np.take_along_axis(came, chosen, axis=1).astype(np.float64))
-    return np.concatenate(features), np.concatenate(outcomes), weights
+    return np.concatenate(actions), np.concatenate(features), np.concatenate(outcomes), weights
 
 
 def _ranks(n_actions: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -388,40 +410,59 @@ def _stated_odds(log_chances: NDArray[Any]) -> NDArray[np.float64]:
     return odds
 
 
-def _fit_bends(
-    log_odds: NDArray[np.float64], outcomes: NDArray[np.float64], weights: NDArray[np.float64]
+def _fit_odds(
+    log_odds: NDArray[np.float64],
+    actions: NDArray[np.int64],
+    outcomes: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    n_actions: int,
 ) -> dict[str, Any]:
-    """Logistic regression on log odds and what of them lies above each knot, with a normal prior around no change.
+    """Logistic regression on log odds, what of them lies above each knot, and which action it is.
+
+    The prior is normal, around no change. In all of these the loss is convex, and the second derivatives between
+    actions are 0, so that Newton's step for all of them at once takes a small matrix (its Schur complement).
 
     Args:
         log_odds: float64 [n_visits, n_ranks].
+        actions: int64 [n_visits, n_ranks], ids.
         outcomes: float64 [n_visits, n_ranks], 0 or 1.
         weights: float64 [n_ranks].
+        n_actions: ids are below it.
 
     Returns:
-        ``odds_slope``, ``odds_intercept``, ``knots`` and ``bends``.
+        ``odds_slope``, ``odds_intercept``, ``knots``, ``bends`` and ``offsets``.
     """
-    importance, z, outcomes = np.tile(weights, len(outcomes)), log_odds.ravel(), outcomes.ravel()
+    importance, z = np.tile(weights, len(outcomes)), log_odds.ravel()
+    outcomes, actions = outcomes.ravel(), actions.ravel()
     order = np.argsort(z)
     sums = np.cumsum(importance[order])
     knots = z[order][np.minimum(np.searchsorted(sums, np.array(KNOTS) * sums[-1]), len(z) - 1)]
     features = np.stack((np.ones_like(z), z, *(np.maximum(z - knot, 0.0) for knot in knots)), axis=1)
-    prior = np.zeros(len(features[0]))
+    n_shared = features.shape[1]
+    prior = np.zeros(n_shared + n_actions)
     prior[1] = 1.0
 
     def step_at(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        chances = 1.0 / (1.0 + np.exp(-np.clip(features @ values, -LOGS, LOGS)))
-        gradient = features.T @ (importance * (chances - outcomes)) + values - prior
+        shared, offsets = values[:n_shared], values[n_shared:]
+        chances = 1.0 / (1.0 + np.exp(-np.clip(features @ shared + offsets[actions], -LOGS, LOGS)))
+        excess = importance * (chances - outcomes)
         curvature = importance * np.maximum(chances * (1.0 - chances), 1e-12)
-        information = (features * curvature[:, None]).T @ features + np.eye(len(prior))
-        step: NDArray[np.float64] = np.linalg.solve(information, gradient)
-        return step
+        bent = features * curvature[:, None]
+        gradient = features.T @ excess + shared - prior[:n_shared]
+        own_gradient = np.bincount(actions, excess, n_actions) + RIDGE * offsets
+        own = np.bincount(actions, curvature, n_actions) + RIDGE
+        between = np.stack([np.bincount(actions, column, n_actions) for column in bent.T])
+        # What an action's own offset takes up is gone from the shared part.
+        information = bent.T @ features + np.eye(n_shared) - (between / own) @ between.T
+        step = np.linalg.solve(information, gradient - between @ (own_gradient / own))
+        return np.concatenate((step, (own_gradient - between.T @ step) / own))
 
     values = _descend(prior, step_at)
-    slopes = np.maximum(np.cumsum(values[1:]), LEAST_SLOPE)
+    slopes = np.maximum(np.cumsum(values[1:n_shared]), LEAST_SLOPE)
     return {
         "odds_slope": float(slopes[0]),
         "odds_intercept": float(values[0]),
         "knots": tuple(knots.tolist()),
         "bends": tuple(np.diff(slopes).tolist()),
+        "offsets": tuple(np.round(values[n_shared:], 4).tolist()),
     }

@@ -12,7 +12,7 @@ from luckyfast.blindness import assert_blind, checked_blocks
 from luckyfast.calibration import Calibration, mean_by_visit
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.figures import METRICS, PROBABILISTIC, Figure, Figures, ReliabilityBin, Tally, figure_of
-from luckyfast.kernels.ranking import mark_repeats, rank_targets
+from luckyfast.kernels.ranking import mark_repeats, rank_targets, rate_best
 from luckyfast.windows import Labels, Part, Scorer, Split, first_visits, known_actions, target_visits
 
 __all__ = ["Result", "Ruler", "assert_blind", "evaluate", "lead", "without_nan"]
@@ -32,10 +32,10 @@ class Result:
         short: over the visits of customers with less history.
         before: the figures of probabilities as they were before calibration.
         ece_floor: the ECE that a perfectly calibrated system would show on these visits; see ``luckyfast.figures``.
-        reliability: bins of equal mass over the chance of the most probable action.
+        reliability: bins of equal mass over the chance of the action ranked first.
         reliability_before: the same before calibration.
         reliability_pairs: bins over the chances of all pairs of visit and action.
-        calibration: the calibration used.
+        calibration: the calibration used, but for the offsets of single actions.
         resampled: float64 [1000] by metric, the figures in each bootstrap sample; not part of the JSON.
     """
 
@@ -118,9 +118,11 @@ class Ruler:
         hits = values[:, 0]
         for name, calibration in self._calibrations.items():
             log_next, chances = calibration.probabilities(scores, labels.mean_size)
-            best = chances[:, 1:].max(axis=1)
+            rated = np.empty((len(targets), 2))
+            rate_best(scores, chances, labels.start, right, rated)
+            best = rated[:, 0].astype(np.float32)
             values[:, 4] = -mean_by_visit(log_next, labels)
-            values[:, 5] = hits * (1.0 - best) ** 2 + (1.0 - hits) * best**2
+            values[:, 5] = rated[:, 1]
             if section == "short":
                 self._tally.add(section, customers, values)
                 return
@@ -153,7 +155,7 @@ class Ruler:
             reliability=tally.reliability(),
             reliability_before=tally.reliability("before"),
             reliability_pairs=tally.pair_reliability(),
-            calibration=self._calibrations["all"].to_dict(),
+            calibration=replace(self._calibrations["all"], offsets=()).to_dict(),
             resampled=tally.resampled(),
         )
 
@@ -173,7 +175,7 @@ def evaluate(
     All actions but id 0 are ranked, ties are broken at random in expectation, and actions that nobody took before the
     part began are misses. NLL is the mean over visits of the mean over their distinct actions of ``-log`` of the
     calibrated next-action probability, in nats. Brier score, ECE (15 bins of equal mass) and its debiased form are
-    those of the chance that the most probable action is in the visit; ``ece_pairs`` is over the chances of all actions;
+    those of the chance that the action ranked first is in the visit; ``ece_pairs`` is over the chances of all actions;
     see :class:`luckyfast.figures.Tally`. Intervals: 1,000 bootstrap samples of customers (of 16,384 groups of
     customers where there are more); ECE uses at most the first 2^20 visits.
 

@@ -34,7 +34,7 @@ def write_explorer(
     Customers lie in a dataset in the order of a hash of their names, so the first ones are a random sample. The file
     holds ``time_kind``, ``actions`` (names) and ``customers``, each with ``customer``, ``n_visits``, ``visits``
     (``[time, [index into actions, ...]]``) and ``predictions``: ``visit`` (index of the predicted one), ``n_before``
-    (all earlier visits), ``top`` (``[index, chance]``, most probable first) and ``next`` (``[index, rank, chance]`` of
+    (all earlier visits), ``top`` (``[index, chance]``, by rank) and ``next`` (``[index, rank, chance]`` of
     what was taken; rank and chance are null for an action that was unknown before the test).
 
     Args:
@@ -65,7 +65,7 @@ def write_explorer(
             chances = calibration.in_visit(scores, labels.mean_size)
             for row, visit in enumerate(block.tolist()):
                 actions = labels.actions[labels.start[row] : labels.start[row + 1]]
-                _add_prediction(customers, histories, visit, chances[row], actions, names)
+                _add_prediction(customers, histories, visit, scores[row], chances[row], actions, names)
     vocabulary = dataset.vocabulary
     content = {
         "time_kind": dataset.time_kind,
@@ -91,6 +91,7 @@ def _add_prediction(
     customers: list[dict[str, Any]],
     histories: Histories,
     visit: int,
+    scores: NDArray[np.float32],
     chances: NDArray[np.float32],
     actions: NDArray[np.int32],
     names: dict[int, int],
@@ -107,7 +108,7 @@ def _add_prediction(
     n_before = visit - start
     # Test visits of a customer follow one another, so the shown visits stay a gapless run.
     entry["visits"].append(_visit(histories, visit, names))
-    order = np.argsort(-chances[1:], kind="stable") + 1
+    order = np.argsort(-scores[1:], kind="stable") + 1
     rank = np.empty(len(chances), np.int64)
     rank[order] = np.arange(1, len(order) + 1)
     place = len(entry["visits"]) - 1 if predicted is None else predicted["visit"] + 1

@@ -73,7 +73,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Visits whose most probable action had about the same chance, and how often it was in the visit."""
+    """Visits whose first-ranked action had about the same chance, and how often it was in the visit."""
 
     mean_predicted: float
     observed: float
@@ -81,7 +81,7 @@ class ReliabilityBin:
 
 
 class _BestChances:
-    """The chance given to each visit's most probable action, of the first 2^20 visits."""
+    """The chance given to each visit's first-ranked action, of the first 2^20 visits."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]] = []
@@ -146,7 +146,7 @@ class Tally:
     A group is one customer, or a random set of them where there are more than 16,384 customers. The section ``before``
     has the visits of ``all`` with probabilities as they were before calibration.
 
-    The calibration error of the most probable action comes in two forms. ``ece`` is the usual one: the mean distance of
+    The calibration error of the action ranked first comes in two forms. ``ece`` is the usual one: the mean distance of
     predicted and observed in 15 bins of equal mass. It cannot reach 0 even for a perfect system, since what is observed
     in a bin is a sample; :meth:`noise_floor` says what it would be then. ``ece_debiased`` is the root of the mean
     squared distance less its sampling variance (Kumar et al., 2019, with the variance over customers), which has no
@@ -183,7 +183,7 @@ class Tally:
     def add_chances(
         self, section: str, customers: NDArray[np.int64], chances: NDArray[np.float32], outcomes: NDArray[np.float64]
     ) -> None:
-        """Add the chance given to each visit's most probable action and whether it was in the visit, float [n]."""
+        """Add the chance given to each visit's first-ranked action and whether it was in the visit, float [n]."""
         self._best[section].add((customers % _N_GROUPS).astype(np.int32), chances, outcomes)
 
     def add_pairs(
@@ -234,7 +234,7 @@ class Tally:
             return float(np.sqrt(2.0 / np.pi * _variances(gaps)).sum() / sizes.sum())
 
     def reliability(self, section: str = "all") -> list[ReliabilityBin]:
-        """Bins of equal mass over the chance of the most probable action, in ``all`` or ``before``."""
+        """Bins of equal mass over the chance of the action ranked first, in ``all`` or ``before``."""
         return self._best[section].reliability()
 
     def pair_reliability(self, section: str = "all") -> list[ReliabilityBin]:

@@ -139,7 +139,7 @@ class Model:
             at, features: as in :meth:`predict_proba`.
 
         Returns:
-            Up to ``k`` pairs of action and chance, most probable first.
+            Up to ``k`` pairs of action and chance of being in the next visit, the most probable next action first.
 
         Raises:
             InputError: a time cannot be read.

@@ -73,11 +73,11 @@ def predict(
 ) -> PredictSummary:
     """Predict the next visit of every customer through ONNX Runtime; memory does not grow with the dataset.
 
-    With ``top`` the file has one row per customer and action: ``customer``, ``rank`` (1 is most probable), ``action``,
-    ``chance`` (calibrated chance that the action is in the next visit) and ``next_share`` (probability that the next
-    single action is this one; over all actions they add up to 1). Without, it has one row per customer: ``customer``
-    and one column of chances per action, named as the action is (JSONL: ``customer`` and ``chances``, an object by
-    action). Customers come in the order of the dataset.
+    With ``top`` the file has one row per customer and action: ``customer``, ``rank`` (1 is the most probable next
+    action), ``action``, ``chance`` (calibrated chance that the action is in the next visit) and ``next_share``
+    (probability that the next single action is this one; over all actions they add up to 1). Without, it has one row
+    per customer: ``customer`` and one column of chances per action, named as the action is (JSONL: ``customer`` and
+    ``chances``, an object by action). Customers come in the order of the dataset.
 
     Args:
         model: folder that ``luckyfast fit`` wrote.

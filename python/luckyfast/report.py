@@ -173,7 +173,10 @@ def _making(config: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
         "settings": [
             (name.replace("_", " "), _plain(value)) for name, value in settings.items() if value not in (None, "")
         ],
-        "calibration": [(name.replace("_", " "), _plain(value)) for name, value in calibration.items()],
+        "calibration": [
+            (name.replace("_", " "), _spread(value) if name == "offsets" else _plain(value))
+            for name, value in calibration.items()
+        ],
     }
 
 
@@ -182,6 +185,12 @@ def _seen_ahead(dataset: dict[str, Any]) -> list[str]:
     rules = list(dataset.get("filtered_by_rule") or {})
     found = ["--min-visits"] if any(rule.startswith("min-visits") for rule in rules) else []
     return found + (["--top-actions"] if (dataset.get("other_actions") or {}).get("actions") else [])
+
+
+def _spread(offsets: list[float]) -> str:
+    """How far the offsets of single actions go, which are too many to be listed."""
+    own = [value for value in offsets if value]
+    return f"{_plain(min(own))} to {_plain(max(own))}, of {len(own):,} actions" if own else "none"
 
 
 def _plain(value: Any) -> str:

@@ -93,6 +93,8 @@ def export_onnx(
     bent = odds * calibration.odds_slope + calibration.odds_intercept
     for knot, bend in zip(calibration.knots, calibration.bends, strict=True):
         bent = bent + (odds - knot).at_least(0.0) * bend
+    if calibration.offsets:
+        bent = bent + graph.constant(np.array(calibration.offsets, np.float64))
     chance = graph.op("Sigmoid", bent).cast(np.float32)
     graph.output("in_visit", chance, ["B", n_actions], "chance that the action is in the next visit")
     graph.output("next_action", graph.op("Exp", log_next), ["B", n_actions], "distribution of the next single action")
