@@ -14,6 +14,7 @@ from luckyfast.calibration import (
     StatedChances,
     _fit_chance,
     _fit_odds,
+    _Pairs,
     _ranks,
     log_softmax,
     mean_by_visit,
@@ -37,12 +38,12 @@ def test_the_curve_is_recovered(dispersion: float) -> None:
     rng = np.random.default_rng(0)
     log_p = -np.sort(rng.exponential(size=(60_000, 10)) * 3, axis=1)
     mean_size = rng.integers(1, 12, (60_000, 1)).astype(np.float64)
-    log_size = np.broadcast_to(np.log1p(mean_size), log_p.shape)
-    features = np.stack((log_p, np.ones_like(log_p), log_size), axis=2)
     truth = Calibration(1.0, 1.3, -0.4, 0.6, dispersion)
     chances = truth.chance(log_p.astype(np.float32), mean_size)
-    outcomes = (rng.random(chances.shape) < chances).astype(np.float64)
-    fitted = Calibration(1.0, *_fit_chance(features, outcomes, 1.0 / np.arange(1, 11)))
+    actions = np.ones(log_p.shape, np.int32)
+    came = rng.random(chances.shape) < chances
+    pairs = _Pairs(actions, log_p.astype(np.float32), came, np.log1p(mean_size[:, 0]), 1.0 / np.arange(1, 11))
+    fitted = Calibration(1.0, *_fit_chance(pairs))
     errors = np.abs(fitted.chance(log_p.astype(np.float32), mean_size) - chances)
     assert errors.max() < 0.02
     assert errors.mean() < 0.004
@@ -53,36 +54,36 @@ def test_the_curve_is_recovered(dispersion: float) -> None:
 def test_bends_are_recovered(slopes: tuple[float, ...]) -> None:
     rng = np.random.default_rng(1)
     z = np.sort(rng.normal(-1.5, 1.5, (30_000, 10)))[:, ::-1]
-    weights = 1.0 / np.arange(1, 11)
     actions = rng.integers(1, 20, z.shape)
 
-    def fit(outcomes: np.ndarray) -> Calibration:
-        return Calibration(**_fit_odds(z, actions, outcomes, weights, 20))
+    def fit(came: np.ndarray) -> Calibration:
+        return Calibration(**_fit_odds(z, pairs_of(actions, came), 20))
 
-    knots = fit(np.zeros_like(z)).knots
+    knots = fit(np.zeros(z.shape, np.bool_)).knots
     truth = Calibration(odds_slope=slopes[0], odds_intercept=0.2, knots=knots, bends=tuple(np.diff(slopes).tolist()))
     chances = 1 / (1 + np.exp(-truth._bend(z)))
-    fitted = fit((rng.random(z.shape) < chances).astype(np.float64))
+    fitted = fit(rng.random(z.shape) < chances)
     errors = np.abs(1 / (1 + np.exp(-fitted._bend(z))) - chances)
     assert np.quantile(errors, 0.999) < 0.05
     assert errors.mean() < 0.004
     assert np.abs(fitted.offsets).max() < 0.1
 
 
-def test_bends_and_offsets_are_the_best_together() -> None:
+def test_bends_and_offsets_are_the_best_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step in any of them makes the penalised loss larger."""
     rng = np.random.default_rng(5)
     z, actions = rng.normal(-1.0, 1.5, (400, 6)), rng.integers(0, 7, (400, 6))
-    outcomes = (rng.random(z.shape) < 1 / (1 + np.exp(-0.9 * z - 0.3 * (actions - 3)))).astype(np.float64)
-    weights = 1.0 / np.arange(1, 7)
-    fitted = Calibration(**_fit_odds(z, actions, outcomes, weights, 8))
+    came = rng.random(z.shape) < 1 / (1 + np.exp(-0.9 * z - 0.3 * (actions - 3)))
+    pairs = pairs_of(actions, came)
+    monkeypatch.setattr("luckyfast.calibration._STRETCH_PAIRS", 700)  # stretches of visits that do not come out even
+    fitted = Calibration(**_fit_odds(z, pairs, 8))
 
     def loss(calibration: Calibration) -> float:
         log_odds = calibration._bend(z) + np.array(calibration.offsets)[actions]
         slopes = (calibration.odds_slope - 1.0, *calibration.bends)
         prior = 0.5 * (calibration.odds_intercept**2 + sum(slope**2 for slope in slopes))
         prior += 0.5 * RIDGE * sum(offset**2 for offset in calibration.offsets)
-        return float((weights * (np.logaddexp(0.0, log_odds) - outcomes * log_odds)).sum()) + prior
+        return float((pairs.weights * (np.logaddexp(0.0, log_odds) - came * log_odds)).sum()) + prior
 
     assert min(np.cumsum((fitted.odds_slope, *fitted.bends))) > 0.1  # no bound is in play
     best = loss(fitted)
@@ -95,6 +96,12 @@ def test_bends_and_offsets_are_the_best_together() -> None:
             *(replace(fitted, offsets=moved(fitted.offsets, k, step)) for k in range(8)),
         ]
         assert best < min(map(loss, others))
+
+
+def pairs_of(actions: np.ndarray, came: np.ndarray) -> _Pairs:
+    """What a fit of odds reads of visits whose actions have ranks from 1 on."""
+    nothing = np.zeros(actions.shape, np.float32)
+    return _Pairs(actions.astype(np.int32), nothing, came, nothing[:, 0], 1.0 / np.arange(1, actions.shape[1] + 1))
 
 
 def moved(values: tuple[float, ...], place: int, step: float) -> tuple[float, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ LOGS = 30.0
 LOWEST = -80.0
 FLOOR = 30.0
 DISPERSIONS = (1e-3, 10.0)
+_STRETCH_PAIRS = 2**15
+_KNOT_VISITS = 2**15
 _LISTS = ("knots", "bends", "offsets")
 
 Sample = list[tuple[NDArray[np.float32], Labels]]
@@ -98,11 +100,14 @@ class Calibration:
 
     def _with_chances(self, sample: Sample) -> Self:
         """The same temperature, and all that leads from it to chances, fitted."""
-        actions, features, outcomes, weights = _candidates(sample, self.log_next_action)
-        first = type(self)(self.temperature, *_fit_chance(features, outcomes, weights))
-        log_rate = np.clip(features @ (first.slope, first.intercept, first.size_weight), -LOGS, LOGS)
-        n_actions = sample[0][0].shape[1]
-        return replace(first, **_fit_odds(_log_odds(log_rate, first.dispersion), actions, outcomes, weights, n_actions))
+        pairs = _candidates(sample, self.log_next_action)
+        first = type(self)(self.temperature, *_fit_chance(pairs))
+        log_odds = np.empty(pairs.log_p.shape)
+        for rows in pairs.stretches():
+            log_rate = first.slope * pairs.log_p[rows].astype(np.float64) + first.intercept
+            log_rate += first.size_weight * pairs.log_size[rows, None]
+            log_odds[rows] = _log_odds(np.clip(log_rate, -LOGS, LOGS), first.dispersion)
+        return replace(first, **_fit_odds(log_odds, pairs, sample[0][0].shape[1]))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -211,9 +216,8 @@ class StatedChances(Calibration):
         return self.log_next_action(scores), self._bent_chance(_stated_odds(scores).astype(np.float32))
 
     def _with_chances(self, sample: Sample) -> Self:
-        actions, features, outcomes, weights = _candidates(sample, lambda scores: scores)
-        n_actions = sample[0][0].shape[1]
-        return replace(self, **_fit_odds(_stated_odds(features[..., 0]), actions, outcomes, weights, n_actions))
+        pairs = _candidates(sample, lambda scores: scores)
+        return replace(self, **_fit_odds(_stated_odds(pairs.log_p), pairs, sample[0][0].shape[1]))
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
@@ -306,29 +310,44 @@ def _below_best(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return below
 
 
-def _candidates(
-    sample: Sample, log_chances: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Each visit's actions of some ranks, their features, whether they came, and the weight of each rank.
+class _Pairs(NamedTuple):
+    """Each visit's actions of some ranks, and whether they came.
 
-    Returns:
-        int64 [n_visits, n_ranks]; float64 [n_visits, n_ranks, 3]: log p, 1 and log of size; float64 [n_visits,
-        n_ranks], 0 or 1; and float64 [n_ranks].
+    Args:
+        actions: int32 [n_visits, n_ranks], ids.
+        log_p: float32 [n_visits, n_ranks], log probability of being the next action, or what is in its place.
+        came: bool [n_visits, n_ranks].
+        log_size: float64 [n_visits], log of 1 + the mean size of the customer's earlier visits.
+        weights: float64 [n_ranks].
     """
+
+    actions: NDArray[np.int32]
+    log_p: NDArray[np.float32]
+    came: NDArray[np.bool_]
+    log_size: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def stretches(self) -> Iterator[slice]:
+        """Visits in stretches, so that what is computed of their pairs in double precision stays small."""
+        step = max(_STRETCH_PAIRS // len(self.weights), 1)
+        for start in range(0, len(self.actions), step):
+            yield slice(start, start + step)
+
+
+def _candidates(sample: Sample, log_chances: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> _Pairs:
     ranks, weights = _ranks(sample[0][0].shape[1] - 1)
-    actions, features, outcomes = [], [], []
+    actions, log_p, outcomes, log_sizes = [], [], [], []
     for scores, labels in sample:
-        log_next = log_chances(scores)
-        n_rows = len(scores)
         chosen = np.argsort(-scores[:, 1:], axis=1, kind="stable")[:, ranks - 1] + 1
         came = np.zeros(scores.shape, np.bool_)
-        came[np.repeat(np.arange(n_rows), np.diff(labels.start)), labels.actions] = True
-        log_p = np.maximum(np.take_along_axis(log_next, chosen, axis=1).astype(np.float64), -FLOOR)
-        log_size = np.broadcast_to(np.log1p(labels.mean_size)[:, None], log_p.shape)
-        actions.append(chosen)
-        features.append(np.stack((log_p, np.ones_like(log_p), log_size), axis=2))
-        outcomes.append(np.take_along_axis(came, chosen, axis=1).astype(np.float64))
-    return np.concatenate(actions), np.concatenate(features), np.concatenate(outcomes), weights
+        came[np.repeat(np.arange(len(scores)), np.diff(labels.start)), labels.actions] = True
+        actions.append(chosen.astype(np.int32))
+        log_p.append(np.maximum(np.take_along_axis(log_chances(scores), chosen, axis=1), np.float32(-FLOOR)))
+        outcomes.append(np.take_along_axis(came, chosen, axis=1))
+        log_sizes.append(np.log1p(labels.mean_size))
+    return _Pairs(
+        np.concatenate(actions), np.concatenate(log_p), np.concatenate(outcomes), np.concatenate(log_sizes), weights
+    )
 
 
 def _ranks(n_actions: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -341,33 +360,31 @@ def _ranks(n_actions: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     return np.append(first, middle), np.append(1.0 / first, np.log(edges[1:] / edges[:-1]))
 
 
-def _fit_chance(
-    features: NDArray[np.float64], outcomes: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[float, float, float, float]:
+def _fit_chance(pairs: _Pairs) -> tuple[float, float, float, float]:
     """Fisher scoring for the chance of at least one negative binomial event, with a normal prior around the defaults.
 
     Args:
-        features: float64 [n_visits, n_ranks, 3]: log p, 1, log of size; the log rate is linear in them.
-        outcomes: float64 [n_visits, n_ranks], 0 or 1.
-        weights: float64 [n_ranks].
+        pairs: of visit and action; the log rate is linear in their ``log_p`` and ``log_size``.
 
     Returns:
         Slope, intercept, size weight and dispersion.
     """
-    importance = np.tile(weights, len(outcomes))
-    features, outcomes = features.reshape(-1, features.shape[-1]), outcomes.ravel()
     prior = np.array([1.0, 0.0, 1.0, 1.0])
 
     def step_at(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        dispersion = values[-1]
-        rate = np.exp(np.clip(features @ values[:-1], -LOGS, LOGS))
-        hazard = np.log1p(dispersion * rate) / dispersion
-        chances = np.clip(-np.expm1(-hazard), 1e-12, 1.0 - 1e-12)
-        odds = (1.0 - chances) / chances
-        growth = rate / (1.0 + dispersion * rate)
-        slopes = np.column_stack((features * growth[:, None], (growth - hazard) / dispersion))
-        gradient = slopes.T @ (importance * (chances - outcomes) / chances) + values - prior
-        information = (slopes * (importance * odds)[:, None]).T @ slopes + np.eye(len(prior))
+        slope, intercept, size_weight, dispersion = values
+        gradient, information = values - prior, np.eye(len(prior))
+        for rows in pairs.stretches():
+            log_p, log_size = pairs.log_p[rows].astype(np.float64), pairs.log_size[rows, None]
+            rate = np.exp(np.clip(slope * log_p + intercept + size_weight * log_size, -LOGS, LOGS))
+            hazard = np.log1p(dispersion * rate) / dispersion
+            chances = np.clip(-np.expm1(-hazard), 1e-12, 1.0 - 1e-12)
+            growth = rate / (1.0 + dispersion * rate)
+            slopes = np.stack((log_p * growth, growth, log_size * growth, (growth - hazard) / dispersion))
+            excess = pairs.weights * (chances - pairs.came[rows]) / chances
+            curvature = pairs.weights * (1.0 - chances) / chances
+            gradient += np.einsum("kij,ij->k", slopes, excess)
+            information += np.tensordot(slopes * curvature, slopes, axes=((1, 2), (1, 2)))
         step: NDArray[np.float64] = np.linalg.solve(information, gradient)
         allowed = dispersion - np.clip(dispersion - step[-1], *DISPERSIONS)
         if allowed != step[-1]:
@@ -410,50 +427,48 @@ def _stated_odds(log_chances: NDArray[Any]) -> NDArray[np.float64]:
     return odds
 
 
-def _fit_odds(
-    log_odds: NDArray[np.float64],
-    actions: NDArray[np.int64],
-    outcomes: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    n_actions: int,
-) -> dict[str, Any]:
+def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs, n_actions: int) -> dict[str, Any]:
     """Logistic regression on log odds, what of them lies above each knot, and which action it is.
 
     The prior is normal, around no change. In all of these the loss is convex, and the second derivatives between
     actions are 0, so that Newton's step for all of them at once takes a small matrix (its Schur complement).
 
     Args:
-        log_odds: float64 [n_visits, n_ranks].
-        actions: int64 [n_visits, n_ranks], ids.
-        outcomes: float64 [n_visits, n_ranks], 0 or 1.
-        weights: float64 [n_ranks].
+        log_odds: float64 [n_visits, n_ranks], of the pairs.
+        pairs: of visit and action.
         n_actions: ids are below it.
 
     Returns:
         ``odds_slope``, ``odds_intercept``, ``knots``, ``bends`` and ``offsets``.
     """
-    importance, z = np.tile(weights, len(outcomes)), log_odds.ravel()
-    outcomes, actions = outcomes.ravel(), actions.ravel()
-    order = np.argsort(z)
-    sums = np.cumsum(importance[order])
-    knots = z[order][np.minimum(np.searchsorted(sums, np.array(KNOTS) * sums[-1]), len(z) - 1)]
-    features = np.stack((np.ones_like(z), z, *(np.maximum(z - knot, 0.0) for knot in knots)), axis=1)
-    n_shared = features.shape[1]
+    some = log_odds[:: max(len(log_odds) // _KNOT_VISITS, 1)]
+    order = np.argsort(some, axis=None)
+    sums = np.cumsum(pairs.weights[order % some.shape[1]])
+    knots = some.ravel()[order[np.minimum(np.searchsorted(sums, np.array(KNOTS) * sums[-1]), len(order) - 1)]]
+    n_shared = 2 + len(knots)
     prior = np.zeros(n_shared + n_actions)
     prior[1] = 1.0
 
     def step_at(values: NDArray[np.float64]) -> NDArray[np.float64]:
         shared, offsets = values[:n_shared], values[n_shared:]
-        chances = 1.0 / (1.0 + np.exp(-np.clip(features @ shared + offsets[actions], -LOGS, LOGS)))
-        excess = importance * (chances - outcomes)
-        curvature = importance * np.maximum(chances * (1.0 - chances), 1e-12)
-        bent = features * curvature[:, None]
-        gradient = features.T @ excess + shared - prior[:n_shared]
-        own_gradient = np.bincount(actions, excess, n_actions) + RIDGE * offsets
-        own = np.bincount(actions, curvature, n_actions) + RIDGE
-        between = np.stack([np.bincount(actions, column, n_actions) for column in bent.T])
+        gradient, information = shared - prior[:n_shared], np.eye(n_shared)
+        own_gradient, own = RIDGE * offsets, np.full(n_actions, RIDGE)
+        between = np.zeros((n_shared, n_actions))
+        for rows in pairs.stretches():
+            z, actions = log_odds[rows].ravel(), pairs.actions[rows].ravel()
+            features = np.stack((np.ones_like(z), z, *(np.maximum(z - knot, 0.0) for knot in knots)))
+            chances = 1.0 / (1.0 + np.exp(-np.clip(shared @ features + offsets[actions], -LOGS, LOGS)))
+            importance = np.broadcast_to(pairs.weights, log_odds[rows].shape).ravel()
+            excess = importance * (chances - pairs.came[rows].ravel())
+            curvature = importance * np.maximum(chances * (1.0 - chances), 1e-12)
+            bent = features * curvature
+            gradient += features @ excess
+            information += bent @ features.T
+            own_gradient += np.bincount(actions, excess, n_actions)
+            own += np.bincount(actions, curvature, n_actions)
+            between += [np.bincount(actions, feature, n_actions) for feature in bent]
         # What an action's own offset takes up is gone from the shared part.
-        information = bent.T @ features + np.eye(n_shared) - (between / own) @ between.T
+        information -= (between / own) @ between.T
         step = np.linalg.solve(information, gradient - between @ (own_gradient / own))
         return np.concatenate((step, (own_gradient - between.T @ step) / own))
 
