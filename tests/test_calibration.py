@@ -153,6 +153,21 @@ def test_stated_chances_keep_their_level(power: float) -> None:
     assert (StatedChances().in_visit(np.zeros((1, 2), np.float32), np.ones(1)) > 0.999999).all()
 
 
+@pytest.mark.parametrize("other", [1e-13, 1e-3])
+def test_certain_predictions_are_taken_at_their_worth(other: float) -> None:
+    """Chances of 1 for five actions, which come in 40 % of all cases: the logistic curve is flat where they lie."""
+    rng = np.random.default_rng(0)
+    named = np.zeros((4000, 40), np.bool_)
+    np.put_along_axis(named, rng.random((4000, 39)).argsort(axis=1)[:, :5] + 1, True, axis=1)
+    came = rng.random(named.shape) < np.where(named, 0.4, 0.02)
+    came[:, 0] = False
+    labels = Labels(np.cumsum([0, *came.sum(axis=1)]), np.nonzero(came)[1].astype(np.int32), np.full(4000, 3.0))
+    scores = np.log(np.where(named, 1.0, other)).astype(np.float32)
+    chances = StatedChances.fit([(scores, labels)]).in_visit(scores, labels.mean_size)
+    assert chances[named].mean() == pytest.approx(0.4, abs=0.02)
+    assert chances[~named].mean() == pytest.approx(0.02, abs=0.005)
+
+
 def test_rare_actions_come_as_often_as_said() -> None:
     truth = Calibration(1.0, 1.3, 0.6, 0.8, 0.2, 0.8, -0.3)
     fitted = Calibration.fit(draw(truth, 3000, 200, seed) for seed in range(6))

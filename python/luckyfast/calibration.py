@@ -371,14 +371,17 @@ def _fit_chance(pairs: _Pairs) -> tuple[float, float, float, float]:
     """
     prior = np.array([1.0, 0.0, 1.0, 1.0])
 
-    def step_at(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def look(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         slope, intercept, size_weight, dispersion = values
         gradient, information = values - prior, np.eye(len(prior))
+        loss = 0.5 * float((gradient**2).sum())
         for rows in pairs.stretches():
             log_p, log_size = pairs.log_p[rows].astype(np.float64), pairs.log_size[rows, None]
             rate = np.exp(np.clip(slope * log_p + intercept + size_weight * log_size, -LOGS, LOGS))
             hazard = np.log1p(dispersion * rate) / dispersion
             chances = np.clip(-np.expm1(-hazard), 1e-12, 1.0 - 1e-12)
+            losses = np.where(pairs.came[rows], -np.log(chances), np.minimum(hazard, LOGS))
+            loss += float((pairs.weights * losses).sum())
             growth = rate / (1.0 + dispersion * rate)
             slopes = np.stack((log_p * growth, growth, log_size * growth, (growth - hazard) / dispersion))
             excess = pairs.weights * (chances - pairs.came[rows]) / chances
@@ -391,23 +394,41 @@ def _fit_chance(pairs: _Pairs) -> tuple[float, float, float, float]:
             # The best step of the others where the dispersion goes no further than its bound.
             rest = gradient[:-1] - information[:-1, -1] * allowed
             step = np.append(np.linalg.solve(information[:-1, :-1], rest), allowed)
-        return step
+        return loss, step
 
-    slope, intercept, size_weight, dispersion = _descend(prior, step_at).tolist()
+    slope, intercept, size_weight, dispersion = _descend(prior, look).tolist()
     # A more probable action never gets the smaller chance.
     return max(slope, LEAST_SLOPE), intercept, size_weight, dispersion
 
 
 def _descend(
-    start: NDArray[np.float64], step_at: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    start: NDArray[np.float64], look: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 ) -> NDArray[np.float64]:
-    """Go down by Newton steps, none longer than 2 in any coordinate, until they are small."""
+    """Go down by Newton steps until they are small.
+
+    None is longer than 2 in any coordinate, and one after which the loss is larger is halved: where chances are all but
+    0 or 1, as those of predictions that are stated as certain, the curvature says nothing of how far to go.
+
+    Args:
+        start: where to begin.
+        look: gives the loss at a point and the step to be subtracted from it.
+
+    Returns:
+        The point with the lowest loss.
+    """
     values = start
-    for _ in range(50):
-        step = step_at(values)
-        values = values - step * min(1.0, 2.0 / float(np.abs(step).max() + 1e-12))
-        if float(np.abs(step).max()) < 1e-7:
+    loss, step = look(values)
+    for _ in range(100):
+        longest = float(np.abs(step).max())
+        if longest < 1e-7:
             break
+        step = step * min(1.0, 2.0 / longest)
+        tried = values - step
+        new_loss, new_step = look(tried)
+        if new_loss <= loss * (1.0 + 1e-11):  # sums are rounded
+            values, loss, step = tried, new_loss, new_step
+        else:
+            step = 0.5 * step
     return values
 
 
@@ -449,17 +470,21 @@ def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs, n_actions: int) -> d
     prior = np.zeros(n_shared + n_actions)
     prior[1] = 1.0
 
-    def step_at(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def look(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         shared, offsets = values[:n_shared], values[n_shared:]
         gradient, information = shared - prior[:n_shared], np.eye(n_shared)
+        loss = 0.5 * float((gradient**2).sum() + RIDGE * (offsets**2).sum())
         own_gradient, own = RIDGE * offsets, np.full(n_actions, RIDGE)
         between = np.zeros((n_shared, n_actions))
         for rows in pairs.stretches():
             z, actions = log_odds[rows].ravel(), pairs.actions[rows].ravel()
             features = np.stack((np.ones_like(z), z, *(np.maximum(z - knot, 0.0) for knot in knots)))
-            chances = 1.0 / (1.0 + np.exp(-np.clip(shared @ features + offsets[actions], -LOGS, LOGS)))
+            bent_odds = shared @ features + offsets[actions]
+            chances = 1.0 / (1.0 + np.exp(-np.clip(bent_odds, -LOGS, LOGS)))
+            came = pairs.came[rows].ravel()
             importance = np.broadcast_to(pairs.weights, log_odds[rows].shape).ravel()
-            excess = importance * (chances - pairs.came[rows].ravel())
+            loss += float(importance @ (np.logaddexp(0.0, bent_odds) - came * bent_odds))
+            excess = importance * (chances - came)
             curvature = importance * np.maximum(chances * (1.0 - chances), 1e-12)
             bent = features * curvature
             gradient += features @ excess
@@ -470,9 +495,9 @@ def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs, n_actions: int) -> d
         # What an action's own offset takes up is gone from the shared part.
         information -= (between / own) @ between.T
         step = np.linalg.solve(information, gradient - between @ (own_gradient / own))
-        return np.concatenate((step, (own_gradient - between.T @ step) / own))
+        return loss, np.concatenate((step, (own_gradient - between.T @ step) / own))
 
-    values = _descend(prior, step_at)
+    values = _descend(prior, look)
     slopes = np.maximum(np.cumsum(values[1:n_shared]), LEAST_SLOPE)
     return {
         "odds_slope": float(slopes[0]),
