@@ -397,7 +397,7 @@ def _fit_chance(pairs: _Pairs) -> tuple[float, float, float, float]:
         return loss, step
 
     slope, intercept, size_weight, dispersion = _descend(prior, look).tolist()
-    # A more probable action never gets the smaller chance.
+    # A larger share of an action is never a smaller chance of it.
     return max(slope, LEAST_SLOPE), intercept, size_weight, dispersion
 
 

@@ -106,7 +106,7 @@ class Model:
 
         Returns:
             float32 [n_actions], the calibrated chance that each of :attr:`actions` is in the next visit. These are not
-            exclusive and do not add up to 1.
+            exclusive and do not add up to 1; to rank actions use :meth:`top`, whose order is another.
 
         Raises:
             InputError: a time cannot be read.
