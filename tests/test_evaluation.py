@@ -260,7 +260,7 @@ def test_intervals_cover_the_truth() -> None:
 
 
 def tally_of(bend: float, *, n: int = 20_000, n_customers: int = 500, seed: int = 1) -> Tally:
-    """Visits whose most probable action comes with the chance given to it plus ``bend``."""
+    """Visits whose first-ranked action comes with the chance given to it plus ``bend``."""
     rng = np.random.default_rng(seed)
     chances = rng.random(n).astype(np.float32) * 0.8
     outcomes = (rng.random(n) < chances + bend).astype(np.float64)

@@ -51,7 +51,7 @@ class Result:
     reliability: list[ReliabilityBin] = field(default_factory=list)
     reliability_before: list[ReliabilityBin] = field(default_factory=list)
     reliability_pairs: list[ReliabilityBin] = field(default_factory=list)
-    calibration: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     resampled: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

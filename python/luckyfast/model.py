@@ -131,7 +131,7 @@ class Model:
         *,
         features: Sequence[Features] | None = None,
     ) -> list[tuple[str, float]]:
-        """Name the most probable actions of one customer's next visit.
+        """Name the most probable next actions of one customer.
 
         Args:
             history: as in :meth:`predict_proba`.

@@ -110,7 +110,7 @@ class TableWriter:
     def _ranked(
         self, customers: pa.Array, in_visit: NDArray[np.float32], next_action: NDArray[np.float32], top: int
     ) -> pa.Table:
-        # Chances near one round to equal numbers where the distribution still tells the order.
+        # Ranks are those of the next action, as they are measured; chances tell another order.
         best = np.argpartition(-next_action, top - 1, axis=1)[:, :top]
         best.sort(axis=1)
         order = np.argsort(-np.take_along_axis(next_action, best, axis=1), axis=1, kind="stable")
