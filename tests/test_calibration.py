@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from luckyfast.calibration import (
+    LEAST_SLOPE,
     RIDGE,
     Calibration,
     StatedChances,
@@ -42,7 +43,7 @@ def test_the_curve_is_recovered(dispersion: float) -> None:
     chances = truth.chance(log_p.astype(np.float32), mean_size)
     actions = np.ones(log_p.shape, np.int32)
     came = rng.random(chances.shape) < chances
-    pairs = _Pairs(actions, log_p.astype(np.float32), came, np.log1p(mean_size[:, 0]), 1.0 / np.arange(1, 11))
+    pairs = _Pairs(actions, log_p.astype(np.float32), came, np.log1p(mean_size[:, 0]), 1.0 / np.arange(1, 11), 2)
     fitted = Calibration(1.0, *_fit_chance(pairs))
     errors = np.abs(fitted.chance(log_p.astype(np.float32), mean_size) - chances)
     assert errors.max() < 0.02
@@ -57,7 +58,7 @@ def test_bends_are_recovered(slopes: tuple[float, ...]) -> None:
     actions = rng.integers(1, 20, z.shape)
 
     def fit(came: np.ndarray) -> Calibration:
-        return Calibration(**_fit_odds(z, pairs_of(actions, came), 20))
+        return Calibration(**_fit_odds(z, pairs_of(actions, came, 20)))
 
     knots = fit(np.zeros(z.shape, np.bool_)).knots
     truth = Calibration(odds_slope=slopes[0], odds_intercept=0.2, knots=knots, bends=tuple(np.diff(slopes).tolist()))
@@ -74,9 +75,9 @@ def test_bends_and_offsets_are_the_best_together(monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(5)
     z, actions = rng.normal(-1.0, 1.5, (400, 6)), rng.integers(0, 7, (400, 6))
     came = rng.random(z.shape) < 1 / (1 + np.exp(-0.9 * z - 0.3 * (actions - 3)))
-    pairs = pairs_of(actions, came)
+    pairs = pairs_of(actions, came, 8)
     monkeypatch.setattr("luckyfast.calibration._STRETCH_PAIRS", 700)  # stretches of visits that do not come out even
-    fitted = Calibration(**_fit_odds(z, pairs, 8))
+    fitted = Calibration(**_fit_odds(z, pairs))
 
     def loss(calibration: Calibration) -> float:
         log_odds = calibration._bend(z) + np.array(calibration.offsets)[actions]
@@ -98,10 +99,22 @@ def test_bends_and_offsets_are_the_best_together(monkeypatch: pytest.MonkeyPatch
         assert best < min(map(loss, others))
 
 
-def pairs_of(actions: np.ndarray, came: np.ndarray) -> _Pairs:
+def pairs_of(actions: np.ndarray, came: np.ndarray, n_actions: int) -> _Pairs:
     """What a fit of odds reads of visits whose actions have ranks from 1 on."""
-    nothing = np.zeros(actions.shape, np.float32)
-    return _Pairs(actions.astype(np.int32), nothing, came, nothing[:, 0], 1.0 / np.arange(1, actions.shape[1] + 1))
+    nothing, weights = np.zeros(actions.shape, np.float32), 1.0 / np.arange(1, actions.shape[1] + 1)
+    return _Pairs(actions.astype(np.int32), nothing, came, nothing[:, 0], weights, n_actions)
+
+
+def test_what_is_stated_the_wrong_way_round_is_worth_its_mean() -> None:
+    """The more sure, the rarer: slopes are held at their bound, and all else is fitted to that."""
+    rng = np.random.default_rng(6)
+    z, actions = rng.normal(0.0, 2.0, (20_000, 6)), rng.integers(1, 7, (20_000, 6))
+    came = rng.random(z.shape) < 1 / (1 + np.exp(0.5 * z + 1.0))
+    fitted = Calibration(**_fit_odds(z, pairs_of(actions, came, 7)))
+    assert np.cumsum((fitted.odds_slope, *fitted.bends)) == pytest.approx([LEAST_SLOPE] * 4)
+    chances = 1 / (1 + np.exp(-fitted._bend(z) - np.array(fitted.offsets)[actions]))
+    assert chances.max() - chances.min() < 0.1
+    assert chances.mean() == pytest.approx(came.mean(), abs=0.003)
 
 
 def moved(values: tuple[float, ...], place: int, step: float) -> tuple[float, ...]:
@@ -153,19 +166,33 @@ def test_stated_chances_keep_their_level(power: float) -> None:
     assert (StatedChances().in_visit(np.zeros((1, 2), np.float32), np.ones(1)) > 0.999999).all()
 
 
-@pytest.mark.parametrize("other", [1e-13, 1e-3])
-def test_certain_predictions_are_taken_at_their_worth(other: float) -> None:
-    """Chances of 1 for five actions, which come in 40 % of all cases: the logistic curve is flat where they lie."""
+@pytest.mark.parametrize(("other", "worth"), [(1e-13, 0.4), (1e-3, 0.4), (1e-13, 0.03)])
+def test_certain_predictions_are_taken_at_their_worth(other: float, worth: float) -> None:
+    """Chances of 1 for five actions, which seldom come: the logistic curve is flat where they lie."""
     rng = np.random.default_rng(0)
     named = np.zeros((4000, 40), np.bool_)
     np.put_along_axis(named, rng.random((4000, 39)).argsort(axis=1)[:, :5] + 1, True, axis=1)
-    came = rng.random(named.shape) < np.where(named, 0.4, 0.02)
+    came = rng.random(named.shape) < np.where(named, worth, 0.02)
     came[:, 0] = False
     labels = Labels(np.cumsum([0, *came.sum(axis=1)]), np.nonzero(came)[1].astype(np.int32), np.full(4000, 3.0))
     scores = np.log(np.where(named, 1.0, other)).astype(np.float32)
     chances = StatedChances.fit([(scores, labels)]).in_visit(scores, labels.mean_size)
-    assert chances[named].mean() == pytest.approx(0.4, abs=0.02)
+    assert chances[named].mean() == pytest.approx(worth, abs=0.02)
     assert chances[~named].mean() == pytest.approx(0.02, abs=0.005)
+
+
+def test_actions_that_a_list_does_not_name_are_not_told_apart_by_their_ids() -> None:
+    """Low ids come more often, as where ids go by frequency: those not named come as often as said on the whole."""
+    rng = np.random.default_rng(8)
+    often = 0.5 / np.arange(1, 60)
+    came = rng.random((8000, 59)) < often
+    named = rng.random((8000, 59)).argsort(axis=1)[:, :3]
+    scores = np.full((8000, 60), -5.0, np.float32)
+    np.put_along_axis(scores, named + 1, np.array([[0.0, -1.0, -2.0]], np.float32), axis=1)
+    labels = Labels(np.cumsum([0, *came.sum(axis=1)]), np.nonzero(came)[1].astype(np.int32) + 1, np.full(8000, 3.0))
+    chances = Calibration.fit([(scores, labels)]).in_visit(scores, labels.mean_size)[:, 1:]
+    rest = scores[:, 1:] == -5.0
+    assert chances[rest].mean() == pytest.approx(came[rest].mean(), rel=0.04)
 
 
 def test_rare_actions_come_as_often_as_said() -> None:

@@ -83,6 +83,16 @@ def test_small_chances_keep_their_digits(clock: Dataset, tmp_path: Path) -> None
     np.testing.assert_allclose(in_visit, next_action * np.exp(-20.0), rtol=1e-5, atol=1e-16)
 
 
+def test_extreme_fits_are_bounded_as_in_python(clock: Dataset, tmp_path: Path) -> None:
+    trained, _ = make_trained(clock)
+    histories, targets = next(clock.batches()), np.array([5])
+    ((_, scores),) = trained.score(histories, targets)
+    sure = Calibration(1.0, 1.0, 800.0, 0.0, knots=(0.0,), bends=(-0.9,), odds_intercept=-3.0)
+    predictor = Predictor(export_onnx(trained, sure, tmp_path / "m.onnx", vocabulary=clock.vocabulary))
+    in_visit, _ = predictor.run(pack_targets(histories, targets))
+    np.testing.assert_allclose(in_visit, sure.in_visit(scores, np.ones(1)), rtol=1e-5)
+
+
 def test_padding_and_company_change_nothing(clock: Dataset, tmp_path: Path) -> None:
     trained, _ = make_trained(clock, arch="lstm-embed")
     predictor = Predictor(

@@ -13,19 +13,21 @@ from numpy.typing import NDArray
 from luckyfast.dataset import Dataset
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
-__all__ = ["LOWEST", "Calibration", "StatedChances", "calibrate", "log_softmax", "mean_by_visit", "n_calibrated"]
+__all__ = ["HIGHEST", "LOWEST", "Calibration", "StatedChances", "calibrate", "log_softmax", "mean_by_visit", "n_calibrated"]
 
 SAMPLE_VALUES, SAMPLE_VISITS = 2**24, 2**17
 N_CANDIDATES = 10
 N_TAIL = 12
 KNOTS = (0.5, 0.8, 0.95)
 """Quantiles of the log odds, weighted like the fit, at which their curve bends."""
-LEAST_SLOPE = 0.05
+LEAST_SLOPE = 0.01
 RIDGE = 60.0
 """Precision of the prior around 0 of what an action's log odds differ by from all others', in weighted visits."""
 LOGS = 30.0
 """Logarithms in a fit are held within so much of 0."""
 LOWEST = -80.0
+HIGHEST = 60.0
+"""Bounds of log probabilities and of log rates: beyond them chances are 0 or 1 to every digit shown."""
 FLOOR = 30.0
 DISPERSIONS = (1e-3, 10.0)
 _STRETCH_PAIRS = 2**15
@@ -107,7 +109,7 @@ class Calibration:
             log_rate = first.slope * pairs.log_p[rows].astype(np.float64) + first.intercept
             log_rate += first.size_weight * pairs.log_size[rows, None]
             log_odds[rows] = _log_odds(np.clip(log_rate, -LOGS, LOGS), first.dispersion)
-        return replace(first, **_fit_odds(log_odds, pairs, sample[0][0].shape[1]))
+        return replace(first, **_fit_odds(log_odds, pairs))
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -165,7 +167,7 @@ class Calibration:
         # A bound keeps extreme fits of tiny samples from overflowing; chances there are 1 to every digit shown.
         # An action without any probability, as id 0 may be, is as good as one of a very small one.
         log_next = np.maximum(log_next, np.float32(LOWEST))
-        log_rate = np.minimum(np.float32(self.slope) * log_next + size, np.float32(60.0))
+        log_rate = np.minimum(np.float32(self.slope) * log_next + size, np.float32(HIGHEST))
         return self._bent_chance(_log_odds(log_rate, self.dispersion))
 
     def _bent_chance(self, log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -217,7 +219,7 @@ class StatedChances(Calibration):
 
     def _with_chances(self, sample: Sample) -> Self:
         pairs = _candidates(sample, lambda scores: scores)
-        return replace(self, **_fit_odds(_stated_odds(pairs.log_p), pairs, sample[0][0].shape[1]))
+        return replace(self, **_fit_odds(_stated_odds(pairs.log_p), pairs))
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
@@ -319,6 +321,7 @@ class _Pairs(NamedTuple):
         came: bool [n_visits, n_ranks].
         log_size: float64 [n_visits], log of 1 + the mean size of the customer's earlier visits.
         weights: float64 [n_ranks].
+        n_actions: ids are below it.
     """
 
     actions: NDArray[np.int32]
@@ -326,6 +329,7 @@ class _Pairs(NamedTuple):
     came: NDArray[np.bool_]
     log_size: NDArray[np.float64]
     weights: NDArray[np.float64]
+    n_actions: int
 
     def stretches(self) -> Iterator[slice]:
         """Visits in stretches, so that what is computed of their pairs in double precision stays small."""
@@ -335,19 +339,30 @@ class _Pairs(NamedTuple):
 
 
 def _candidates(sample: Sample, log_chances: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> _Pairs:
-    ranks, weights = _ranks(sample[0][0].shape[1] - 1)
+    n_actions = sample[0][0].shape[1]
+    ranks, weights = _ranks(n_actions - 1)
+    rng = np.random.default_rng(0)
     actions, log_p, outcomes, log_sizes = [], [], [], []
     for scores, labels in sample:
-        chosen = np.argsort(-scores[:, 1:], axis=1, kind="stable")[:, ranks - 1] + 1
+        chosen = _by_rank(scores[:, 1:], rng)[:, ranks - 1] + 1
         came = np.zeros(scores.shape, np.bool_)
         came[np.repeat(np.arange(len(scores)), np.diff(labels.start)), labels.actions] = True
         actions.append(chosen.astype(np.int32))
         log_p.append(np.maximum(np.take_along_axis(log_chances(scores), chosen, axis=1), np.float32(-FLOOR)))
         outcomes.append(np.take_along_axis(came, chosen, axis=1))
         log_sizes.append(np.log1p(labels.mean_size))
-    return _Pairs(
-        np.concatenate(actions), np.concatenate(log_p), np.concatenate(outcomes), np.concatenate(log_sizes), weights
-    )
+    columns = (np.concatenate(column) for column in (actions, log_p, outcomes, log_sizes))
+    return _Pairs(*columns, weights, n_actions)
+
+
+def _by_rank(scores: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Columns of each row, the highest score first; of equal ones, as all are that a list does not name, any."""
+    order = np.argsort(-scores, axis=1)
+    ordered = np.take_along_axis(scores, order, axis=1)
+    tied = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    if len(tied):
+        order[tied] = np.lexsort((rng.random((len(tied), scores.shape[1])), -scores[tied]), axis=1)
+    return order
 
 
 def _ranks(n_actions: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -404,7 +419,7 @@ def _fit_chance(pairs: _Pairs) -> tuple[float, float, float, float]:
 def _descend(
     start: NDArray[np.float64], look: Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 ) -> NDArray[np.float64]:
-    """Go down by Newton steps until they are small.
+    """Go down by Newton steps until they are small, or gain nothing.
 
     None is longer than 2 in any coordinate, and one after which the loss is larger is halved: where chances are all but
     0 or 1, as those of predictions that are stated as certain, the curvature says nothing of how far to go.
@@ -426,7 +441,10 @@ def _descend(
         tried = values - step
         new_loss, new_step = look(tried)
         if new_loss <= loss * (1.0 + 1e-11):  # sums are rounded
+            settled = loss - new_loss < 1e-11 * loss
             values, loss, step = tried, new_loss, new_step
+            if settled:
+                break
         else:
             step = 0.5 * step
     return values
@@ -448,31 +466,36 @@ def _stated_odds(log_chances: NDArray[Any]) -> NDArray[np.float64]:
     return odds
 
 
-def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs, n_actions: int) -> dict[str, Any]:
-    """Logistic regression on log odds, what of them lies above each knot, and which action it is.
+def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs) -> dict[str, Any]:
+    """Logistic regression on log odds, in pieces between knots, and which action it is.
 
     The prior is normal, around no change. In all of these the loss is convex, and the second derivatives between
-    actions are 0, so that Newton's step for all of them at once takes a small matrix (its Schur complement).
+    actions are 0, so that Newton's step for all of them at once takes a small matrix (its Schur complement). Where the
+    best slope of a piece is less than it may be, it is held there, and the others are fitted to that.
 
     Args:
         log_odds: float64 [n_visits, n_ranks], of the pairs.
         pairs: of visit and action.
-        n_actions: ids are below it.
 
     Returns:
         ``odds_slope``, ``odds_intercept``, ``knots``, ``bends`` and ``offsets``.
     """
+    n_actions = pairs.n_actions
     some = log_odds[:: max(len(log_odds) // _KNOT_VISITS, 1)]
     order = np.argsort(some, axis=None)
     sums = np.cumsum(pairs.weights[order % some.shape[1]])
     knots = some.ravel()[order[np.minimum(np.searchsorted(sums, np.array(KNOTS) * sums[-1]), len(order) - 1)]]
     n_shared = 2 + len(knots)
-    prior = np.zeros(n_shared + n_actions)
+    # From the intercept and the slope of each piece to intercept, first slope and bends.
+    to_bends = np.eye(n_shared) - np.eye(n_shared, k=-1)
+    to_bends[1, 0] = 0.0
+    prior = np.zeros(n_shared)
     prior[1] = 1.0
+    held = np.zeros(n_shared, np.bool_)
 
     def look(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        shared, offsets = values[:n_shared], values[n_shared:]
-        gradient, information = shared - prior[:n_shared], np.eye(n_shared)
+        shared, offsets = to_bends @ values[:n_shared], values[n_shared:]
+        gradient, information = shared - prior, np.eye(n_shared)
         loss = 0.5 * float((gradient**2).sum() + RIDGE * (offsets**2).sum())
         own_gradient, own = RIDGE * offsets, np.full(n_actions, RIDGE)
         between = np.zeros((n_shared, n_actions))
@@ -492,13 +515,25 @@ def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs, n_actions: int) -> d
             own_gradient += np.bincount(actions, excess, n_actions)
             own += np.bincount(actions, curvature, n_actions)
             between += [np.bincount(actions, feature, n_actions) for feature in bent]
+        gradient, between = to_bends.T @ gradient, to_bends.T @ between
+        information = to_bends.T @ information @ to_bends
         # What an action's own offset takes up is gone from the shared part.
         information -= (between / own) @ between.T
-        step = np.linalg.solve(information, gradient - between @ (own_gradient / own))
+        gradient -= between @ (own_gradient / own)
+        step = np.zeros(n_shared)
+        step[~held] = np.linalg.solve(information[np.ix_(~held, ~held)], gradient[~held])
         return loss, np.concatenate((step, (own_gradient - between.T @ step) / own))
 
-    values = _descend(prior, look)
-    slopes = np.maximum(np.cumsum(values[1:n_shared]), LEAST_SLOPE)
+    values = np.concatenate(([0.0], np.ones(n_shared - 1), np.zeros(n_actions)))
+    while True:
+        values = _descend(values, look)
+        too_flat = values[:n_shared] < LEAST_SLOPE
+        too_flat[0] = False
+        if not too_flat.any():
+            break
+        held |= too_flat
+        values[:n_shared][held] = LEAST_SLOPE
+    slopes = values[1:n_shared]
     return {
         "odds_slope": float(slopes[0]),
         "odds_intercept": float(values[0]),

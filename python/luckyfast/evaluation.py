@@ -155,7 +155,7 @@ class Ruler:
             reliability=tally.reliability(),
             reliability_before=tally.reliability("before"),
             reliability_pairs=tally.pair_reliability(),
-            calibration=replace(self._calibrations["all"], offsets=()).to_dict(),
+            calibration={name: own for name, own in self._calibrations["all"].to_dict().items() if name != "offsets"},
             resampled=tally.resampled(),
         )
 

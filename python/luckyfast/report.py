@@ -189,8 +189,8 @@ def _seen_ahead(dataset: dict[str, Any]) -> list[str]:
 
 def _spread(offsets: list[float]) -> str:
     """How far the offsets of single actions go, which are too many to be listed."""
-    own = [value for value in offsets if value]
-    return f"{_plain(min(own))} to {_plain(max(own))}, of {len(own):,} actions" if own else "none"
+    n_large = sum(abs(value) >= 0.05 for value in offsets)
+    return f"{_plain(min(offsets))} to {_plain(max(offsets))}, {n_large:,} of them 0.05 or more" if offsets else "none"
 
 
 def _plain(value: Any) -> str:

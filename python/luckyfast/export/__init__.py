@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luckyfast.calibration import LOWEST
+from luckyfast.calibration import HIGHEST, LOWEST
 from luckyfast.config import EXPORT_FORMAT, EXPORT_FORMAT_VERSION
 from luckyfast.export.graph import Graph, Value
 from luckyfast.export.habits import habit_features
@@ -86,7 +86,7 @@ def export_onnx(
     log_next = graph.op("LogSoftmax", _logits(graph, history, trained) / calibration.temperature, axis=-1)
     size = history.mean_size().log1p() * calibration.size_weight + calibration.intercept
     log_p = log_next.at_least(LOWEST)
-    rate = graph.op("Exp", log_p * calibration.slope + size.insert_axis(1))
+    rate = graph.op("Exp", (log_p * calibration.slope + size.insert_axis(1)).at_most(HIGHEST))
     # In double precision, since one minus a number near one loses the digits of small chances.
     hazard = (rate.cast(np.float64) * calibration.dispersion).log1p() / calibration.dispersion
     odds = hazard + graph.op("Log", (1.0 - graph.op("Exp", hazard * -1.0)).at_least(1e-38))

@@ -78,6 +78,10 @@ class Value:
         """Limit from below."""
         return self.graph.op("Max", self, self._like(low))
 
+    def at_most(self, high: float) -> Value:
+        """Limit from above."""
+        return self.graph.op("Min", self, self._like(high))
+
     def gelu(self) -> Value:
         """Gaussian error linear unit, exact form."""
         return 0.5 * self * (self.graph.op("Erf", self / 2.0**0.5) + 1.0)
