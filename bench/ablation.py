@@ -96,9 +96,15 @@ def _without_calendar() -> AbstractContextManager[None]:
     return _replaced(Moments, "of", changed)
 
 
+def _without_trends() -> AbstractContextManager[None]:
+    from luckyfast import batches
+
+    return _replaced(batches, "measure_trend", lambda measure_trend: lambda *arguments: None)
+
+
 VARIANTS: dict[str, tuple[dict[str, Any], Callable[[], AbstractContextManager[None]]]] = {
     "everything": ({}, nullcontext),
-    "without periods": ({"periods": 1}, nullcontext),
+    "without trends": ({}, _without_trends),
     "without habits": ({"habit": False}, nullcontext),
     "one half-life, no visit spans": ({"n_half_lives": 1, "visit_spans": []}, nullcontext),
     "weights of habits alike for all actions": ({}, lambda: _with_networks(_share_action_weights)),

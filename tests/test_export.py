@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,8 @@ from luckyfast.dataset import Dataset, Histories
 from luckyfast.errors import ModelError
 from luckyfast.export import export_onnx
 from luckyfast.inference import Packed, Predictor, pack
+from luckyfast.models.trained import TrainedModel
+from luckyfast.trend import HALF_LIVES, LARGEST, SHRINKAGE, measure_trend
 from luckyfast.windows import Labels
 
 Arch = Literal["mlp", "lstm", "lstm-embed"]
@@ -57,8 +60,45 @@ def both_ways(dataset: Dataset, folder: Path, arch: Arch, habit: bool, layers: i
         scores = np.concatenate([block for _, block in trained.score(histories, targets)])
         size = Labels.of(histories, targets, trained.constants.known).mean_size
         torch_way = make_calibration(dataset).in_visit(scores, size), make_calibration(dataset).next_action(scores)
-        pairs.append((torch_way, predictor.run(pack_targets(histories, targets))))
+        pairs.append((torch_way, run_on_their_days(predictor, trained, histories, targets)))
     return pairs
+
+
+def run_on_their_days(
+    predictor: Predictor, trained: TrainedModel, histories: Histories, targets: NDArray[np.int64]
+) -> Pair:
+    """Run each visit with the trends of its day, the ones of the last day left to the model's own."""
+    trend = trained.constants.trend
+    if trend is None:
+        return predictor.run(pack_targets(histories, targets))
+    in_visit = np.empty((len(targets), predictor.n_actions), np.float32)
+    next_action = np.empty_like(in_visit)
+    rows = trend.rows_at(histories.visit_time[targets])
+    assert len(set(rows.tolist())) > 20
+    for row in set(rows.tolist()):
+        own = np.flatnonzero(rows == row)
+        packed = pack_targets(histories, targets[own])
+        in_visit[own], next_action[own] = predictor.run(packed, trend.values[:, row])
+    return in_visit, next_action
+
+
+def test_without_trends_given_those_at_the_end_of_the_log_are_taken(clock: Dataset, tmp_path: Path) -> None:
+    trained, _ = make_trained(clock)
+    predictor = Predictor(
+        export_onnx(trained, make_calibration(clock), tmp_path / "m.onnx", vocabulary=clock.vocabulary)
+    )
+    packed = pack_targets(next(clock.batches()), np.array([5, 9]))
+    trend = trained.constants.trend
+    assert trend is not None
+    for own, expected in zip(predictor.run(packed), predictor.run(packed, trend.latest), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    assert np.abs(predictor.run(packed, trend.values[:, 0])[0] - predictor.run(packed)[0]).max() > 1e-3
+    metadata = onnx.load(tmp_path / "m.onnx").metadata_props
+    told = json.loads(next(entry.value for entry in metadata if entry.key == "trend"))
+    again = measure_trend(clock, np.array(told["popularity"]))
+    assert again is not None
+    np.testing.assert_allclose(again.values, trend.values, atol=1e-6)
+    assert (tuple(told["half_lives"]), told["shrinkage"], told["largest"]) == (HALF_LIVES, SHRINKAGE, LARGEST)
 
 
 @pytest.mark.parametrize("kind", ["clock", "order"])

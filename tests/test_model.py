@@ -44,7 +44,8 @@ def test_one_history_equals_what_pytorch_says(model: Model, dataset: Dataset) ->
             pairs = slice(*histories.action_start[visit : visit + 2].tolist())
             visits.append((int(histories.visit_time[visit]), [names[action] for action in histories.actions[pairs]]))
         size = np.array([np.mean([len(actions) for _, actions in visits]) if visits else 0.0])
-        found = model.predict_proba(visits, at=int(histories.visit_time[stop - 1]))
+        moment = int(histories.visit_time[stop - 1])
+        found = model.following(dataset.path, moment).predict_proba(visits, at=moment)
         np.testing.assert_allclose(found, make_calibration(dataset).in_visit(scores, size)[0, 1:], rtol=0, atol=1e-5)
 
 

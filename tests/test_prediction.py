@@ -10,7 +10,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from naive_ingest import write_dataset
-from tiny_model import ACTIONS, DAY, make_dataset, make_model, make_rows
+from tiny_model import ACTIONS, DAY, make_dataset, make_model, make_rows, make_trained, without_trends
 
 from luckyfast import prediction, windows
 from luckyfast.dataset import Dataset
@@ -61,7 +61,7 @@ def test_all_get_what_one_history_alone_gets(
     assert summary.customers == len(expected)
     assert summary.customers + summary.without_history == dataset.n_customers
     assert (at == 1) == (summary.without_history > 0)
-    opened = load(model)
+    opened = load(model).following(dataset.path, at)
     for customer, history in expected.items():
         np.testing.assert_allclose(found[customer], opened.predict_proba(history, at=moment), rtol=0, atol=1e-6)
 
@@ -123,6 +123,8 @@ def test_actions_are_matched_by_name(model: Path, dataset: Dataset, tmp_path: Pa
     other = write_dataset([*rows, *extra], tmp_path / "other")
     assert Dataset.open(other).vocabulary != dataset.vocabulary
     at = dataset.manifest["time"]["max"] + 1
+    trained = without_trends(make_trained(dataset)[0])  # what the stranger takes is a trend
+    model = make_model(tmp_path / "model", dataset, trained=trained)
     summary = predict(model, other, at=at, out=tmp_path / "other.parquet")
     assert summary.unknown_actions == 1
     found, expected = chances(summary.path), chances(predict(model, at=at, out=tmp_path / "own.parquet").path)

@@ -208,7 +208,7 @@ def test_rules_that_looked_at_the_whole_log_are_said(tmp_path: Path) -> None:
     folder = fill(tmp_path / "model")
     made = json.loads(read(folder).scripts[0])["dataset"]
     assert made["seen_ahead"] == []
-    assert made["calibration"] == [["temperature", "1"], ["offsets", "-0.31 to 0.22, of 2 actions"]]
+    assert made["calibration"] == [["temperature", "1"], ["offsets", "-0.31 to 0.22, 2 of them 0.05 or more"]]
     changed = config("bread")
     changed["dataset"] |= {"filtered_by_rule": {"min-visits 3": 12}, "other_actions": {"actions": 4, "events": 9}}
     changed["dataset"]["time"] |= {"relative": True}

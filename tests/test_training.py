@@ -339,8 +339,7 @@ def test_every_label_counts_as_its_weight_says_however_steps_are_cut(arch: str) 
             [s for _, s in score_visits(course.network.eval(), small, course.constants, histories, targets)]
         )
         ages = (stop_time - times) / (stop_time - times.min())
-        offsets = course.drift.logits.detach().numpy()[np.minimum(ages * small.periods, small.periods - 1).astype(int)]
-        log_p = F.log_softmax(torch.from_numpy(scores + offsets[targets]), 1).numpy()
+        log_p = F.log_softmax(torch.from_numpy(scores), 1).numpy()
         loss, weight = 0.0, 0.0
         for row, visit in enumerate(targets):
             actions = histories.actions[histories.action_start[visit] : histories.action_start[visit + 1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from luckyfast.dataset import Dataset
 from luckyfast.export import export_onnx
 from luckyfast.models import ModelConfig, build
 from luckyfast.models.trained import TrainedModel
+from luckyfast.trend import Trend
 from luckyfast.windows import Split, split_by_time
 
 DAY = 86_400_000_000
@@ -80,19 +81,40 @@ def make_trained(
     return TrainedModel(config, constants, state, state), split
 
 
+def knowing_the_end(trained: TrainedModel) -> TrainedModel:
+    """The same model, whose trends are those at the end of the log at any time."""
+    trend = trained.constants.trend
+    assert trend is not None
+    latest = Trend(trend.starts[:1], trend.values[:, -1:])
+    return replace(trained, constants=replace(trained.constants, trend=latest))
+
+
+def without_trends(trained: TrainedModel) -> TrainedModel:
+    """The same model, to which trends mean nothing."""
+    state = {name: 0.0 * array if name.startswith("trend.") else array for name, array in trained.state.items()}
+    return replace(trained, state=state, blind_state=state)
+
+
 def make_calibration(dataset: Dataset) -> Calibration:
     """A calibration of which every part changes the chances."""
     offsets = tuple(np.linspace(-0.6, 0.8, dataset.n_actions).tolist())
     return Calibration(1.1, 1.2, 0.3, 0.9, 1.7, 0.9, -0.1, (-2.0, 0.5), (0.4, -0.6), offsets)
 
 
-def make_model(folder: Path, dataset: Dataset, *, arch: Literal["mlp", "lstm", "lstm-embed"] = "mlp") -> Path:
-    """Write the folder of such a model."""
+def make_model(
+    folder: Path,
+    dataset: Dataset,
+    *,
+    arch: Literal["mlp", "lstm", "lstm-embed"] = "mlp",
+    trained: TrainedModel | None = None,
+) -> Path:
+    """Write the folder of such a model, or of another."""
     folder.mkdir()
-    trained, split = make_trained(dataset, arch=arch)
+    made, split = make_trained(dataset, arch=arch)
+    trained = made if trained is None else trained
     config = {
         "format": "luckyfast-model",
-        "format_version": 1,
+        "format_version": 2,
         "arch": arch,
         "split": asdict(split),
         "calibration": make_calibration(dataset).to_dict(),

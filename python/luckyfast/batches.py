@@ -13,6 +13,7 @@ from luckyfast.dataset import Dataset, Histories
 from luckyfast.features import FeatureMeter, FeatureScale, VisitFeatures, read_features
 from luckyfast.habits import N_FIXED_FEATURES, Habits, compute_habits
 from luckyfast.moments import DAY_US
+from luckyfast.trend import Trend, measure_trend
 from luckyfast.windows import bounded_parts
 
 __all__ = [
@@ -44,6 +45,8 @@ class Constants:
         strength: how many visits of an average customer the prior of a habit is worth.
         n_visits: visits in the training time.
         features: side columns that are read.
+        trend: what is in demand on which day, the validation's and the test's days too: a moment only ever sees the row
+            of its own day, which holds what came before; None where times of different customers do not compare.
     """
 
     popularity: NDArray[np.float64]
@@ -55,6 +58,7 @@ class Constants:
     strength: float
     n_visits: int
     features: tuple[FeatureScale, ...] = ()
+    trend: Trend | None = None
 
     @property
     def n_actions(self) -> int:
@@ -165,6 +169,7 @@ class Segment:
         habits: the habits at these moments, if wanted.
         label_actions: int64, the distinct known actions of each moment's visit; label_start: int64 [n + 1] bounds them.
         features: the side columns of the visits seen, if there are any.
+        trend_rows: int64 [n], the row of the trends of each moment, if there are any.
     """
 
     shape: tuple[int, int]
@@ -178,6 +183,7 @@ class Segment:
     label_start: NDArray[np.int64]
     label_actions: NDArray[np.int64]
     features: StepFeatures | None = None
+    trend_rows: NDArray[np.int64] | None = None
 
     def part(self, start: int, stop: int) -> Segment:
         """The moments ``start:stop`` of this segment, with all its steps."""
@@ -192,6 +198,7 @@ class Segment:
             habits=None if self.habits is None else self.habits.part(start, stop),
             label_start=labels - labels[0],
             label_actions=self.label_actions[labels[0] : labels[-1]],
+            trend_rows=None if self.trend_rows is None else self.trend_rows[start:stop],
         )
 
 
@@ -205,6 +212,8 @@ def measure(
     features: bool = True,
 ) -> Constants:
     """Measure popularity, rhythm and, with ``features``, side columns in the visits before a time, in one pass.
+
+    Trends are measured in two more, of all visits.
 
     Half-lives are spread geometrically from a mean gap between visits to the whole time before ``stop_time``.
     """
@@ -227,8 +236,9 @@ def measure(
     half_lives = tuple(float(h) for h in np.geomspace(time_scale / 2, longest, n_half_lives))
     known = n_holding > 0
     known[0] = False
+    popularity = (n_holding + 0.5) / (n_visits + 1)
     return Constants(
-        popularity=(n_holding + 0.5) / (n_visits + 1),
+        popularity=popularity,
         known=known,
         half_lives=half_lives,
         visit_spans=visit_spans,
@@ -237,6 +247,7 @@ def measure(
         strength=strength,
         n_visits=n_visits,
         features=meter.scales(),
+        trend=measure_trend(dataset, popularity),
     )
 
 
@@ -344,6 +355,7 @@ def cut_segment(
         label_start=np.concatenate((np.zeros(1, np.int64), np.cumsum(known, dtype=np.int64)))[label_start],
         label_actions=label_actions[known],
         features=None if side is None else _features_of(side, seen.ravel()),
+        trend_rows=None if constants.trend is None else constants.trend.rows_at(histories.visit_time[chosen]),
     )
 
 

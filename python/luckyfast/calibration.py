@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from luckyfast.dataset import Dataset
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
-__all__ = ["HIGHEST", "LOWEST", "Calibration", "StatedChances", "calibrate", "log_softmax", "mean_by_visit", "n_calibrated"]
+__all__ = [
+    "HIGHEST",
+    "LOWEST",
+    "Calibration",
+    "StatedChances",
+    "calibrate",
+    "log_softmax",
+    "mean_by_visit",
+    "n_calibrated",
+]
 
 SAMPLE_VALUES, SAMPLE_VISITS = 2**24, 2**17
 N_CANDIDATES = 10
@@ -351,8 +360,14 @@ def _candidates(sample: Sample, log_chances: Callable[[NDArray[np.float32]], NDA
         log_p.append(np.maximum(np.take_along_axis(log_chances(scores), chosen, axis=1), np.float32(-FLOOR)))
         outcomes.append(np.take_along_axis(came, chosen, axis=1))
         log_sizes.append(np.log1p(labels.mean_size))
-    columns = (np.concatenate(column) for column in (actions, log_p, outcomes, log_sizes))
-    return _Pairs(*columns, weights, n_actions)
+    return _Pairs(
+        np.concatenate(actions),
+        np.concatenate(log_p),
+        np.concatenate(outcomes),
+        np.concatenate(log_sizes),
+        weights,
+        n_actions,
+    )
 
 
 def _by_rank(scores: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:

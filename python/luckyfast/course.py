@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from luckyfast.batches import Batch, Constants, Segment, cut_segment, training_batches
 from luckyfast.checkpoint import Progressed
 from luckyfast.dataset import Dataset
-from luckyfast.drift import Drift
 from luckyfast.models import ModelConfig, Schedule, block_moments, build
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.network import Network, State
@@ -27,7 +26,7 @@ __all__ = ["Course", "visit_loss"]
 
 WARM_UP = 0.05
 SHARED_RATE = 3.0
-"""Learning rate of the weights that all habits share, relative to the others': they are few, and far from zero."""
+"""Learning rate of the weights that all actions share, relative to the others': they are few, and far from zero."""
 _ARRAYS = ("weights", "means", "squares", "averages")
 
 
@@ -55,12 +54,11 @@ class Course:
         self.network = build(config, constants, device=device)
         if start is not None:
             self.network.load_state_dict(start.state_dict())
-        self.drift = Drift(config.periods, self.network).to(device)
-        self._average, self._average_drift = copy.deepcopy((self.network, self.drift))
+        self._average = copy.deepcopy(self.network)
         self.optimiser = Optimiser(
-            nn.ModuleList((self.network, self.drift)),
-            nn.ModuleList((self._average, self._average_drift)),
-            quick=[] if self.network.residual is None else [self.network.residual.shared],
+            self.network,
+            self._average,
+            quick=[part.shared for part in (self.network.residual, self.network.trend) if part is not None],
             quick_scale=SHARED_RATE,
             decay=config.weight_decay,
             ema_decay=config.ema_decay,
@@ -72,19 +70,17 @@ class Course:
         self.rng = np.random.default_rng(config.seed)
         self.share, self.n_rounds, self.n_done, self.loss, self.weight = 0.0, 0, 0, 0.0, 0.0
         self._pass_began, self._n_batches = self.rng.bit_generator.state, 0
-        self._n_visits, self._step_weight = np.zeros(config.periods, np.int64), 1.0
+        self._n_visits, self._step_weight = 0, 1.0
 
     @property
     def average(self) -> Network:
-        """A network with the averaged weights, in evaluation mode; its predictions are for no period in particular."""
-        network = copy.deepcopy(self._average).eval()
-        self._average_drift.settle(network, self._n_visits / max(self._n_visits.sum(), 1))
-        return network
+        """A network with the averaged weights, in evaluation mode."""
+        return copy.deepcopy(self._average).eval()
 
     @property
     def passes(self) -> float:
         """Passes made over the visits that the last run trained on."""
-        return self.n_done / max(int(self._n_visits.sum()), 1)
+        return self.n_done / max(self._n_visits, 1)
 
     @property
     def finished(self) -> bool:
@@ -116,8 +112,8 @@ class Course:
             FloatingPointError: the loss or its gradient is no number.
         """
         began, share_before = time.monotonic(), self.share
-        self._n_visits, weight = self._count_visits(stop_time)
-        n_visits = int(self._n_visits.sum())
+        n_visits, weight = self._count_visits(stop_time)
+        self._n_visits = n_visits
         self._step_weight = weight * min(self.config.batch_visits / max(n_visits, 1), 1.0)
         listener.advance(self.share)
         self.network.train()
@@ -170,18 +166,18 @@ class Course:
         ages: NDArray[np.float64] = (stop_time - times) / max(stop_time - int(self.dataset.manifest["time"]["min"]), 1)
         return ages
 
-    def _count_visits(self, stop_time: int) -> tuple[NDArray[np.int64], float]:
-        """How many visits each period has, and what the labels of all of them weigh together."""
-        counts, weight = np.zeros(self.config.periods, np.int64), 0.0
+    def _count_visits(self, stop_time: int) -> tuple[int, float]:
+        """How many visits there are, and what the labels of all of them weigh together."""
+        n_visits, weight = 0, 0.0
         for histories in self.dataset.batches():
             for visits in histories.stretches():
                 times = histories.visit_time[visits]
                 early = times < stop_time
                 ages = self._ages(times[early], stop_time)
-                counts += np.bincount(self.drift.periods(ages), minlength=len(counts))
+                n_visits += len(ages)
                 n_labels = np.diff(histories.action_start[visits.start : visits.stop + 1])[early]
                 weight += float(n_labels @ self._weights_at(n_labels, ages))
-        return counts, weight
+        return n_visits, weight
 
     def _batches(self, stop_time: int) -> Iterator[Batch]:
         """The batches of a pass; those that were done before are left out."""
@@ -218,7 +214,6 @@ class Course:
         ages = self._ages(batch.histories.visit_time[segment.visits], stop_time)
         n_labels = np.diff(segment.label_start)
         weights = self._weights_at(n_labels, ages)
-        periods = torch.from_numpy(self.drift.periods(ages)).to(self.drift.logits.device)
         memory, held[0] = self.network.remember(segment, held[0])
         # Logits of all moments at once would be O(vocabulary) in memory: blocks of them go forward and back alone.
         n, block = len(segment.visits), block_moments(self.constants.n_actions)
@@ -226,7 +221,7 @@ class Course:
         for start in range(0, n, block):
             part = segment.part(start, start + block)
             leaf = detached[start : start + block].requires_grad_()
-            logits = self.network.predict(leaf, part, self.drift(periods[start : start + block]))
+            logits = self.network.predict(leaf, part)
             part_weights = weights[start : start + block]
             part_loss = self.network.ops.set_loss(
                 logits, part.label_start, part.label_actions, part_weights, self._step_weight, self.smoothing

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 MODEL_FORMAT = "luckyfast-model"
-MODEL_FORMAT_VERSION = 1
+MODEL_FORMAT_VERSION = 2
 MAX_PAIRS = 2**16
 OTHER = "<other>"
 """What ingest calls the rarer categories of a side column, or the rarer actions, together."""
@@ -213,17 +213,24 @@ class Predictor:
         self.time_scale = float(self._metadata["time_scale"])
         self.features: list[dict[str, Any]] = json.loads(self._metadata.get("features", "[]"))
         """Name, kind and categories of each side column that the model reads."""
+        trend = json.loads(self._metadata.get("trend", "{}"))
+        self.popularity = np.array(trend["popularity"]) if trend else None
+        """What trends are measured against, float64 [n_actions]; None for a model that follows none."""
 
     @property
     def n_actions(self) -> int:
         """Size of the vocabulary, the unknown action included."""
         return len(self.vocabulary)
 
-    def run(self, packed: Packed) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(
+        self, packed: Packed, trend: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Predict.
 
         Args:
             packed: histories of B customers.
+            trend: float32 [n_half_lives, n_actions], for a model that follows trends; those at the end of the log that
+                it was fitted on if None.
 
         Returns:
             ``in_visit`` float32 [B, n_actions], the calibrated chance that an action is in the next visit, and
@@ -240,6 +247,8 @@ class Predictor:
         if self.features:
             sides = self._no_sides(packed.times.shape) if packed.sides is None else packed.sides
             feed |= {name: column for name, column in sides._asdict().items() if column.shape[-1]}
+        if trend is not None:
+            feed["trend"] = trend
         in_visit, next_action = self._session.run(["in_visit", "next_action"], feed)
         return in_visit, next_action
 

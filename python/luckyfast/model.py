@@ -69,6 +69,7 @@ class Model:
         self.path = path
         self.config = config
         self._threads = threads
+        self._trend: NDArray[np.float32] | None = None
 
     def __repr__(self) -> str:
         return f"Model({str(self.path)!r}, arch={self.config.get('arch')!r})"
@@ -98,7 +99,8 @@ class Model:
                 epoch, or an order number where the log had no clock); ``actions`` are names (one name alone is fine,
                 repeats count once). The order of visits does not matter. Visits at the same time stay apart. An empty
                 history gives the chances of a customer who was never seen.
-            at: the moment of prediction; visits at or after it are not looked at. None takes the customer's usual pace:
+            at: the moment of prediction; visits at or after it are not looked at, and what all customers take these
+                days is what :meth:`following` knows, whenever it is. None takes the customer's usual pace:
                 the last visit plus the median of the gaps, or the mean gap of all customers where there is no gap.
             features: for each visit of the history its side columns by name, where the model has :attr:`features`: a
                 number or a category, or a list of them, one per row of the visit; what is not there, None, or NaN is no
@@ -156,6 +158,40 @@ class Model:
         names = self.actions
         return [(names[index], float(chances[index])) for index in best]
 
+    def following(self, dataset: str | Path, at: Moment | None = None) -> Model:
+        """The same model, knowing what all customers of a log take these days.
+
+        Demand moves faster than models are fitted: the trends of yesterday's log need no training. As it is, a model
+        knows those at the end of the log that it was fitted on.
+
+        Args:
+            dataset: folder that ``luckyfast ingest`` wrote, such as the log as it is today (``--append`` adds to it);
+                actions are matched by name.
+            at: what is known on the morning of this day; at the end of the log if None.
+
+        Returns:
+            The model, for predictions of that time; a model fitted without common times has no trends and stays as it
+            is.
+
+        Raises:
+            DatasetError: the dataset cannot be read.
+            InputError: ``at`` is no moment.
+            ModelError: the model knows none of the actions.
+
+        Example:
+            >>> today = model.following(dataset_path)
+            >>> len(today.top([("2017-05-01", "MILK")], k=3))
+            3
+        """
+        from luckyfast.dataset import Dataset
+        from luckyfast.prediction import trend_of
+
+        moment = None if at is None else parse_moment(at, self._predictor.time_kind)
+        other = Model(self.path, self.config, threads=self._threads)
+        other._predictor = self._predictor
+        other._trend = trend_of(Dataset.open(dataset), self._predictor, moment)
+        return other
+
     def evaluate(self, dataset: str | Path | None = None) -> Result:
         """Measure the model again on the test visits of a dataset (this loads PyTorch).
 
@@ -189,7 +225,9 @@ class Model:
         split = {name: int(self.config["split"][name]) for name in ("valid_start", "test_start", "min_history")}
         trained = TrainedModel.load(self.path, self.config)
         check_features(data, trained.constants.features)
-        return evaluate(trained, data, Split(**split), Calibration.from_dict(self.config["calibration"]))
+        return evaluate(
+            trained.following(data), data, Split(**split), Calibration.from_dict(self.config["calibration"])
+        )
 
     @cached_property
     def _predictor(self) -> Predictor:
@@ -248,7 +286,7 @@ class Model:
             np.array([moment]),
             self._sides([own for _, _, own in visits]),
         )
-        in_visit, next_action = self._predictor.run(packed)
+        in_visit, next_action = self._predictor.run(packed, self._trend)
         return in_visit[0, 1:], next_action[0, 1:]
 
     def _sides(self, features: Sequence[Features]) -> Sides | None:

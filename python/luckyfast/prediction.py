@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from luckyfast.progress import NullProgress, Progress
 if TYPE_CHECKING:
     from luckyfast.dataset import Dataset, Histories
 
-__all__ = ["PredictSummary", "predict"]
+__all__ = ["PredictSummary", "predict", "trend_of"]
 
 _CHUNK_CHANCES = 2**22
 _BATCH_CHANCES = 2**17
@@ -136,6 +137,7 @@ def predict(
         moment = int(data.manifest["time"]["max"]) + 1
     ids = _matched_ids(data, predictor)
     sides = _SideReader(data, predictor)
+    trend = trend_of(data, predictor, None if at is None else moment)
     file = folder / "predictions.parquet" if out is None else Path(out)
     if file.exists() and not overwrite:
         raise OutputExistsError(f"{file} exists already", hint="choose another file with --out, or add --overwrite")
@@ -144,7 +146,9 @@ def predict(
     with TableWriter(file, predictor.vocabulary[1:], top) as table:
         for batch in data.batches():
             for histories in _readable(batch, moment):
-                for customers, in_visit, next_action in _predict_batch(predictor, histories, ids, sides, moment, tally):
+                for customers, in_visit, next_action in _predict_batch(
+                    predictor, histories, ids, sides, trend, moment, tally
+                ):
                     table.write(customers, in_visit[:, 1:], next_action[:, 1:])
             listener.advance(batch.n_customers)
         rows = table.rows
@@ -179,6 +183,27 @@ def _matched_ids(data: Dataset, predictor: Predictor) -> NDArray[np.int64]:
             hint=f"it knows such as {', '.join(predictor.vocabulary[1:4])}",
         )
     return ids
+
+
+def trend_of(data: Dataset, predictor: Predictor, moment: int | None) -> NDArray[np.float32] | None:
+    """What is in demand in a dataset, as a model reads it.
+
+    Args:
+        data: the dataset; actions are matched by name.
+        predictor: the model.
+        moment: in µs since 1970; the end of the log if None.
+
+    Returns:
+        float32 [n_half_lives, n_actions]; None for a model that follows no trends, or a dataset that has none.
+    """
+    if predictor.popularity is None:
+        return None
+    from luckyfast.trend import measure_trend
+
+    trend = measure_trend(data, predictor.popularity, partial(_once_per_visit, _matched_ids(data, predictor)))
+    if trend is None:
+        return None
+    return trend.latest if moment is None else trend.values[:, trend.rows_at(np.array([moment]))[0]]
 
 
 class _SideReader:
@@ -243,6 +268,7 @@ def _predict_batch(
     histories: Histories,
     ids: NDArray[np.int64],
     sides: _SideReader,
+    trend: NDArray[np.float32] | None,
     moment: int | None,
     tally: dict[str, int],
 ) -> Iterator[tuple[Any, NDArray[np.float32], NDArray[np.float32]]]:
@@ -259,7 +285,7 @@ def _predict_batch(
     tally["customers"] += len(chosen)
     tally["without_history"] += histories.n_customers - len(chosen)
     tally["shortened"] += int((latest > start).sum())
-    actions, own_sides = _once_per_visit(ids, histories), sides.read(histories)
+    actions, own_sides = _once_per_visit(ids, histories.action_start, histories.actions), sides.read(histories)
     n_actions = predictor.n_actions
     size = max(_CHUNK_CHANCES // n_actions, 1)
     for begin in range(0, len(chosen), size):
@@ -277,20 +303,22 @@ def _predict_batch(
                 moments[customers],
                 own_sides,
             )
-            in_visit[rows], next_action[rows] = predictor.run(packed)
+            in_visit[rows], next_action[rows] = predictor.run(packed, trend)
         yield histories.customers.take(chunk), in_visit, next_action
 
 
-def _once_per_visit(ids: NDArray[np.int64], histories: Histories) -> NDArray[np.int64]:
-    """The model's actions of the visits of a batch, where several that became one count once: the others are 0."""
-    actions = ids[histories.actions]
+def _once_per_visit(
+    ids: NDArray[np.int64], action_start: NDArray[Any], actions: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """The model's actions of visits, where several that became one count once: the others are 0."""
+    matched = ids[actions]
     shared = np.bincount(ids, minlength=1) > 1
     shared[0] = False
     if shared.any():
-        places = np.flatnonzero(shared[actions])  # only <other> stands for several
-        visits = np.searchsorted(histories.action_start, places, side="right")
-        actions[places[1:][visits[1:] == visits[:-1]]] = 0
-    return actions
+        places = np.flatnonzero(shared[matched])  # only <other> stands for several
+        visits = np.searchsorted(action_start, places, side="right")
+        matched[places[1:][visits[1:] == visits[:-1]]] = 0
+    return matched
 
 
 def _latest(histories: Histories, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:

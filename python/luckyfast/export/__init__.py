@@ -22,6 +22,7 @@ from luckyfast.export.history import Calendar, History
 from luckyfast.export.memory import remember
 from luckyfast.export.side import side_vectors
 from luckyfast.export.weights import Weights
+from luckyfast.trend import HALF_LIVES, LARGEST, SHRINKAGE
 
 if TYPE_CHECKING:
     from luckyfast.calibration import Calibration
@@ -54,6 +55,12 @@ def export_onnx(
     - ``sums`` float64 [B, N, n_numbers]: sum over the rows of a visit that have a number;
     - ``rows`` int64 [B, N, n_numbers]: how many rows have one; 0 where there is no value;
     - ``categories`` int64 [B, N, n_categorical]: id of the visit's category, 0 for none; name i has the id i + 1.
+
+    A model that follows trends has one more input, which need not be given:
+
+    - ``trend`` float32 [n_half_lives, V]: the trends of the day; where it is left out, those at the end of the log that
+      the model was fitted on. The metadata's ``trend`` (JSON) has what it takes to compute others by the formula in
+      :mod:`luckyfast.trend`: ``half_lives`` in days, ``shrinkage``, ``largest`` and ``popularity`` by action id.
 
     Outputs: ``in_visit`` float32 [B, V], the calibrated chance that an action is in the next visit, and
     ``next_action`` float32 [B, V], the distribution of the next single action. The metadata hold ``format``,
@@ -110,6 +117,10 @@ def export_onnx(
     if features := trained.constants.features:
         described = [{"name": own.name, "kind": own.kind, "categories": own.categories} for own in features]
         metadata["features"] = json.dumps(described, ensure_ascii=False)
+    if trained.constants.trend is not None:
+        popularity = [float(f"{share:.9g}") for share in trained.constants.popularity.tolist()]
+        known = {"half_lives": HALF_LIVES, "shrinkage": SHRINKAGE, "largest": LARGEST, "popularity": popularity}
+        metadata["trend"] = json.dumps(known)
     file = Path(path)
     file.write_bytes(graph.build("luckyfast", metadata, _DOC).SerializeToString())
     return file
@@ -125,6 +136,10 @@ def _logits(graph: Graph, history: History, trained: TrainedModel) -> Value:
     summary = weights.linear("summary", graph.concat(1, memory, calendar.now)).gelu()
     output = summary @ weights.constant(weights["output"].T)
     logits = output + weights.linear("calendar", calendar.now) + weights.constant(weights["prior"])
+    if trained.constants.trend is not None:
+        trend = graph.default_input("trend", trained.constants.trend.latest, "trends of the day")
+        own = weights["trend.shared"][:, None] + weights["trend.per_action"]
+        logits = logits + (trend * weights.constant(own)).sum(0)
     if not trained.config.habit:
         return logits
     features, taken = habit_features(history, calendar, trained.constants)

@@ -143,6 +143,13 @@ class Graph:
         self._inputs.append(_value_info(name, np.dtype(dtype), shape, doc))
         return Value(self, name, dtype)
 
+    def default_input(self, name: str, values: NDArray[Any], doc: str) -> Value:
+        """Declare an input that has these values where it is not given."""
+        from onnx import numpy_helper
+
+        self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return self.input(name, values.dtype, values.shape, doc)
+
     def output(self, name: str, value: Value, shape: Sequence[str | int], doc: str) -> None:
         """Declare an output."""
         from onnx import helper

@@ -37,7 +37,6 @@ _RANGES = {
     "size_power": (0, math.inf),
     "label_smoothing": (0, 1),
     "recency": (0, math.inf),
-    "periods": (1, math.inf),
     "batch_visits": (1, math.inf),
     "segment_visits": (1, math.inf),
     "epochs": (1, math.inf),
@@ -71,7 +70,6 @@ class ModelConfig:
         size_power: a visit of n distinct actions weighs ``n ** -size_power`` per action in the loss.
         label_smoothing: share of each label's weight that goes to all known actions alike.
         recency: how often the weight of a visit in the loss halves over the training time; 0 weighs all alike.
-        periods: stretches of the training time whose fashions are told apart; 1 for none.
         batch_visits: visits per training step, about.
         segment_visits: visits of a customer per step of truncated back-propagation, at most.
         epochs: passes over the training histories.
@@ -102,7 +100,6 @@ class ModelConfig:
     size_power: float = 0.25
     label_smoothing: float = 0.0
     recency: float = 2.0
-    periods: int = 16
     batch_visits: int = 256
     segment_visits: int = 64
     epochs: int = 5

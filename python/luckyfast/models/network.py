@@ -16,6 +16,7 @@ from luckyfast.models.mlp import WindowCore
 from luckyfast.models.ops import Ops
 from luckyfast.models.residual import HabitResidual
 from luckyfast.models.side import SideInput
+from luckyfast.models.trend import TrendResidual
 
 __all__ = ["Network", "State"]
 
@@ -62,6 +63,7 @@ class Network(nn.Module):
             self.residual = HabitResidual(
                 constants.n_habits, len(constants.half_lives), n_state, config.habit_hidden, popularity, ops
             )
+        self.trend = TrendResidual(constants.trend) if constants.trend is not None else None
         self.side = SideInput(constants.features, n_table, ops) if constants.features else None
 
     def start(self, n_customers: int) -> State:
@@ -94,12 +96,13 @@ class Network(nn.Module):
         outputs, state = self.core(bags, steps, state)
         return outputs.reshape(T * B, -1).index_select(0, positions), state
 
-    def predict(self, memory: Tensor, segment: Segment, onto: Tensor | None = None) -> Tensor:
-        """Turn what is remembered at the moments of a segment into logits float32 [n, n_actions], added to ``onto``."""
+    def predict(self, memory: Tensor, segment: Segment) -> Tensor:
+        """Turn what is remembered at the moments of a segment into logits float32 [n, n_actions]."""
+        trend = self.trend(segment.trend_rows) if self.trend is not None else None
         calendar = self._here(segment.calendar)
         summary = self.ops.linear(torch.cat((memory, calendar), 1), self.summary.weight, self.summary.bias)
         summary = F.dropout(F.gelu(summary), self.dropout, self.training)
-        logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior, onto)
+        logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior, trend)
         logits = self.ops.linear(summary, self.output, None, onto=logits)
         if self.residual is not None and segment.habits is not None:
             logits = self.residual(logits, segment.habits, torch.cat((calendar, summary), 1))

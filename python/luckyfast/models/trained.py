@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from luckyfast.batches import Batch, Constants, Moments, cut_segment
-from luckyfast.dataset import Histories
+from luckyfast.dataset import Dataset, Histories
 from luckyfast.errors import ModelError
 from luckyfast.features import FeatureScale
 from luckyfast.models import ModelConfig, build
 from luckyfast.models.network import Network
+from luckyfast.trend import Trend, measure_trend
 from luckyfast.windows import runs_of_customers
 
 __all__ = ["TrainedModel"]
@@ -67,6 +68,11 @@ class TrainedModel:
         """The model as it was before it saw validation: what to calibrate with."""
         return replace(self, state=self.blind_state)
 
+    def following(self, dataset: Dataset) -> TrainedModel:
+        """The same model, with the trends of another dataset of the same vocabulary, such as the log as it is today."""
+        trend = None if self.constants.trend is None else measure_trend(dataset, self.constants.popularity)
+        return self if trend is None else replace(self, constants=replace(self.constants, trend=trend))
+
     def network(self) -> Network:
         """Build the network with these weights, ready to score."""
         with torch.random.fork_rng(devices=[]):
@@ -99,6 +105,8 @@ class TrainedModel:
             The JSON-able rest, which :meth:`load` needs.
         """
         arrays: dict[str, Any] = {f"network.{name}": array for name, array in self.state.items()}
+        if trend := self.constants.trend:
+            arrays |= {"trend": trend.values, "trend_starts": trend.starts}
         np.savez(folder / WEIGHTS, popularity=self.constants.popularity, known=self.constants.known, **arrays)
         scalars = {name: getattr(self.constants, name) for name in _SCALARS}
         scalars["features"] = [scale.to_dict() for scale in self.constants.features]
@@ -122,6 +130,7 @@ class TrainedModel:
             constants = Constants(
                 popularity=arrays.pop("popularity"),
                 known=arrays.pop("known"),
+                trend=Trend(arrays.pop("trend_starts"), arrays.pop("trend")) if "trend" in arrays else None,
                 features=tuple(FeatureScale.from_dict(own) for own in settings["constants"].get("features", [])),
                 **scalars | {"half_lives": tuple(scalars["half_lives"]), "visit_spans": tuple(scalars["visit_spans"])},
             )

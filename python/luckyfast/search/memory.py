@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luckyfast.models import block_moments
+from luckyfast.trend import HALF_LIVES
 
 __all__ = ["BASE_BYTES", "MemoryModel", "training_floats"]
 
@@ -28,9 +29,10 @@ def training_floats(settings: Mapping[str, Any], n_actions: int, n_categories: i
     H, E, n_above = settings["hidden"], settings["embedding"], settings["layers"] - 1
     moments = settings["batch_visits"] + settings.get("segment_visits", 0)
     n_in = {"mlp": E * settings["window"], "lstm": 4 * H}.get(settings["arch"], E)
-    periods = settings.get("periods", 1)
     features = settings["n_half_lives"] + len(settings["visit_spans"]) + 12
-    per_action = 2 * E + periods + N_CALENDAR + features * settings["habit"] + 4 * H * (settings["arch"] == "lstm")
+    per_action = (
+        2 * E + len(HALF_LIVES) + N_CALENDAR + features * settings["habit"] + 4 * H * (settings["arch"] == "lstm")
+    )
     weights = n_actions * per_action + 4 * H * (H + n_in) + H * E
     weights += n_above * H * H * (1 if settings["arch"] == "mlp" else 8)
     weights += n_categories * settings.get("features", True) * (4 * H if settings["arch"] == "lstm" else E)

@@ -1,0 +1,114 @@
+"""Trends: what all customers take more, or less, these days than in the whole training time.
+
+A *trend* of an action on a day looks at the visits of all customers on earlier days, and at nothing of the day itself:
+whatever the hour, a prediction sees what a shop knows in the morning. With ``n_h`` the number of those visits that hold
+the action and ``N_h`` the number of all of them, where a visit of ``d`` days before counts ``2 ** (-d / h)``,
+
+    ``trend_h = clip(log((n_h + SHRINKAGE) / (N_h * popularity + SHRINKAGE)), -LARGEST, LARGEST)``
+
+for each half-life ``h`` of :data:`HALF_LIVES`: the log of the ratio of what came to what was to be expected, shrunk as
+by a gamma prior (DuMouchel, 1999), so that an action of which little was to be expected has a trend near 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luckyfast.moments import DAY_US
+
+if TYPE_CHECKING:
+    from luckyfast.dataset import Dataset
+
+__all__ = ["HALF_LIVES", "LARGEST", "SHRINKAGE", "Trend", "measure_trend"]
+
+HALF_LIVES = (1.0, 4.0, 16.0)
+"""In days."""
+SHRINKAGE = 10.0
+"""Visits with an action that a trend of 0 is worth."""
+LARGEST = 1.0
+"""A season such as Christmas has trends that no day of the training time had, and what weights learnt of others' is then
+multiplied by far more than they ever were."""
+MAX_VALUES = 2**20
+"""Of a half-life: with more days times actions a row stands for several days."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trend:
+    """The trends of all actions, row by row.
+
+    Args:
+        starts: int64 [n_rows], ascending, in days since 1970. Row ``r`` is for moments from the day ``starts[r]`` on
+            and holds what came before that day; the last row holds all.
+        values: float32 [n_half_lives, n_rows, n_actions].
+    """
+
+    starts: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def rows_at(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows for moments int64 [n], in µs since 1970; the first row, which holds nothing, for those before it too."""
+        rows = np.searchsorted(self.starts, times // DAY_US, side="right") - 1
+        return np.maximum(rows, 0)
+
+    @property
+    def latest(self) -> NDArray[np.float32]:
+        """What is known at the end, float32 [n_half_lives, n_actions]."""
+        return self.values[:, -1]
+
+
+def measure_trend(
+    dataset: Dataset,
+    popularity: NDArray[np.float64],
+    translate: Callable[[NDArray[Any], NDArray[np.int32]], NDArray[np.int64]] | None = None,
+) -> Trend | None:
+    """Measure the trends of every day that has a visit, in two passes over a dataset.
+
+    Args:
+        dataset: the dataset.
+        popularity: float64 [n_actions], share of visits that hold each action, in (0, 1).
+        translate: for actions with other ids than those of ``popularity``: gives these, 0 where there is none, from the
+            first action of each visit, int [n_visits + 1], and the actions of all visits. None where ids are the same.
+
+    Returns:
+        The trends; None where times of different customers do not compare.
+
+    Example:
+        >>> trend = measure_trend(dataset, np.full(dataset.n_actions, 0.1))
+        >>> trend.latest.shape == (len(HALF_LIVES), dataset.n_actions)
+        True
+    """
+    if not dataset.has_common_times or dataset.n_visits == 0:
+        return None
+    n_actions = len(popularity)
+    days = np.zeros(0, np.int64)
+    for histories in dataset.batches():
+        for visits in histories.stretches():
+            days = np.union1d(days, histories.visit_time[visits] // DAY_US)
+    n_days = -(-len(days) // max(MAX_VALUES // n_actions, 1))
+    starts = np.append(days[::n_days], days[-1] + 1)
+    held, n_visits = np.zeros((len(starts) - 1, n_actions)), np.zeros(len(starts) - 1)
+    for histories in dataset.batches():
+        for visits in histories.stretches():
+            rows = np.searchsorted(starts, histories.visit_time[visits] // DAY_US, side="right") - 1
+            n_visits += np.bincount(rows, minlength=len(n_visits))
+            bounds = histories.action_start[visits.start : visits.stop + 1]
+            actions: NDArray[Any] = histories.actions[bounds[0] : bounds[-1]]
+            if translate is not None:
+                actions = translate(bounds - bounds[0], actions)
+            pairs = np.repeat(rows * n_actions, np.diff(bounds)) + actions
+            held += np.bincount(pairs, minlength=held.size).reshape(held.shape)
+    values = np.zeros((len(HALF_LIVES), len(starts), n_actions), np.float32)
+    gaps = np.diff(starts)
+    for half_life, own in zip(HALF_LIVES, values, strict=True):
+        fades = 2.0 ** (-gaps / max(half_life, n_days))
+        late, n_late = np.zeros(n_actions), 0.0
+        for row, fade in enumerate(fades.tolist()):
+            late, n_late = fade * (late + held[row]), fade * (n_late + n_visits[row])
+            own[row + 1] = np.log((late + SHRINKAGE) / (n_late * popularity + SHRINKAGE))
+    values[:, :, 0] = 0.0
+    return Trend(starts, np.clip(values, -LARGEST, LARGEST, out=values))
