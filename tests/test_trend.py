@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import logs, opened
@@ -25,6 +26,7 @@ from luckyfast.dataset import Dataset
 from luckyfast.evaluation import evaluate
 from luckyfast.models import ModelConfig
 from luckyfast.models.trained import TrainedModel
+from luckyfast.models.trend import TrendResidual
 from luckyfast.prediction import predict
 from luckyfast.training import train
 from luckyfast.trend import HALF_LIVES, LARGEST, SHRINKAGE, Trend, measure_trend
@@ -224,3 +226,21 @@ def test_predict_knows_the_trends_of_its_dataset(tmp_path: Path, when: int | Non
     ]
     np.testing.assert_allclose(found, alike[0], atol=1e-6)
     assert np.abs(found - alike[1]).max() > 1e-3
+
+
+def test_gradients_of_weights_are_those_of_plain_operations() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(3, 5, 7)).astype(np.float32)
+    residual = TrendResidual(Trend(np.arange(5), values))
+    for weights in residual.parameters():
+        torch.nn.init.normal_(weights)
+    rows = np.array([4, 0, 0, 2, 3, 0, 1])
+    given = torch.from_numpy(rng.normal(size=(7, 7)).astype(np.float32))
+    (residual(rows) * given).sum().backward()  # type: ignore[no-untyped-call]
+    found = [weights.grad.clone() for weights in residual.parameters() if weights.grad is not None]
+    residual.zero_grad()
+    plain = ((residual.shared[:, None] + residual.per_action)[:, None] * torch.from_numpy(values)[:, rows]).sum(0)
+    torch.testing.assert_close(residual(rows), plain)
+    (plain * given).sum().backward()  # type: ignore[no-untyped-call]
+    for own, weights in zip(found, residual.parameters(), strict=True):
+        torch.testing.assert_close(own, weights.grad)

@@ -31,7 +31,7 @@ HALF_LIVES = (1.0, 4.0, 16.0)
 SHRINKAGE = 10.0
 """Visits with an action that a trend of 0 is worth."""
 LARGEST = 1.0
-"""A season such as Christmas has trends that no day of the training time had, and what weights learnt of others' is then
+"""A season such as Christmas has trends that no day of the training time had: weights learnt on those would be
 multiplied by far more than they ever were."""
 MAX_VALUES = 2**20
 """Of a half-life: with more days times actions a row stands for several days."""
@@ -100,7 +100,7 @@ def measure_trend(
             actions: NDArray[Any] = histories.actions[bounds[0] : bounds[-1]]
             if translate is not None:
                 actions = translate(bounds - bounds[0], actions)
-            pairs = np.repeat(rows * n_actions, np.diff(bounds)) + actions
+            pairs = np.repeat((rows * n_actions).astype(np.int32), np.diff(bounds)) + actions
             held += np.bincount(pairs, minlength=held.size).reshape(held.shape)
     values = np.zeros((len(HALF_LIVES), len(starts), n_actions), np.float32)
     gaps = np.diff(starts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,14 +33,28 @@ class TrendResidual(nn.Module):
         """What to add to the logits of moments.
 
         Args:
-            rows: int64 [n], the row of :attr:`values` of each moment.
+            rows: int64 [n], the row of the trends of each moment.
 
         Returns:
             float32 [n, n_actions].
         """
         weights = self.shared.unsqueeze(1) + self.per_action
-        # PERF: moments share days, and days are fewer than moments.
-        table = self.values[0] * weights[0]
-        for values, own in zip(self.values[1:], weights[1:], strict=True):
-            table = torch.addcmul(table, values, own)
-        return table.index_select(0, torch.from_numpy(rows).to(table.device))
+        result: Tensor = _Weigh.apply(self.values, torch.from_numpy(rows).to(weights.device), weights)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Weigh(torch.autograd.Function):
+    """PERF: rows are gathered again for the gradient; to keep them would take the memory of some arrays of logits."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(values, rows)
+        result = values[0].index_select(0, rows).mul_(weights[0])
+        for own, weight in zip(values[1:], weights[1:], strict=True):
+            result.addcmul_(own.index_select(0, rows), weight)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        values, rows = ctx.saved_tensors
+        return None, None, torch.stack([own.index_select(0, rows).mul_(grads[0]).sum(0) for own in values])
