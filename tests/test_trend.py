@@ -29,7 +29,7 @@ from luckyfast.models.trained import TrainedModel
 from luckyfast.models.trend import TrendResidual
 from luckyfast.prediction import predict
 from luckyfast.training import train
-from luckyfast.trend import HALF_LIVES, LARGEST, SHRINKAGE, Trend, measure_trend
+from luckyfast.trend import AHEAD, HALF_LIVES, LARGEST, SHRINKAGE, Trend, measure_trend
 from luckyfast.windows import Split
 
 
@@ -68,8 +68,9 @@ def test_trends_are_those_of_the_visits_on_earlier_days(rows: list[Row], day: in
         assert found is not None
         starts = found.starts.tolist()
         days = sorted({time // DAY for _, time, _, _ in rows})
-        assert set(starts) <= {*days, days[-1] + 1}
-        assert (len(starts) - 1) * dataset.n_actions <= max(most, dataset.n_actions)
+        assert starts[-1 - len(AHEAD) :] == [days[-1] + ahead for ahead in (1, *AHEAD)]
+        assert set(starts[: -len(AHEAD)]) <= {*days, found.end}
+        assert (len(starts) - 1 - len(AHEAD)) * dataset.n_actions <= max(most, dataset.n_actions)
         (own,) = found.rows_at(np.array([day * DAY + within]))
         assert own == max([row for row, start in enumerate(starts) if start <= day], default=0)
         if most == 2**20 and day in days:
@@ -77,7 +78,7 @@ def test_trends_are_those_of_the_visits_on_earlier_days(rows: list[Row], day: in
         for row in {int(own), len(starts) - 1}:
             expected = by_hand(rows, dataset.vocabulary, popularity, starts, row)
             np.testing.assert_allclose(found.values[:, row], expected, atol=1e-5)
-        np.testing.assert_array_equal(found.latest, found.values[:, -1])
+        np.testing.assert_array_equal(found.latest, found.values[:, -1 - len(AHEAD)])
 
 
 def test_what_comes_later_changes_no_trend_of_a_day(tmp_path: Path) -> None:
@@ -92,11 +93,11 @@ def test_what_comes_later_changes_no_trend_of_a_day(tmp_path: Path) -> None:
     ids = np.array([dataset.vocabulary.index(name) for name in early.vocabulary])
     before = measure_trend(early, popularity, lambda _, actions: ids[actions])
     assert before is not None
-    n = len(before.starts) - 1
+    n = int(np.searchsorted(before.starts, before.end))
     assert n > 5
     np.testing.assert_array_equal(before.starts[:n], whole.starts[:n])
     np.testing.assert_array_equal(before.values[:, :n], whole.values[:, :n])
-    np.testing.assert_array_equal(before.latest, whole.values[:, whole.rows_at(np.array([before.starts[-1] * DAY]))[0]])
+    np.testing.assert_array_equal(before.latest, whole.values[:, whole.rows_at(np.array([before.end * DAY]))[0]])
     assert np.ptp(before.latest[:, 1:]) > 0.1
 
 
@@ -159,6 +160,7 @@ def test_a_model_folder_holds_its_trends(tmp_path: Path) -> None:
     assert again.constants.trend is not None
     np.testing.assert_array_equal(again.constants.trend.values, trained.constants.trend.values)
     np.testing.assert_array_equal(again.constants.trend.starts, trained.constants.trend.starts)
+    assert again.constants.trend.end == trained.constants.trend.end
     assert set(again.state) == set(trained.state) > {"trend.shared", "trend.per_action"}
 
 
@@ -197,7 +199,7 @@ def rows_of(dataset: Dataset) -> list[Row]:
     return rows
 
 
-@pytest.mark.parametrize("when", [None, 60, 95])
+@pytest.mark.parametrize("when", [None, 60, 95, 140])
 def test_predict_knows_the_trends_of_its_dataset(tmp_path: Path, when: int | None) -> None:
     """What the model folder holds is not asked; chances are those of a model that holds the trends of the moment."""
     dataset = make_dataset(tmp_path / "data")
@@ -205,10 +207,10 @@ def test_predict_knows_the_trends_of_its_dataset(tmp_path: Path, when: int | Non
     own = trained.constants.trend
     assert own is not None
     moment = int(dataset.manifest["time"]["max"]) + 1 if when is None else when * DAY
-    row = len(own.starts) - 1 if when is None else int(own.rows_at(np.array([moment]))[0])
+    row = int(own.rows_at(np.array([own.end * DAY if when is None else moment]))[0])
     tables = []
     for name, held in (("right", row), ("wrong", 1)):
-        kept = Trend(own.starts[:1], own.values[:, [held]])
+        kept = Trend(own.starts[:1], own.values[:, [held]], own.end)
         holding = replace(trained, constants=replace(trained.constants, trend=kept))
         model = make_model(tmp_path / name, dataset, trained=holding)
         summary = predict(model, at=None if when is None else moment, out=tmp_path / f"{name}.parquet")
@@ -231,7 +233,7 @@ def test_predict_knows_the_trends_of_its_dataset(tmp_path: Path, when: int | Non
 def test_gradients_of_weights_are_those_of_plain_operations() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=(3, 5, 7)).astype(np.float32)
-    residual = TrendResidual(Trend(np.arange(5), values))
+    residual = TrendResidual(Trend(np.arange(5), values, 5))
     for weights in residual.parameters():
         torch.nn.init.normal_(weights)
     rows = np.array([4, 0, 0, 2, 3, 0, 1])

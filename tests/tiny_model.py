@@ -85,7 +85,7 @@ def knowing_the_end(trained: TrainedModel) -> TrainedModel:
     """The same model, whose trends are those at the end of the log at any time."""
     trend = trained.constants.trend
     assert trend is not None
-    latest = Trend(trend.starts[:1], trend.values[:, -1:])
+    latest = Trend(trend.starts[:1], trend.latest[:, None], trend.end)
     return replace(trained, constants=replace(trained.constants, trend=latest))
 
 

@@ -74,6 +74,9 @@ def predict(
 ) -> PredictSummary:
     """Predict the next visit of every customer through ONNX Runtime; memory does not grow with the dataset.
 
+    What all customers take these days is measured in the dataset too, before the day of the moment, so that a model
+    keeps up with a log that grows without being fitted again.
+
     With ``top`` the file has one row per customer and action: ``customer``, ``rank`` (1 is the most probable next
     action), ``action``, ``chance`` (calibrated chance that the action is in the next visit) and ``next_share``
     (probability that the next single action is this one; over all actions they add up to 1). Without, it has one row

@@ -33,6 +33,8 @@ SHRINKAGE = 10.0
 LARGEST = 1.0
 """A season such as Christmas has trends that no day of the training time had: weights learnt on those would be
 multiplied by far more than they ever were."""
+AHEAD = (2, 4, 8, 16, 32, 64)
+"""Days after the last one for which there are rows as well: nothing new is known, and what was fades."""
 MAX_VALUES = 2**20
 """Of a half-life: with more days times actions a row stands for several days."""
 
@@ -43,12 +45,14 @@ class Trend:
 
     Args:
         starts: int64 [n_rows], ascending, in days since 1970. Row ``r`` is for moments from the day ``starts[r]`` on
-            and holds what came before that day; the last row holds all.
+            and holds what came before that day.
         values: float32 [n_half_lives, n_rows, n_actions].
+        end: the day after the last one of the log.
     """
 
     starts: NDArray[np.int64]
     values: NDArray[np.float32]
+    end: int
 
     def rows_at(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows for moments int64 [n], in µs since 1970; the first row, which holds nothing, for those before it too."""
@@ -57,8 +61,9 @@ class Trend:
 
     @property
     def latest(self) -> NDArray[np.float32]:
-        """What is known at the end, float32 [n_half_lives, n_actions]."""
-        return self.values[:, -1]
+        """What is known at the end of the log, float32 [n_half_lives, n_actions]."""
+        (row,) = self.rows_at(np.array([self.end * DAY_US]))
+        return self.values[:, row]
 
 
 def measure_trend(
@@ -90,8 +95,8 @@ def measure_trend(
         for visits in histories.stretches():
             days = np.union1d(days, histories.visit_time[visits] // DAY_US)
     n_days = -(-len(days) // max(MAX_VALUES // n_actions, 1))
-    starts = np.append(days[::n_days], days[-1] + 1)
-    held, n_visits = np.zeros((len(starts) - 1, n_actions)), np.zeros(len(starts) - 1)
+    starts = days[::n_days]
+    held, n_visits = np.zeros((len(starts), n_actions)), np.zeros(len(starts))
     for histories in dataset.batches():
         for visits in histories.stretches():
             rows = np.searchsorted(starts, histories.visit_time[visits] // DAY_US, side="right") - 1
@@ -102,13 +107,17 @@ def measure_trend(
                 actions = translate(bounds - bounds[0], actions)
             pairs = np.repeat((rows * n_actions).astype(np.int32), np.diff(bounds)) + actions
             held += np.bincount(pairs, minlength=held.size).reshape(held.shape)
+    end = int(days[-1]) + 1
+    starts = np.concatenate((starts, [end], days[-1] + np.array(AHEAD)))
     values = np.zeros((len(HALF_LIVES), len(starts), n_actions), np.float32)
     gaps = np.diff(starts)
     for half_life, own in zip(HALF_LIVES, values, strict=True):
         fades = 2.0 ** (-gaps / max(half_life, n_days))
         late, n_late = np.zeros(n_actions), 0.0
         for row, fade in enumerate(fades.tolist()):
-            late, n_late = fade * (late + held[row]), fade * (n_late + n_visits[row])
+            if row < len(held):
+                late, n_late = late + held[row], n_late + n_visits[row]
+            late, n_late = fade * late, fade * n_late
             own[row + 1] = np.log((late + SHRINKAGE) / (n_late * popularity + SHRINKAGE))
     values[:, :, 0] = 0.0
-    return Trend(starts, np.clip(values, -LARGEST, LARGEST, out=values))
+    return Trend(starts, np.clip(values, -LARGEST, LARGEST, out=values), end)

@@ -106,7 +106,7 @@ class TrainedModel:
         """
         arrays: dict[str, Any] = {f"network.{name}": array for name, array in self.state.items()}
         if trend := self.constants.trend:
-            arrays |= {"trend": trend.values, "trend_starts": trend.starts}
+            arrays |= {"trend": trend.values, "trend_starts": trend.starts, "trend_end": trend.end}
         np.savez(folder / WEIGHTS, popularity=self.constants.popularity, known=self.constants.known, **arrays)
         scalars = {name: getattr(self.constants, name) for name in _SCALARS}
         scalars["features"] = [scale.to_dict() for scale in self.constants.features]
@@ -130,7 +130,7 @@ class TrainedModel:
             constants = Constants(
                 popularity=arrays.pop("popularity"),
                 known=arrays.pop("known"),
-                trend=Trend(arrays.pop("trend_starts"), arrays.pop("trend")) if "trend" in arrays else None,
+                trend=_trend_of(arrays),
                 features=tuple(FeatureScale.from_dict(own) for own in settings["constants"].get("features", [])),
                 **scalars | {"half_lives": tuple(scalars["half_lives"]), "visit_spans": tuple(scalars["visit_spans"])},
             )
@@ -140,6 +140,12 @@ class TrainedModel:
         except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, BadZipFile) as error:
             raise ModelError(f"{folder / WEIGHTS} is damaged: {error}", hint="fit the model again") from error
         return model
+
+
+def _trend_of(arrays: dict[str, NDArray[Any]]) -> Trend | None:
+    if "trend" not in arrays:
+        return None
+    return Trend(arrays.pop("trend_starts"), arrays.pop("trend"), int(arrays.pop("trend_end")))
 
 
 def score_visits(
