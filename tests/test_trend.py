@@ -23,6 +23,7 @@ import luckyfast
 from luckyfast import batches, trend
 from luckyfast.batches import measure
 from luckyfast.dataset import Dataset
+from luckyfast.errors import DatasetError
 from luckyfast.evaluation import evaluate
 from luckyfast.models import ModelConfig
 from luckyfast.models.trained import TrainedModel
@@ -33,28 +34,25 @@ from luckyfast.trend import AHEAD, HALF_LIVES, LARGEST, SHRINKAGE, Trend, measur
 from luckyfast.windows import Split
 
 
-def by_hand(
-    rows: Sequence[Row], names: Sequence[str], popularity: np.ndarray, starts: list[int], row: int
-) -> np.ndarray:
-    """A row of trends, visit by visit: each counts as if it were on the first day of its row."""
+def by_hand(rows: Sequence[Row], names: Sequence[str], popularity: np.ndarray, day: int) -> np.ndarray:
+    """Trends on a day, visit by visit."""
     visits: dict[Any, set[str]] = {}
     for customer, _, action, key in rows:
         visits.setdefault((customer, key), set()).add(action)
-    times = {(customer, key): time // DAY for customer, time, _, key in rows}
-    longest = math.ceil(len(set(times.values())) / max(trend.MAX_VALUES // len(names), 1))
+    days = {(customer, key): time // DAY for customer, time, _, key in rows}
+    known = min(day, max(days.values()) + 1)
     result = np.zeros((len(HALF_LIVES), len(names)))
     for k, half_life in enumerate(HALF_LIVES):
         held, n = dict.fromkeys(names, 0.0), 0.0
         for visit, actions in visits.items():
-            if times[visit] < starts[row]:
-                first = max(start for start in starts if start <= times[visit])
-                weight = 2.0 ** (-(starts[row] - first) / max(half_life, longest))
+            if days[visit] < known:
+                weight = 2.0 ** (-(known - days[visit]) / half_life)
                 n += weight
                 for action in actions:
                     held[action] += weight
         for action, name in enumerate(names[1:], start=1):
             ratio = math.log((held[name] + SHRINKAGE) / (n * popularity[action] + SHRINKAGE))
-            result[k, action] = max(min(ratio, LARGEST), -LARGEST)
+            result[k, action] = max(min(ratio, LARGEST), -LARGEST) * 2.0 ** (-(day - known) / half_life)
     return result
 
 
@@ -69,16 +67,16 @@ def test_trends_are_those_of_the_visits_on_earlier_days(rows: list[Row], day: in
         starts = found.starts.tolist()
         days = sorted({time // DAY for _, time, _, _ in rows})
         assert starts[-1 - len(AHEAD) :] == [days[-1] + ahead for ahead in (1, *AHEAD)]
-        assert set(starts[: -len(AHEAD)]) <= {*days, found.end}
         assert (len(starts) - 1 - len(AHEAD)) * dataset.n_actions <= max(most, dataset.n_actions)
         (own,) = found.rows_at(np.array([day * DAY + within]))
         assert own == max([row for row, start in enumerate(starts) if start <= day], default=0)
-        if most == 2**20 and day in days:
+        if most == 2**20 and {day, day - 1} & set(days):
             assert starts[own] == day
-        for row in {int(own), len(starts) - 1}:
-            expected = by_hand(rows, dataset.vocabulary, popularity, starts, row)
+        for row in {int(own), len(starts) - 3}:
+            expected = by_hand(rows, dataset.vocabulary, popularity, starts[row])
             np.testing.assert_allclose(found.values[:, row], expected, atol=1e-5)
         np.testing.assert_array_equal(found.latest, found.values[:, -1 - len(AHEAD)])
+        assert not found.values[:, -1].any()
 
 
 def test_what_comes_later_changes_no_trend_of_a_day(tmp_path: Path) -> None:
@@ -99,6 +97,37 @@ def test_what_comes_later_changes_no_trend_of_a_day(tmp_path: Path) -> None:
     np.testing.assert_array_equal(before.values[:, :n], whole.values[:, :n])
     np.testing.assert_array_equal(before.latest, whole.values[:, whole.rows_at(np.array([before.end * DAY]))[0]])
     assert np.ptp(before.latest[:, 1:]) > 0.1
+
+
+def test_a_day_without_visits_knows_the_day_before(tmp_path: Path) -> None:
+    rows = [
+        (f"c{number}", day * DAY, "BEER" if day == 8 else "TEA", f"{day}/{number}")
+        for day in (1, 8, 40)
+        for number in range(30)
+    ]
+    dataset = Dataset.open(write_dataset(rows, tmp_path / "data"))
+    found = measure_trend(dataset, np.array([0.1, 0.5, 0.5]))
+    assert found is not None
+    at = found.rows_at(np.array([8, 9, 10, 39, 40]) * DAY)
+    beer = found.values[0, at, dataset.vocabulary.index("BEER")]
+    assert beer[0] < 0 < beer[1]
+    assert beer[1] == beer[2] == beer[3]
+    # By then it is no longer known of what there were so few.
+    assert abs(beer[4]) < 0.01
+
+
+def test_a_log_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    model = luckyfast.load(make_model(tmp_path / "model", make_dataset(tmp_path / "data")))
+    order = make_dataset(tmp_path / "order", clock=False)
+    with pytest.raises(DatasetError, match="times of kind order, the model was fitted on kind clock"):
+        model.following(order.path)
+    empty = write_dataset([], tmp_path / "empty")
+    with pytest.raises(luckyfast.UserError):
+        model.following(empty)
+    ordered = luckyfast.load(make_model(tmp_path / "ordered", order))
+    history = [(3, ["TEA"])]
+    same = ordered.following(order.path).predict_proba(history, at=5)
+    np.testing.assert_array_equal(same, ordered.predict_proba(history, at=5))
 
 
 def test_names_are_matched(tmp_path: Path) -> None:

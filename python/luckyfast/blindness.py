@@ -46,7 +46,7 @@ def assert_blind(scorer: Scorer, histories: Histories, targets: NDArray[np.int64
     if not np.allclose(log_softmax(scores)[:, 1:], log_softmax(blind)[:, 1:], rtol=1e-3, atol=1e-3):
         raise ModelError(
             f"{scorer.name} sees the future: its scores for a visit change with what that visit holds or what follows",
-            hint="use the earlier visits of the customer and the time of the visit only",
+            hint="of a history use the earlier visits and the time of the visit only",
         )
 
 

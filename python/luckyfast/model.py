@@ -170,11 +170,11 @@ class Model:
             at: what is known on the morning of this day; at the end of the log if None.
 
         Returns:
-            The model, for predictions of that time; a model fitted without common times has no trends and stays as it
-            is.
+            The model, for predictions of that time; one that follows no trends, since it was fitted where times of
+            different customers do not compare, stays as it is.
 
         Raises:
-            DatasetError: the dataset cannot be read.
+            DatasetError: the dataset cannot be read, has no visits, or times of another kind.
             InputError: ``at`` is no moment.
             ModelError: the model knows none of the actions.
 
@@ -184,12 +184,13 @@ class Model:
             3
         """
         from luckyfast.dataset import Dataset
-        from luckyfast.prediction import trend_of
+        from luckyfast.prediction import trends_at
 
-        moment = None if at is None else parse_moment(at, self._predictor.time_kind)
+        data = Dataset.open(dataset)
         other = Model(self.path, self.config, threads=self._threads)
         other._predictor = self._predictor
-        other._trend = trend_of(Dataset.open(dataset), self._predictor, moment)
+        if self._predictor.popularity is not None:
+            other._trend = trends_at(data, self._predictor, self.config, at)
         return other
 
     def evaluate(self, dataset: str | Path | None = None) -> Result:

@@ -22,7 +22,7 @@ from luckyfast.progress import NullProgress, Progress
 if TYPE_CHECKING:
     from luckyfast.dataset import Dataset, Histories
 
-__all__ = ["PredictSummary", "predict", "trend_of"]
+__all__ = ["PredictSummary", "predict", "trends_at"]
 
 _CHUNK_CHANCES = 2**22
 _BATCH_CHANCES = 2**17
@@ -74,8 +74,8 @@ def predict(
 ) -> PredictSummary:
     """Predict the next visit of every customer through ONNX Runtime; memory does not grow with the dataset.
 
-    What all customers take these days is measured in the dataset too, before the day of the moment, so that a model
-    keeps up with a log that grows without being fitted again.
+    What all customers take these days is measured in the dataset too, so that a model keeps up with a log that grows
+    without being fitted again: in what comes before the day of ``at``, or in all of it.
 
     With ``top`` the file has one row per customer and action: ``customer``, ``rank`` (1 is the most probable next
     action), ``action``, ``chance`` (calibrated chance that the action is in the next visit) and ``next_share``
@@ -121,18 +121,7 @@ def predict(
     config = read_config(folder)
     data = Dataset.open(_trained_on(config) if dataset is None else dataset)
     predictor = Predictor(folder / "model.onnx", threads=threads or available_cores())
-    if data.time_kind != predictor.time_kind:
-        raise DatasetError(
-            f"{data.path} has times of kind {data.time_kind}, the model was fitted on kind {predictor.time_kind}",
-            hint="give a dataset made from logs of the same kind",
-        )
-    fitted_on = (config.get("dataset") or {}).get("time") or data.manifest["time"]
-    if bool(fitted_on.get("relative")) != bool(data.manifest["time"].get("relative")):
-        raise DatasetError(
-            f"the times of {data.path} and those that the model was fitted on are not alike: the ones are dates, the "
-            "others days since each customer's first visit",
-            hint="give a dataset made from logs of the same kind",
-        )
+    _check_times(data, predictor.time_kind, config)
     moment: int | None = None
     if at is not None:
         moment = parse_moment(at, predictor.time_kind)
@@ -140,7 +129,7 @@ def predict(
         moment = int(data.manifest["time"]["max"]) + 1
     ids = _matched_ids(data, predictor)
     sides = _SideReader(data, predictor)
-    trend = trend_of(data, predictor, None if at is None else moment)
+    trend = _trend_of(data, predictor, ids, at)
     file = folder / "predictions.parquet" if out is None else Path(out)
     if file.exists() and not overwrite:
         raise OutputExistsError(f"{file} exists already", hint="choose another file with --out, or add --overwrite")
@@ -188,25 +177,59 @@ def _matched_ids(data: Dataset, predictor: Predictor) -> NDArray[np.int64]:
     return ids
 
 
-def trend_of(data: Dataset, predictor: Predictor, moment: int | None) -> NDArray[np.float32] | None:
-    """What is in demand in a dataset, as a model reads it.
+def _check_times(data: Dataset, time_kind: str, config: dict[str, Any]) -> None:
+    """Refuse a dataset whose times are of another kind than those that a model was fitted on."""
+    if data.time_kind != time_kind:
+        raise DatasetError(
+            f"{data.path} has times of kind {data.time_kind}, the model was fitted on kind {time_kind}",
+            hint="give a dataset made from logs of the same kind",
+        )
+    fitted_on = (config.get("dataset") or {}).get("time") or data.manifest["time"]
+    if bool(fitted_on.get("relative")) != bool(data.manifest["time"].get("relative")):
+        raise DatasetError(
+            f"the times of {data.path} and those that the model was fitted on are not alike: the ones are dates, the "
+            "others days since each customer's first visit",
+            hint="give a dataset made from logs of the same kind",
+        )
+
+
+def trends_at(data: Dataset, predictor: Predictor, config: dict[str, Any], at: Moment | None) -> NDArray[np.float32]:
+    """What is in demand in a dataset on a day, as a model reads it.
 
     Args:
         data: the dataset; actions are matched by name.
-        predictor: the model.
-        moment: in µs since 1970; the end of the log if None.
+        predictor: a model that follows trends.
+        config: its ``config.json``.
+        at: a moment of the day; after the end of the log if None.
 
     Returns:
-        float32 [n_half_lives, n_actions]; None for a model that follows no trends, or a dataset that has none.
+        float32 [n_half_lives, n_actions].
+
+    Raises:
+        DatasetError: the dataset has no visits, or times of another kind.
+        InputError: ``at`` is no moment.
+        ModelError: the model knows none of the actions.
     """
+    _check_times(data, predictor.time_kind, config)
+    trend = _trend_of(data, predictor, _matched_ids(data, predictor), at)
+    if trend is None:
+        raise DatasetError(f"{data.path} has no visits", hint="ingest a log with accepted rows")
+    return trend
+
+
+def _trend_of(
+    data: Dataset, predictor: Predictor, ids: NDArray[np.int64], at: Moment | None
+) -> NDArray[np.float32] | None:
+    """The trends at a moment or after the end; None for a model that follows none, or without visits."""
     if predictor.popularity is None:
         return None
     from luckyfast.trend import measure_trend
 
-    trend = measure_trend(data, predictor.popularity, partial(_once_per_visit, _matched_ids(data, predictor)))
-    if trend is None:
-        return None
-    return trend.latest if moment is None else trend.values[:, trend.rows_at(np.array([moment]))[0]]
+    trend = measure_trend(data, predictor.popularity, partial(_once_per_visit, ids))
+    if trend is None or at is None:
+        return None if trend is None else trend.latest
+    (row,) = trend.rows_at(np.array([parse_moment(at, predictor.time_kind)]))
+    return trend.values[:, row]
 
 
 class _SideReader:

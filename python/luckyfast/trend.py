@@ -7,7 +7,11 @@ the action and ``N_h`` the number of all of them, where a visit of ``d`` days be
     ``trend_h = clip(log((n_h + SHRINKAGE) / (N_h * popularity + SHRINKAGE)), -LARGEST, LARGEST)``
 
 for each half-life ``h`` of :data:`HALF_LIVES`: the log of the ratio of what came to what was to be expected, shrunk as
-by a gamma prior (DuMouchel, 1999), so that an action of which little was to be expected has a trend near 0.
+by a gamma prior (DuMouchel, 1999), so that an action of which little was to be expected has a trend near 0. After the
+last day of a log, when nothing new is known, a trend halves within ``h``.
+
+A visit is on the day on which it begins, with all that it holds: where visits last for days, as open carts do, a trend
+knows of what was yet to be put into them.
 """
 
 from __future__ import annotations
@@ -33,10 +37,10 @@ SHRINKAGE = 10.0
 LARGEST = 1.0
 """A season such as Christmas has trends that no day of the training time had: weights learnt on those would be
 multiplied by far more than they ever were."""
-AHEAD = (2, 4, 8, 16, 32, 64)
-"""Days after the last one for which there are rows as well: nothing new is known, and what was fades."""
+AHEAD = (2, 4, 8, 16, 32, 64, 128)
+"""Days after the last one for which there are rows as well; from the last of these on there are no trends."""
 MAX_VALUES = 2**20
-"""Of a half-life: with more days times actions a row stands for several days."""
+"""Of a half-life, about: with more days times actions a row is that of a first day for several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +60,12 @@ class Trend:
 
     def rows_at(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows for moments int64 [n], in µs since 1970; the first row, which holds nothing, for those before it too."""
-        rows = np.searchsorted(self.starts, times // DAY_US, side="right") - 1
-        return np.maximum(rows, 0)
+        return np.maximum(_rows_of(times // DAY_US, self.starts), 0)
 
     @property
     def latest(self) -> NDArray[np.float32]:
         """What is known at the end of the log, float32 [n_half_lives, n_actions]."""
-        (row,) = self.rows_at(np.array([self.end * DAY_US]))
-        return self.values[:, row]
+        return self.values[:, self.rows_at(np.array([self.end * DAY_US]))[0]]
 
 
 def measure_trend(
@@ -71,7 +73,7 @@ def measure_trend(
     popularity: NDArray[np.float64],
     translate: Callable[[NDArray[Any], NDArray[np.int32]], NDArray[np.int64]] | None = None,
 ) -> Trend | None:
-    """Measure the trends of every day that has a visit, in two passes over a dataset.
+    """Measure the trends of every day with visits, and of every day after one, in two passes over a dataset.
 
     Args:
         dataset: the dataset.
@@ -94,30 +96,39 @@ def measure_trend(
     for histories in dataset.batches():
         for visits in histories.stretches():
             days = np.union1d(days, histories.visit_time[visits] // DAY_US)
-    n_days = -(-len(days) // max(MAX_VALUES // n_actions, 1))
-    starts = days[::n_days]
-    held, n_visits = np.zeros((len(starts), n_actions)), np.zeros(len(starts))
+    end = int(days[-1]) + 1
+    starts = np.union1d(days, days + 1)
+    n_days = -(-len(starts) // max(MAX_VALUES // n_actions, 1))
+    starts = np.union1d(starts[::n_days], end)
+    held, n_visits = np.zeros((len(HALF_LIVES), len(starts), n_actions)), np.zeros((len(HALF_LIVES), len(starts)))
     for histories in dataset.batches():
         for visits in histories.stretches():
-            rows = np.searchsorted(starts, histories.visit_time[visits] // DAY_US, side="right") - 1
-            n_visits += np.bincount(rows, minlength=len(n_visits))
+            own_days = histories.visit_time[visits] // DAY_US
+            rows = _rows_of(own_days, starts) + 1
             bounds = histories.action_start[visits.start : visits.stop + 1]
             actions: NDArray[Any] = histories.actions[bounds[0] : bounds[-1]]
             if translate is not None:
                 actions = translate(bounds - bounds[0], actions)
             pairs = np.repeat((rows * n_actions).astype(np.int32), np.diff(bounds)) + actions
-            held += np.bincount(pairs, minlength=held.size).reshape(held.shape)
-    end = int(days[-1]) + 1
-    starts = np.concatenate((starts, [end], days[-1] + np.array(AHEAD)))
-    values = np.zeros((len(HALF_LIVES), len(starts), n_actions), np.float32)
-    gaps = np.diff(starts)
-    for half_life, own in zip(HALF_LIVES, values, strict=True):
-        fades = 2.0 ** (-gaps / max(half_life, n_days))
+            for k, half_life in enumerate(HALF_LIVES):
+                weights = 2.0 ** ((own_days - starts[rows]) / half_life)
+                n_visits[k] += np.bincount(rows, weights, len(starts))
+                weights = np.repeat(weights, np.diff(bounds))
+                held[k] += np.bincount(pairs, weights, held[k].size).reshape(held[k].shape)
+    values = np.zeros((len(HALF_LIVES), len(starts) + len(AHEAD), n_actions), np.float32)
+    for k, half_life in enumerate(HALF_LIVES):
         late, n_late = np.zeros(n_actions), 0.0
-        for row, fade in enumerate(fades.tolist()):
-            if row < len(held):
-                late, n_late = late + held[row], n_late + n_visits[row]
-            late, n_late = fade * late, fade * n_late
-            own[row + 1] = np.log((late + SHRINKAGE) / (n_late * popularity + SHRINKAGE))
+        for row, fade in enumerate((2.0 ** (-np.diff(starts) / half_life)).tolist(), start=1):
+            late, n_late = fade * late + held[k, row], fade * n_late + n_visits[k, row]
+            values[k, row] = np.log((late + SHRINKAGE) / (n_late * popularity + SHRINKAGE))
+    np.clip(values, -LARGEST, LARGEST, out=values)
     values[:, :, 0] = 0.0
-    return Trend(starts, np.clip(values, -LARGEST, LARGEST, out=values), end)
+    for row, ahead in enumerate(AHEAD[:-1], start=len(starts)):
+        values[:, row] = values[:, len(starts) - 1] * (0.5 ** ((ahead - 1) / np.array(HALF_LIVES)))[:, None]
+    return Trend(np.append(starts, days[-1] + np.array(AHEAD)), values, end)
+
+
+def _rows_of(days: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The last row that begins on a day or before; -1 for none."""
+    rows: NDArray[np.int64] = np.searchsorted(starts, days, side="right") - 1
+    return rows

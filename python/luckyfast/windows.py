@@ -73,7 +73,8 @@ class Scorer(Protocol):
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Score every action at the given visits.
 
-        A prediction for visit ``v`` may use all visits of its customer before ``v``, and the time of ``v``.
+        A prediction for visit ``v`` may use all visits of its customer before ``v``, the time of ``v``, and what other
+        customers did on earlier days.
 
         Args:
             histories: one batch of histories.
