@@ -6,12 +6,20 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from log_rows import habit_log
 from luckyfast.bench.quality import main, render_table, run_quality
 from luckyfast.bench.ta_feng import write_ta_feng
 from luckyfast.bench.tasks.quality import BASELINE_SYSTEMS, MODEL_SYSTEMS, N_TARGETS, TASK, measure
+from luckyfast.bench.trended import Trended
+from luckyfast.bench.trended import main as compare_with_trends
 from naive_ingest import write_dataset
+
+from luckyfast.baselines import Popularity
+from luckyfast.dataset import Dataset
+from luckyfast.trend import measure_trend
+from luckyfast.windows import split_by_time, target_visits
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +82,26 @@ def test_ta_feng_is_written_whole(tmp_path: Path) -> None:
     with (tmp_path / "ta-feng.csv").open() as file:
         assert next(file).strip() == "CUSTOMER_ID,TRANSACTION_DT,CATEGORY"
         assert next(file).strip() == "01104905,11/1/2000,1104"
+
+
+def test_a_baseline_with_trends(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its scores move by trends alone, and those of the day of each visit."""
+    dataset = Dataset.open(cache / "complete-journey-dataset")
+    split = split_by_time(dataset)
+    trend = measure_trend(dataset, np.full(dataset.n_actions, 0.3))
+    assert trend is not None
+    plain = Popularity().fit(dataset, split)
+    histories = next(dataset.batches())
+    targets = target_visits(histories, split, "test")
+    found = np.concatenate([scores for _, scores in Trended(plain, trend, 1, 0.5).score(histories, targets)])
+    expected = np.concatenate([scores for _, scores in plain.score(histories, targets)])
+    for row, visit in enumerate(targets):
+        (own,) = trend.rows_at(histories.visit_time[[visit]])
+        np.testing.assert_allclose(found[row] - expected[row], 0.5 * trend.values[1, own], atol=1e-5)
+    assert compare_with_trends(["--data", "complete-journey", "--cache", str(cache)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "complete-journey TIFU-KNN",
+        "complete-journey TIFU-KNN with trends",
+        "complete-journey",
+    ]
