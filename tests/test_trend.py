@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import logs, opened
 from naive_ingest import Row, write_dataset
-from tiny_model import DAY, make_dataset, make_model, make_trained
+from tiny_model import DAY, make_dataset, make_model, make_rows, make_trained
 
 import luckyfast
 from luckyfast import batches, trend
@@ -81,7 +81,7 @@ def test_trends_are_those_of_the_visits_on_earlier_days(rows: list[Row], day: in
 
 def test_what_comes_later_changes_no_trend_of_a_day(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "all")
-    rows = rows_of(dataset)
+    rows = make_rows()
     popularity = np.full(dataset.n_actions, 0.2)
     whole = measure_trend(dataset, popularity)
     assert whole is not None
@@ -197,7 +197,7 @@ def test_a_model_follows_another_log(tmp_path: Path) -> None:
     """What others took the days before changes the scores of customers who did nothing else."""
     dataset = make_dataset(tmp_path / "data")
     trained, _ = make_trained(dataset)
-    rows = rows_of(dataset)
+    rows = make_rows()
     moment = max(time for _, time, _, _ in rows)
     more = [("new", moment - DAY, "TEA", f"new/{number}") for number in range(99)]
     other = Dataset.open(write_dataset([*rows, *more], tmp_path / "more"))
@@ -212,20 +212,6 @@ def test_a_model_follows_another_log(tmp_path: Path) -> None:
     assert np.abs(scores[1] - scores[0])[late, 1:].max() > 0.1
     np.testing.assert_array_equal(scores[1][1 - late], scores[0][1 - late])
     np.testing.assert_array_equal(scores[2], scores[0])
-
-
-def rows_of(dataset: Dataset) -> list[Row]:
-    """The rows of a dataset."""
-    rows: list[Row] = []
-    for histories in dataset.batches():
-        for customer, name in enumerate(histories.customers.to_pylist()):
-            for visit in range(*histories.visit_start[customer : customer + 2].tolist()):
-                pairs = slice(*histories.action_start[visit : visit + 2].tolist())
-                rows += [
-                    (str(name), int(histories.visit_time[visit]), dataset.vocabulary[action], str(visit))
-                    for action in histories.actions[pairs].tolist()
-                ]
-    return rows
 
 
 @pytest.mark.parametrize("when", [None, 60, 95, 140])
@@ -245,13 +231,12 @@ def test_predict_knows_the_trends_of_its_dataset(tmp_path: Path, when: int | Non
         summary = predict(model, at=None if when is None else moment, out=tmp_path / f"{name}.parquet")
         tables.append(pq.read_table(summary.path))
     assert tables[0].equals(tables[1])
-    customer = next(row for row in rows_of(dataset) if row[1] < moment)[0]
+    customer = tables[0]["customer"][0].as_py()
     visits: dict[str, tuple[int, list[str]]] = {}
-    for name, time, action, key in rows_of(dataset):
+    for name, time, action, key in make_rows():
         if name == customer:
             visits.setdefault(str(key), (time, []))[1].append(action)
-    place = tables[0]["customer"].to_pylist().index(customer)
-    found = [column[place].as_py() for column in tables[0].columns[1:]]
+    found = [column[0].as_py() for column in tables[0].columns[1:]]
     alike = [
         luckyfast.load(tmp_path / name).predict_proba([*visits.values()], at=moment) for name in ("right", "wrong")
     ]

@@ -129,10 +129,10 @@ def predict(
         moment = int(data.manifest["time"]["max"]) + 1
     ids = _matched_ids(data, predictor)
     sides = _SideReader(data, predictor)
-    trend = _trend_of(data, predictor, ids, at)
     file = folder / "predictions.parquet" if out is None else Path(out)
     if file.exists() and not overwrite:
         raise OutputExistsError(f"{file} exists already", hint="choose another file with --out, or add --overwrite")
+    trend = _trend_of(data, predictor, ids, at)
     tally = {"customers": 0, "without_history": 0, "shortened": 0}
     listener.start("Predicting", data.n_customers, "customers")
     with TableWriter(file, predictor.vocabulary[1:], top) as table:
