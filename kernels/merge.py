@@ -14,6 +14,8 @@ __all__ = ["add_up_gaps", "group_features", "group_visits", "number_customers", 
 # Values of features that are none, and that of a row of a dataset whose category is no longer known.
 NO_VALUE, MIXED = np.int64(-(1 << 63)), np.int64(-(1 << 63) + 2)
 LARGEST = np.int64(10**18 - 1)
+DAY = np.int64(86_400_000_000)
+MOST_DAYS = np.int64(65_535)
 ROWS, OTHERS = 0, 1
 
 
@@ -191,10 +193,11 @@ def group_visits(  # type: ignore[no-untyped-def]
         time, key, first_action, n_actions: of each fragment.
         actions: ids of the run, `ranks` their final ids.
         n_visits, n_customer_pairs: int64 per place, written.
-        visits: (time int64, key uint64, number of pairs int64), with room for as many visits as fragments.
+        visits: (time int64, key uint64, days uint16, number of pairs int64), with room for as many visits as fragments;
+            days lie between a visit's first row and its last, each fragment being of one day.
         pairs: (action int32, count int32), with room for all actions.
     """
-    visit_time, visit_key, visit_pairs = visits
+    visit_time, visit_key, visit_days, visit_pairs = visits
     pair_action, pair_count = pairs
     most = 0
     for p in range(len(n_visits)):
@@ -203,7 +206,7 @@ def group_visits(  # type: ignore[no-untyped-def]
     while table_size < 2 * most:
         table_size *= 2
     table = np.zeros(table_size, np.int32)
-    own_time, own_key = np.empty(most, np.int64), np.empty(most, np.uint64)
+    own_time, own_key, own_last = np.empty(most, np.int64), np.empty(most, np.uint64), np.empty(most, np.int64)
     head, tail, chain = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
     index, spare = np.empty(most, np.int64), np.empty(most, np.int64)
     n_of_action = np.zeros(len(ranks) + 1, np.int32)
@@ -230,13 +233,13 @@ def group_visits(  # type: ignore[no-untyped-def]
             while table[slot] != 0 and own_key[table[slot] - 1] != k:
                 slot = (slot + np.uint64(1)) & mask
             if table[slot] == 0:
-                own_key[n_own], own_time[n_own] = k, t
+                own_key[n_own], own_time[n_own], own_last[n_own] = k, t, t
                 head[n_own] = tail[n_own] = i
                 n_own += 1
                 table[slot] = n_own
             else:
                 v = table[slot] - 1
-                own_time[v] = min(own_time[v], t)
+                own_time[v], own_last[v] = min(own_time[v], t), max(own_last[v], t)
                 chain[tail[v]] = i
                 tail[v] = i
         sort_visits(own_time, own_key, n_own, index, spare)
@@ -262,6 +265,7 @@ def group_visits(  # type: ignore[no-untyped-def]
                 pair_count[n_all_pairs + k] = n_of_action[ids[k]]
                 n_of_action[ids[k]] = 0
             visit_time[n_all_visits], visit_key[n_all_visits] = own_time[v], own_key[v]
+            visit_days[n_all_visits] = min(own_last[v] // DAY - own_time[v] // DAY, MOST_DAYS)
             visit_pairs[n_all_visits] = n_distinct
             n_all_visits += 1
             n_all_pairs += n_distinct

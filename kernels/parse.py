@@ -62,6 +62,7 @@ OPTIONAL = 1 << 40
 
 UNCLOSED = 0x80000000
 US = 1_000_000
+DAY = 86_400 * US
 
 # What a word of a time may mean: a month (1 to 12), nothing, the ending of an ordinal, or a zone's hours beside ZONE.
 FILLER, ORDINAL, UNKNOWN_WORD, ZONE = 20, 21, 30, 100
@@ -156,7 +157,7 @@ class Features(NamedTuple):
 
 
 class Store(NamedTuple):
-    """Accepted rows as fragments: consecutive rows of one customer and one visit key.
+    """Accepted rows as fragments: consecutive rows of one customer, one visit key and one day.
 
     Of the visits whose key begins with SAMPLE_BITS zero bits, each row's visit key and hash are kept in
     `sample_keys` and `sample_rows`, from which the share of rows that come twice is told.
@@ -1330,6 +1331,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
     last_time_at, last_time_size, last_time = 0, -1, 0
     last_visit_at, last_visit_size = 0, -1
     last_key = np.uint64(0)
+    day, last_day = np.int64(0), np.int64(0)
     has_fragment = False
 
     while row < rows[1]:
@@ -1567,7 +1569,9 @@ def parse_rows(  # type: ignore[no-untyped-def]
         if conditions is not None:
             if len(rows_of) > 0:
                 rows_of[n_actions] = row_hash(bytes_, row_start, line_end)
-        if has_fragment and customer == last_customer and key == last_key:
+        if not same_time:
+            day = time // np.int64(DAY)
+        if has_fragment and customer == last_customer and key == last_key and day == last_day:
             size_of[n_fragments - 1] += np.uint32(1)
             if time < time_of[n_fragments - 1]:
                 time_of[n_fragments - 1] = time
@@ -1588,7 +1592,7 @@ def parse_rows(  # type: ignore[no-untyped-def]
             last_customer_at, last_customer_size = raw_customer, -1 if joins_customer else raw_customer_size
         if not same_time:
             last_time_at, last_time_size = raw_time, -1 if joins_time else raw_time_size
-        last_customer, last_time, last_key = customer, time, key
+        last_customer, last_time, last_key, last_day = customer, time, key, day
         first = stop
         row += 1
 

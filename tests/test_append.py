@@ -28,6 +28,8 @@ def draw_rows(seed: int, n_rows: int, n_customers: int = 300) -> list[str]:
         customer = int(draw.expovariate(1 / n_customers))
         visit = draw.randrange(12)
         day, minute = 1 + (customer + visit) % 28, draw.randrange(60)
+        # some visits last for days
+        day += draw.randrange(3) if visit == 11 else 0
         shelf, product = draw.choice(["Milch", "Brot / Kuchen", "Käse", "x"]), draw.choice(["a", "b", "c / d"])
         ticket = f"{customer}-{visit}" if draw.random() < 0.95 else ""
         row = [f"k{customer}", f"2024-01-{day:02d} 10:{minute:02d}", shelf, product, ticket, str(draw.randrange(3))]
@@ -93,6 +95,8 @@ def test_many_shards_and_small_memory(tmp_path: Path, monkeypatch: pytest.Monkey
     ingest(files[:2], tmp_path / "grown", **ROLES)  # type: ignore[arg-type]
     summary = ingest(files[2:], tmp_path / "grown", append=True, max_reject=0.5)
     check_equal(tmp_path / "grown", tmp_path / "at once")
+    assert 0 < manifest(tmp_path / "grown")["time"]["visits_over_days"] < summary.counts["visits"] / 2
+    assert summary.visits_over_days == manifest(tmp_path / "grown")["time"]["visits_over_days"]
     assert len(list((tmp_path / "grown" / "shards").iterdir())) > 5
     assert summary.counts == manifest(tmp_path / "grown")["counts"]
     assert len(list((tmp_path / "grown" / "rejects").iterdir())) == 2
@@ -117,7 +121,8 @@ def test_adding_to_customers_larger_than_memory(tmp_path: Path, monkeypatch: pyt
     for name in ("giant", "twin"):
         for i in range(24_000):
             visit_ = i // 4 if draw.random() < 0.9 else draw.randrange(6000)
-            time = f"2024-{1 + visit_ // 600:02d}-{1 + visit_ % 28:02d} {visit_ % 24:02d}:{draw.randrange(60):02d}"
+            day = 1 + visit_ % 26 + (draw.randrange(3) if visit_ % 7 == 0 else 0)
+            time = f"2024-{1 + visit_ // 600:02d}-{day:02d} {visit_ % 24:02d}:{draw.randrange(60):02d}"
             rows.append(f"{name};{time};{draw.choice('abcdefgh')};p;{name}-{visit_};1")
     draw.shuffle(rows)
     files = write_files(tmp_path / "raw", rows, [20_000, 40_000, 49_000])

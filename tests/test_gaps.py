@@ -127,7 +127,7 @@ def test_days_are_added_up_once_an_order(
     summary = ingest(files, folder / "at once", **roles)  # type: ignore[arg-type]
     if roles["visit"] == "order_id":
         expected = naive_rows(rows)
-        naive = write_dataset(expected, folder / "naive")  # type: ignore[arg-type]
+        naive = write_dataset(expected, folder / "naive", has_days=False)  # type: ignore[arg-type]
         assert contents(folder / "at once") == contents(naive)
         assert summary.counts["rejected"] == len(rows) - len(expected)
         assert manifest(folder / "at once")["time"] == manifest(naive)["time"] | {"relative": True}
@@ -159,7 +159,7 @@ def test_days_of_customers_larger_than_memory(tmp_path: Path, monkeypatch: pytes
         rows += [("giant", f"g{number}", str(number), gap, f"p{draw.randrange(20)}")] * draw.choice([1, 2])
     draw.shuffle(rows)
     files = write_files(tmp_path / "raw", rows, [9000])
-    naive = write_dataset(naive_rows(rows), tmp_path / "naive", batch_pairs=100)  # type: ignore[arg-type]
+    naive = write_dataset(naive_rows(rows), tmp_path / "naive", batch_pairs=100, has_days=False)  # type: ignore[arg-type]
     small = Budget(n_workers, 1 << 14, 300_000, (n_workers + 2) * 150_000)
     roles: dict[str, Any] = {"customer": "user_id", "action": "product_id", "max_reject": 0.5}
     assert run_plan(make_plan(files, tmp_path / "at once", **roles), budget=small).n_spilled_runs
@@ -186,7 +186,7 @@ def test_rules_on_whole_histories_see_the_days(tmp_path: Path) -> None:
         n_of[customer].add(order)
     left = [row for row in expected if len(n_of[row[0]]) >= 5]
     assert 0 < len(left) < len(expected)
-    naive = write_dataset(left, tmp_path / "naive")  # type: ignore[arg-type]
+    naive = write_dataset(left, tmp_path / "naive", has_days=False)  # type: ignore[arg-type]
     assert contents(tmp_path / "out") == contents(naive)
     assert manifest(tmp_path / "out")["time"] == manifest(naive)["time"] | {"relative": True}
 

@@ -82,6 +82,24 @@ def dirty(tmp_path: Path) -> tuple[Path, list[str]]:
     return tmp_path / "out", rows
 
 
+def test_visits_that_last_for_days_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A receipt number that begins again is a visit of its first day, which is hardly what was meant."""
+    log = tmp_path / "log.csv"
+    rows = [f"k{i % 9},2024-01-{1 + i % 27:02d} 10:00:00,a{i % 4},{i % 50}" for i in range(450)]
+    log.write_text("\n".join(["card,when,shelf,receipt", *rows]) + "\n")
+    roles = ["--customer", "card", "--time", "when", "--action", "shelf", "--visit"]
+    for visit, n_visits, n_long in (("receipt", 450, 0), ("card", 9, 9)):
+        out = tmp_path / visit
+        assert main(["ingest", str(log), str(out), *roles, visit, "--memory", "8GB"]) == 0
+        shown = capsys.readouterr().out
+        assert main(["inspect", str(out)]) == 0
+        for text in (shown, capsys.readouterr().out):
+            assert ("long visits" in text) == (n_long > 0)
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["counts"]["visits"] == n_visits
+        assert manifest["time"].get("visits_over_days", 0) == n_long
+
+
 def test_rejects_are_listed(tmp_path: Path) -> None:
     dataset, rows = dirty(tmp_path)
     found = list_rejects(dataset, examples=2)

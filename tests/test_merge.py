@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from luckyfast.kernels.merge import sort_ids
-from naive_ingest import name_hash
+from naive_ingest import DAY, name_hash
 
 from luckyfast.ingestion.giants import Giant, Visits, _SortedFile, merge_oversize
 from luckyfast.ingestion.merge import Histories, merge_buckets
@@ -42,7 +42,12 @@ def test_sorted_files_keep_their_sample_alone(tmp_path: Path) -> None:
     """Of a customer larger than memory there are many such files, so each may hold on to no more than it says."""
     n = 100_000
     visits = Visits(
-        np.arange(n), np.arange(n, dtype=np.uint64), np.ones(n, np.int64), np.ones(n, np.int32), np.ones(n, np.int32)
+        np.arange(n),
+        np.arange(n, dtype=np.uint64),
+        np.zeros(n, np.uint16),
+        np.ones(n, np.int64),
+        np.ones(n, np.int32),
+        np.ones(n, np.int32),
     )
     columns = [weakref.ref(column) for column in visits]
     tracemalloc.start()
@@ -60,10 +65,12 @@ Row = tuple[bytes, int, int, int, int]
 
 
 def make_run(rows: Sequence[Row], *, has_rows: bool) -> Run:
-    """A run of rows as a worker would cut it: consecutive rows of a visit are a fragment, its time the smallest."""
+    """A run of rows as a worker would cut it: consecutive rows of a visit and a day are a fragment, whose time is the
+    smallest."""
     names = sorted({row[0] for row in rows}, key=name_hash)
     order = sorted(range(len(rows)), key=lambda i: names.index(rows[i][0]))
-    fragments = [list(group) for _, group in groupby((rows[i] for i in order), key=lambda row: (row[0], row[2]))]
+    alike = groupby((rows[i] for i in order), key=lambda row: (row[0], row[2], row[1] // DAY))
+    fragments = [list(group) for _, group in alike]
     hashes = np.array([name_hash(name) for name in names], np.uint64)
     columns = [
         hashes,
@@ -113,7 +120,8 @@ def draw_rows(draw: st.DrawFn) -> list[Row]:
     rng = np.random.default_rng(seed)
     n_customers, n_visits, n_actions = (draw(st.sampled_from(sizes)) for sizes in ((1, 2, 9), (1, 5, 200), (1, 4, 70)))
     customers, visits = rng.integers(n_customers, size=n), rng.integers(n_visits, size=n)
-    times, actions = visits // 3 + rng.integers(3, size=n), rng.integers(n_actions, size=n)
+    unit = draw(st.sampled_from([1, DAY // 3, 40_000 * DAY]))
+    times, actions = unit * (visits // 3 + rng.integers(3, size=n)), rng.integers(n_actions, size=n)
     rows = []
     for customer, visit, time, action in zip(customers, visits, times, actions, strict=True):
         text = b"%d,%d,%d,%d" % (customer, visit, time, action)
@@ -150,9 +158,23 @@ def test_sorting_on_disk_equals_merging_in_memory(
     found = merge_oversize(runs, ranks, (0, N_BUCKETS), share_bytes, folder, least_pairs, min_visits)
     assert_equal(join([nothing, *map(join_one, found)]), expected)
     assert not list(folder.iterdir())
+    assert expected.visit_days.tolist() == days_by_hand(rows, min_visits)
     distinct = {(row[0], row[2], row[4]) for row in rows}
     if min_visits == 1:
         assert expected.counts.sum() == (len(distinct) if has_rows else len(rows))
+
+
+def days_by_hand(rows: Sequence[Row], min_visits: int) -> list[int]:
+    """Days from the first row of each visit to its last, visits in the order of histories."""
+    times: dict[bytes, dict[int, list[int]]] = {}
+    for customer, time, key, _, _ in rows:
+        times.setdefault(customer, {}).setdefault(key, []).append(time)
+    return [
+        min(max(own) // DAY - min(own) // DAY, 65_535)
+        for customer in sorted(times, key=lambda name: (name_hash(name), name))
+        if len(times[customer]) >= min_visits
+        for own, _ in sorted(((own, key) for key, own in times[customer].items()), key=lambda v: (min(v[0]), v[1]))
+    ]
 
 
 def join_one(part: Histories | Giant) -> Histories:
@@ -175,7 +197,7 @@ def test_a_dataset_is_a_run_of_which_any_piece_can_be_read(
     old, new = make_run(rows[:cut], has_rows=False), make_run(rows[cut:], has_rows=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "BATCH_PAIRS", batch_pairs)
-        writer = ShardWriter(folder / "shards", "order")
+        writer = ShardWriter(folder / "shards", "clock")
         writer.push(merge_buckets([old], ranks, 0, N_BUCKETS))
         writer.close()
     base = ShardRun(folder, [vars(shard) for shard in writer.shards], np.arange(-1, 70).astype(np.uint32))

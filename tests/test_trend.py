@@ -39,7 +39,9 @@ def by_hand(rows: Sequence[Row], names: Sequence[str], popularity: np.ndarray, d
     visits: dict[Any, set[str]] = {}
     for customer, _, action, key in rows:
         visits.setdefault((customer, key), set()).add(action)
-    days = {(customer, key): time // DAY for customer, time, _, key in rows}
+    days: dict[Any, int] = {}
+    for customer, time, _, key in rows:
+        days[customer, key] = max(time // DAY, days.get((customer, key), 0))
     known = min(day, max(days.values()) + 1)
     result = np.zeros((len(HALF_LIVES), len(names)))
     for k, half_life in enumerate(HALF_LIVES):
@@ -97,6 +99,35 @@ def test_what_comes_later_changes_no_trend_of_a_day(tmp_path: Path) -> None:
     np.testing.assert_array_equal(before.values[:, :n], whole.values[:, :n])
     np.testing.assert_array_equal(before.latest, whole.values[:, whole.rows_at(np.array([before.end * DAY]))[0]])
     assert np.ptp(before.latest[:, 1:]) > 0.1
+
+
+def test_rows_that_come_later_change_no_trend_of_a_day(tmp_path: Path) -> None:
+    """Carts that stay open for days are known when the last thing was put into them, and not before."""
+    rng = np.random.default_rng(5)
+    rows = [
+        (f"c{cart % 40}", int((cart // 10 + (rng.integers(9) if cart % 3 == 0 else 0)) * DAY), f"a{action}", f"v{cart}")
+        for cart in range(400)
+        for action in rng.integers(6, size=4)
+    ]
+    popularity = np.full(7, 0.2)
+    whole = measure_trend(Dataset.open(write_dataset(rows, tmp_path / "all")), popularity)
+    assert whole is not None
+    known = []
+    for day in range(10, 45, 5):
+        early = Dataset.open(write_dataset([row for row in rows if row[1] < day * DAY], tmp_path / str(day)))
+        cut = measure_trend(early, popularity)
+        assert cut is not None
+        assert early.n_actions == 7
+        done = {
+            key for key in {row[3] for row in rows} if max(time for _, time, _, own in rows if own == key) < day * DAY
+        }
+        expected = by_hand([row for row in rows if row[3] in done], early.vocabulary, popularity, day)
+        (row,) = whole.rows_at(np.array([day * DAY]))
+        assert whole.starts[row] == day
+        np.testing.assert_allclose(whole.values[:, row], expected, atol=1e-5)
+        known.append(bool((cut.latest == whole.values[:, row]).all()))
+    # of a cart that is still open the shorter log does not know that it is
+    assert not all(known)
 
 
 def test_a_day_without_visits_knows_the_day_before(tmp_path: Path) -> None:

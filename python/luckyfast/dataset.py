@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from luckyfast.errors import DatasetError
 from luckyfast.ingestion.featureshards import feature_columns
 from luckyfast.ingestion.format import REBUILD, damaged, read_manifest
+from luckyfast.moments import DAY_US
 
 __all__ = ["Dataset", "FeatureColumn", "FeatureInfo", "Histories"]
 
@@ -72,6 +73,8 @@ class Histories:
         action_start: int32[n_visits + 1].
         actions: int32[n_pairs], distinct action ids of each visit, ascending.
         counts: int32[n_pairs], events of that action in that visit.
+        visit_days: uint16[n_visits], days between the day of a visit's first row and that of its last; 0 for most, and
+            None where nothing is known of it.
         first_visit: how many visits the batches before this one hold.
         features: the side columns, in the order of the dataset's.
     """
@@ -83,6 +86,7 @@ class Histories:
     action_start: NDArray[np.int32]
     actions: NDArray[np.int32]
     counts: NDArray[np.int32]
+    visit_days: NDArray[np.uint16] | None = None
     first_visit: int = 0
     features: tuple[FeatureColumn, ...] = ()
 
@@ -131,6 +135,20 @@ class Histories:
         bounds = self.action_start[visits.start : visits.stop + 1]
         return self.actions[bounds[0] : bounds[-1]][np.repeat(chosen, np.diff(bounds))]
 
+    def last_days(self, visits: slice) -> NDArray[np.int64]:
+        """The days of the last rows of a stretch of visits, in days since 1970: who sees a visit whole sees this day.
+
+        Args:
+            visits: the stretch.
+
+        Example:
+            >>> histories = next(dataset.batches())
+            >>> bool((histories.last_days(slice(0, 9)) >= histories.visit_time[:9] // 86_400_000_000).all())
+            True
+        """
+        days: NDArray[np.int64] = self.visit_time[visits] // DAY_US
+        return days if self.visit_days is None else days + self.visit_days[visits]
+
     def stops_before(self, time: int) -> NDArray[np.int64]:
         """Where each customer's visits before a time end, int64 [n_customers]: their first visit where none is before.
 
@@ -172,6 +190,7 @@ class Histories:
             action_start=self.action_start[visits.start : visits.stop + 1] - self.action_start[visits.start],
             actions=self.actions[pairs],
             counts=self.counts[pairs],
+            visit_days=None if self.visit_days is None else self.visit_days[visits],
             first_visit=self.first_visit + visits.start,
             features=tuple(column.take(visits) for column in self.features),
         )
@@ -335,6 +354,8 @@ def _check_batch(
     """Refuse what a kernel could not read safely: other types, offsets out of range, unknown ids."""
     time = pa.timestamp("us") if time_kind == "clock" else pa.int64()
     types = {"visit_time": pa.list_(time), "visit_key": pa.list_(pa.uint64()), "actions": _PAIRS, "counts": _PAIRS}
+    if "visit_days" in batch.schema.names:
+        types["visit_days"] = pa.list_(pa.uint16())
     side = {name: pa.list_(type_) for name, type_, _ in feature_columns([(own.name, own.kind) for own in features])}
     for name, type_ in {"customer": pa.string(), **types, **side}.items():
         if name not in batch.schema.names or batch.schema.field(name).type != type_:
@@ -342,7 +363,7 @@ def _check_batch(
     batch.validate(full=True)
     columns = [batch.column(name) for name in types]
     outer = [batch.column(name).offsets for name in (*types, *side)]
-    inner = [column.values.offsets for column in columns[2:]]
+    inner = [column.values.offsets for column in columns[2:4]]
     if any(not offsets.equals(outer[0]) for offsets in outer[1:]) or not inner[0].equals(inner[1]):
         raise damaged(file, "its columns disagree about where visits end")
     ids = columns[2].values.values
@@ -368,6 +389,7 @@ def _view(batch: pa.RecordBatch, first_visit: int, features: Sequence[FeatureInf
         action_start=_numpy(pairs.offsets),
         actions=_numpy(pairs.values),
         counts=_numpy(batch.column("counts").values.values),
+        visit_days=_numpy(batch.column("visit_days").values) if "visit_days" in batch.schema.names else None,
         first_visit=first_visit,
         features=tuple(_view_feature(batch, own) for own in features),
     )

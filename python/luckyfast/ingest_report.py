@@ -43,6 +43,7 @@ def print_ingest_summary(summary: IngestSummary, *, as_json: bool) -> None:
     speed = format_size(summary.bytes_read / max(summary.elapsed_s, 1e-9))
     facts = [
         *_describe_contents(summary.counts, _time_form(summary), summary.time_range, summary.top_actions),
+        *_describe_long_visits(summary.visits_over_days, summary.counts["visits"]),
         *_describe_findings(summary.duplicates, summary.order_leak, summary.other_actions, summary.differences),
         *_describe_features(summary.features, summary.counts["events"]),
         *([("encoding", summary.encodings)] if summary.encodings else []),
@@ -85,6 +86,7 @@ def print_raw_inspection(found: RawInspection, *, as_json: bool) -> None:
     print_facts(
         [
             *_describe_contents(sample.counts, _time_form(sample), sample.time_range, sample.top_actions),
+            *_describe_long_visits(sample.visits_over_days, sample.counts["visits"]),
             *_describe_findings(sample.duplicates, sample.order_leak, sample.other_actions, ""),
             *_describe_features(sample.features, sample.counts["events"]),
         ]
@@ -121,6 +123,7 @@ def print_dataset_inspection(found: DatasetInspection, *, as_json: bool) -> None
         ),
         ("visits each", _describe_quantiles(found.visits_per_customer)),
         ("actions each", f"{_describe_quantiles(found.actions_per_visit)} per visit"),
+        *_describe_long_visits(time.get("visits_over_days", 0), counts["visits"]),
         ("roles", ", ".join(roles)),
         *_describe_features(manifest.get("features", []), counts["events"]),
         *findings,
@@ -217,6 +220,14 @@ def _describe_contents(
         ("actions", f"{counts['actions']:,}: {top}"),
         ("time", span),
     ]
+
+
+def _describe_long_visits(n: int, n_visits: int) -> list[tuple[str, str]]:
+    """Warn of visits that last over days: a visit is of its first row's time, and holds what came later too."""
+    if not n:
+        return []
+    advice = "if their id comes again on other days, give a column of the day to --visit as well"
+    return [("long visits", f"{n:,} ({n / max(n_visits, 1):.2%}) end on a later day than they begin; {advice}")]
 
 
 def _describe_findings(

@@ -10,8 +10,8 @@ for each half-life ``h`` of :data:`HALF_LIVES`: the log of the ratio of what cam
 by a gamma prior (DuMouchel, 1999), so that an action of which little was to be expected has a trend near 0. After the
 last day of a log, when nothing new is known, a trend halves within ``h``.
 
-A visit is on the day on which it begins, with all that it holds: where visits last for days, as open carts do, a trend
-knows of what was yet to be put into them.
+A visit counts on the day of its last row, since only then a shop knows all that it holds: open carts, and sessions past
+midnight, last for days.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def measure_trend(
     for histories in dataset.batches():
         for visits in histories.stretches():
             days = np.union1d(days, histories.visit_time[visits] // DAY_US)
+            days = np.union1d(days, histories.last_days(visits))
     end = int(days[-1]) + 1
     starts = np.union1d(days, days + 1)
     n_days = -(-len(starts) // max(MAX_VALUES // n_actions, 1))
@@ -103,7 +104,7 @@ def measure_trend(
     held, n_visits = np.zeros((len(HALF_LIVES), len(starts), n_actions)), np.zeros((len(HALF_LIVES), len(starts)))
     for histories in dataset.batches():
         for visits in histories.stretches():
-            own_days = histories.visit_time[visits] // DAY_US
+            own_days = histories.last_days(visits)
             rows = _rows_of(own_days, starts) + 1
             bounds = histories.action_start[visits.start : visits.stop + 1]
             actions: NDArray[Any] = histories.actions[bounds[0] : bounds[-1]]

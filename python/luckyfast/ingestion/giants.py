@@ -21,6 +21,7 @@ from luckyfast.errors import BudgetError
 from luckyfast.ingestion.merge import MERGE_EXPANSION, CategoryIds, Histories, merge_buckets, merge_segments
 from luckyfast.ingestion.partition import NO_ROWS, Piece, Run
 from luckyfast.kernels import merge as kernel
+from luckyfast.moments import DAY_US
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Visits(NamedTuple):
 
     time: NDArray[np.int64]
     key: NDArray[np.uint64]
+    days: NDArray[np.uint16]
     n_pairs: NDArray[np.int64]
     actions: NDArray[np.int32]
     counts: NDArray[np.int32]
@@ -182,7 +184,7 @@ def _sort_giant(
         sizes = (np.array([n], np.int64) for n in (len(name), n_visits, n_pairs))
         name_size, n_own_visits, n_own_pairs = sizes
         return Histories(name_size, np.frombuffer(name, np.uint8), n_own_visits, n_own_pairs, *visits)
-    n_parts = (20 * n_visits + 8 * n_pairs) // held + 1
+    n_parts = (26 * n_visits + 8 * n_pairs) // held + 1
     return Giant(name, n_visits, n_pairs, _read_in_order(files, n_parts))
 
 
@@ -192,7 +194,8 @@ _ROW = np.dtype([("row", "u8"), ("key", "u8"), ("time", "i8"), ("action", "u4")]
 def _without_repeats(pieces: Iterable[Piece], n_files: int, folder: Path) -> Iterator[Piece]:
     """The same without the rows of a visit that equal another; a row has the time of its fragment.
 
-    No visit loses its time: of each of its rows one is kept, and the earliest row is in no fragment that is later.
+    No visit loses its time: of each of its rows one is kept, and the earliest row is in no fragment that is later. Nor
+    its last day, which is that of a fragment, and equal rows are of one day.
     """
     paths = [folder / f"giant-rows-{i}" for i in range(n_files)]
     for piece in pieces:
@@ -210,7 +213,7 @@ def _without_repeats(pieces: Iterable[Piece], n_files: int, folder: Path) -> Ite
             rows = _first_rows(np.fromfile(path, _ROW))
             path.unlink()
             columns = [np.ascontiguousarray(rows[name]) for name in ("time", "key", "action")]
-            yield Piece(columns[0], columns[1], np.ones(len(rows), np.int64), columns[2], None, NO_ROWS)
+            yield Piece(columns[0], columns[1], None, np.ones(len(rows), np.int64), columns[2], None, NO_ROWS)
 
 
 def _first_rows(rows: NDArray[Any]) -> NDArray[Any]:
@@ -224,13 +227,13 @@ def _first_rows(rows: NDArray[Any]) -> NDArray[Any]:
 
 def _group(piece: Piece, ranks: NDArray[np.int32]) -> Visits:
     """Fragments to visits; those that have counts are visits already."""
-    time, key, n_actions, actions, counts, _ = piece
-    if counts is not None:
-        return Visits(time, key, n_actions, ranks[actions], counts)
+    time, key, days, n_actions, actions, counts, _ = piece
+    if days is not None and counts is not None:
+        return Visits(time, key, days, n_actions, ranks[actions], counts)
     n = len(time)
     first = np.cumsum(n_actions, dtype=np.int64) - n_actions
     one, one_too = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    visits: tuple[Any, ...] = (np.empty(n, np.int64), np.empty(n, np.uint64), np.empty(n, np.int64))
+    visits: tuple[Any, ...] = tuple(np.empty(n, dtype) for dtype in _DTYPES[:4])
     pairs = (np.empty(len(actions), np.int32), np.empty(len(actions), np.int32))
     bounds, order = np.array([0, n], np.int64), np.arange(n, dtype=np.int64)
     n_visits, n_pairs = kernel.group_visits(
@@ -244,7 +247,8 @@ def _take(visits: Visits, order: NDArray[np.int64]) -> Visits:
     sizes = visits.n_pairs[order]
     first = (np.cumsum(visits.n_pairs) - visits.n_pairs)[order]
     pairs = np.repeat(first - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
-    return Visits(visits.time[order], visits.key[order], sizes, visits.actions[pairs], visits.counts[pairs])
+    by_visit = visits.time[order], visits.key[order], visits.days[order]
+    return Visits(*by_visit, sizes, visits.actions[pairs], visits.counts[pairs])
 
 
 def _deal(visits: Visits, n_files: int) -> Iterator[tuple[int, Visits]]:
@@ -254,28 +258,32 @@ def _deal(visits: Visits, n_files: int) -> Iterator[tuple[int, Visits]]:
         yield i, _take(visits, np.flatnonzero(target == i))
 
 
-_DTYPES = tuple(np.dtype(code) for code in ("i8", "u8", "i8", "i4", "i4"))
+_DTYPES = tuple(np.dtype(code) for code in ("i8", "u8", "u2", "i8", "i4", "i4"))
+_N_BY_VISIT = 4
 
 
 def _read_parts(path: Path) -> Iterator[Visits]:
     with path.open("rb") as file:
         while head := file.read(16):
             n_visits, n_pairs = np.frombuffer(head, np.int64).tolist()
-            lengths = (n_visits, n_visits, n_visits, n_pairs, n_pairs)
             columns: list[Any] = [
-                np.frombuffer(file.read(n * dtype.itemsize), dtype) for dtype, n in zip(_DTYPES, lengths, strict=True)
+                np.frombuffer(file.read((n_visits if i < _N_BY_VISIT else n_pairs) * dtype.itemsize), dtype)
+                for i, dtype in enumerate(_DTYPES)
             ]
             yield Visits(*columns)
     path.unlink()
 
 
 def _join(parts: list[Visits]) -> Visits:
-    """Visits of which several may have one key: each key's earliest time, and the sum of its pairs."""
-    time, key, n_pairs, actions, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    """Visits of which several may have one key: each key's earliest time and last day, and the sum of its pairs."""
+    time, key, days, n_pairs, actions, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
     parts.clear()
     keys, owner = np.unique(key, return_inverse=True)
     earliest = np.full(len(keys), np.iinfo(np.int64).max)
     np.minimum.at(earliest, owner, time)
+    last_day = np.full(len(keys), np.iinfo(np.int64).min)
+    np.maximum.at(last_day, owner, time // DAY_US + days)
+    n_days = np.minimum(last_day - earliest // DAY_US, np.iinfo(np.uint16).max).astype(np.uint16)
     order = np.lexsort((keys, earliest))
     rank = np.empty(len(keys), np.int64)
     rank[order] = np.arange(len(keys))
@@ -285,6 +293,7 @@ def _join(parts: list[Visits]) -> Visits:
     return Visits(
         earliest[order],
         keys[order],
+        n_days[order],
         np.bincount(joint // width, minlength=len(keys)),
         (joint % width).astype(np.int32),
         sums,
@@ -319,22 +328,24 @@ class _SortedFile:
 
     def read(self, first: int, stop: int) -> Visits:
         """The visits first:stop."""
-        sizes = self._column(2, first, stop)
+        sizes = self._column(3, first, stop)
         known = first // self._step
         begin = int(self._ends[known - 1]) if known else 0
-        begin += int(self._column(2, known * self._step, first).sum())
+        begin += int(self._column(3, known * self._step, first).sum())
         end = begin + int(sizes.sum())
         return Visits(
             self._column(0, first, stop),
             self._column(1, first, stop),
+            self._column(2, first, stop),
             sizes,
-            self._column(3, begin, end),
             self._column(4, begin, end),
+            self._column(5, begin, end),
         )
 
     def _column(self, index: int, first: int, stop: int) -> Any:
-        before = self.n_visits * 8 * min(index, 3) + self.n_pairs * 4 * max(index - 3, 0)
         dtype = _DTYPES[index]
+        widths = [own.itemsize for own in _DTYPES[:index]]
+        before = self.n_visits * sum(widths[:_N_BY_VISIT]) + self.n_pairs * sum(widths[_N_BY_VISIT:])
         with self._path.open("rb") as file:
             file.seek(before + first * dtype.itemsize)
             return np.frombuffer(file.read((stop - first) * dtype.itemsize), dtype)

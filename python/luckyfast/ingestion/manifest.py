@@ -40,6 +40,7 @@ def make_manifest(
     shards: Sequence[Shard],
     order_leak: Mapping[str, Any],
     features: Sequence[Mapping[str, Any]] = (),
+    visits_over_days: int = 0,
 ) -> dict[str, Any]:
     """The manifest; everything in it follows from the raw files and the plan alone."""
     roles = plan.roles
@@ -53,7 +54,8 @@ def make_manifest(
         "other_actions": dict(other_actions),
         "duplicates": dict(duplicates),
         "time": {"kind": time_kind(plan), "min": time_range[0], "max": time_range[1]}
-        | ({"relative": True} if plan.time_format.kind == "gaps" else {}),
+        | ({"relative": True} if plan.time_format.kind == "gaps" else {})
+        | ({"visits_over_days": visits_over_days} if visits_over_days else {}),
         "roles": {
             "customer": list(roles.customer),
             "time": list(roles.time),

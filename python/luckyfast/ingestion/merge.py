@@ -57,6 +57,7 @@ class Histories(NamedTuple):
     n_customer_pairs: NDArray[np.int64]
     visit_time: NDArray[np.int64]
     visit_key: NDArray[np.uint64]
+    visit_days: NDArray[np.uint16]
     n_pairs: NDArray[np.int64]
     actions: NDArray[np.int32]
     counts: NDArray[np.int32]
@@ -135,7 +136,8 @@ def merge_segments(
     kernel.place_fragments(customer, n_actions, place, fragment_starts, fragments, first_action)
 
     n_visits, n_customer_pairs = np.empty(n, np.int64), np.empty(n, np.int64)
-    visits = (np.empty(len(key), np.int64), np.empty(len(key), np.uint64), np.empty(len(key), np.int64))
+    most = len(key)
+    visits = np.empty(most, np.int64), np.empty(most, np.uint64), np.empty(most, np.uint16), np.empty(most, np.int64)
     pairs = (np.empty(len(actions), np.int32), np.empty(len(actions), np.int32))
     n_all, n_pairs = kernel.group_visits(
         fragment_starts,
@@ -166,6 +168,7 @@ def merge_segments(
         visits[0][:n_all],
         visits[1][:n_all],
         visits[2][:n_all],
+        visits[3][:n_all],
         pairs[0][:n_pairs],
         pairs[1][:n_pairs],
         *features,
@@ -207,6 +210,7 @@ def keep_regulars(h: Histories, min_visits: int) -> Histories:
         h.n_customer_pairs[kept],
         h.visit_time[visits],
         h.visit_key[visits],
+        h.visit_days[visits],
         h.n_pairs[visits],
         h.actions[pairs],
         h.counts[pairs],

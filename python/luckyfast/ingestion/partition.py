@@ -67,11 +67,13 @@ class Segment(NamedTuple):
 class Piece(NamedTuple):
     """Fragments of one customer, or parts of them.
 
-    `counts` says how often each action comes (None: once); `rows` is as in `Segment`.
+    They are whole visits if `counts` says how often each action comes; `days`, which lie between the first row and the
+    last of each, are those of visits alone. `rows` is as in `Segment`.
     """
 
     time: NDArray[np.int64]
     key: NDArray[np.uint64]
+    days: NDArray[np.uint16] | None
     n_actions: NDArray[np.int64]
     actions: NDArray[np.uint32]
     counts: NDArray[np.int32] | None
@@ -270,7 +272,7 @@ class Run:
             for begin, finish, touched, parts in cut_pieces(edges, n_actions):
                 actions = self.read_column(7, first_action + begin, first_action + finish)
                 rows = self.read_column(8, first_row + begin, first_row + finish) if self.has_rows else NO_ROWS
-                yield Piece(times[touched], keys[touched], parts, actions, None, rows)
+                yield Piece(times[touched], keys[touched], None, parts, actions, None, rows)
             at, first_action, first_row = end, first_action + int(edges[-1]), first_row + int(edges[-1])
 
     def read_column(self, index: int, start: int, stop: int) -> Any:

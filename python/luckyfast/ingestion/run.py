@@ -82,6 +82,7 @@ class IngestSummary:
         time_kind: "clock" or "order".
         time_range: smallest and largest time, µs since the epoch or order numbers.
         times_are_relative: whether a customer's times count from the first visit of that customer.
+        visits_over_days: visits whose last row is of a later day than their first.
         top_actions: the most frequent actions with their events.
         order_leak: as in the manifest.
         roles: role to its columns and why they were taken.
@@ -104,6 +105,7 @@ class IngestSummary:
     time_kind: str
     time_range: tuple[int, int]
     times_are_relative: bool
+    visits_over_days: int
     top_actions: list[tuple[str, int]]
     order_leak: dict[str, Any]
     roles: dict[str, tuple[tuple[str, ...] | None, str]]
@@ -449,7 +451,8 @@ class _Run:
 
     def _merge(self, budget: Budget, ranks: Any, pool: ThreadPoolExecutor) -> ShardWriter:
         features = [(feature.name, feature.kind) for feature in self.plan.features]
-        writer = ShardWriter(self.partial / "shards", time_kind(self.plan), features)
+        has_days = self.plan.time_format.kind not in ("order", "gaps")
+        writer = ShardWriter(self.partial / "shards", time_kind(self.plan), features, has_days=has_days)
         try:
             for merged in self._merged("Merging", budget, ranks, self.plan.rules.min_visits, pool):
                 if isinstance(merged, Giant):
@@ -585,6 +588,7 @@ class _Run:
             writer.shards,
             order_leak,
             features,
+            writer.n_long,
         )
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         self.workplace.publish()
@@ -602,6 +606,7 @@ class _Run:
             time_kind=time_kind(plan),
             time_range=times,
             times_are_relative=has_gaps(plan.time_format),
+            visits_over_days=writer.n_long,
             top_actions=[(texts[i].decode().replace("\x1f", " / "), action_events[i]) for i in order],
             order_leak=order_leak,
             roles={

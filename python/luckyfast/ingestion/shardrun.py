@@ -63,6 +63,7 @@ class _Batch(NamedTuple):
     pair_starts: _Buffer
     actions: _Buffer
     counts: _Buffer
+    days: _Buffer | None
     side: tuple[_Buffer, ...]
 
     def read_hashes(self, name_starts: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -71,6 +72,10 @@ class _Batch(NamedTuple):
         hashes = np.empty(len(name_starts) - 1, np.uint64)
         parse_kernel.hash_names(np.append(names, np.zeros(8, np.uint8)), name_starts - name_starts[0], hashes)
         return hashes
+
+    def read_days(self, start: int, stop: int) -> NDArray[np.uint16]:
+        """Days between the first row and the last of the visits start:stop."""
+        return np.zeros(stop - start, np.uint16) if self.days is None else self.days.read(start, stop)
 
     def read_edges(self, low: int, high: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """As `Run.read_edges`, of the customers low:high; events count from the first of them."""
@@ -162,11 +167,11 @@ class ShardRun(Run):
             at, stop = batch.visit_starts.read(low, high + 1)[[0, -1]].tolist()
             while at < stop:
                 end = min(at + n_visits, stop)
-                times, keys = self._read_times(batch, at, end), batch.key.read(at, end)
+                times, keys, days = self._read_times(batch, at, end), batch.key.read(at, end), batch.read_days(at, end)
                 edges = batch.pair_starts.read(at, end + 1).astype(np.int64)
                 for begin, finish, touched, sizes in cut_pieces(edges, n_pairs):
                     actions, counts = self._ids[batch.actions.read(begin, finish)], batch.counts.read(begin, finish)
-                    yield Piece(times[touched], keys[touched], sizes, actions, counts, NO_ROWS)
+                    yield Piece(times[touched], keys[touched], days[touched], sizes, actions, counts, NO_ROWS)
                 at = end
 
     def _read_times(self, batch: _Batch, first: int, stop: int) -> NDArray[np.int64]:
@@ -182,7 +187,10 @@ class ShardRun(Run):
                 yield batch, low, high
 
     def _read_segment(self, batch: _Batch, low: int, high: int) -> tuple[NDArray[Any], ...]:
-        """The arrays of a segment of the customers low:high of a batch, numbered as those of the whole run."""
+        """The arrays of a segment of the customers low:high of a batch, numbered as those of the whole run.
+
+        A visit becomes a fragment, and one that lasts for days a second one, without actions, on its last day.
+        """
         name_starts, visit_starts = (part.read(low, high + 1) for part in (batch.name_starts, batch.visit_starts))
         first, stop = visit_starts[[0, -1]].tolist()
         pair_starts = batch.pair_starts.read(first, stop + 1)
@@ -191,14 +199,17 @@ class ShardRun(Run):
         n_before = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         n_events = np.diff(n_before[pair_starts - pairs[0]]).astype(np.uint32)
         owner = np.arange(batch.starts[0] + low, batch.starts[0] + high, dtype=np.uint32)
+        customer, times = np.repeat(owner, np.diff(visit_starts)), self._read_times(batch, first, stop)
+        keys, days = batch.key.read(first, stop), batch.read_days(first, stop)
+        long = np.flatnonzero(days)
         return (
             batch.read_hashes(name_starts.astype(np.int64)),
             name_starts[1:] + np.int64(batch.starts[1]),
             batch.names.read(*name_starts[[0, -1]].tolist()),
-            np.repeat(owner, np.diff(visit_starts)),
-            n_events,
-            self._read_times(batch, first, stop),
-            batch.key.read(first, stop),
+            np.append(customer, customer[long]),
+            np.append(n_events, np.zeros(len(long), np.uint32)),
+            np.append(times, times[long] + DAY_US * days[long].astype(np.int64)),
+            np.append(keys, keys[long]),
             np.repeat(self._ids[actions], counts),
             NO_ROWS,
             self._side.spread((column.read(first, stop) for column in batch.side), n_events),
@@ -228,8 +239,12 @@ def _find_batches(path: Path, side: Sequence[tuple[str, np.dtype[Any]]]) -> Iter
                     (counts.values.buffers()[1], "i4"),
                 ]
                 found = [_Buffer(path, buffer.address - base, np.dtype(code)) for buffer, code in buffers]
+                days = None
+                if "visit_days" in batch.schema.names:
+                    buffer = batch.column("visit_days").values.buffers()[1]
+                    days = _Buffer(path, buffer.address - base, np.dtype("u2"))
                 entries = ((batch.column(name).values.buffers()[1], kind) for name, kind in side)
                 more = tuple(_Buffer(path, buffer.address - base, kind) for buffer, kind in entries)
-                yield _Batch._make(((0, 0, 0, 0), len(names), *found, more))
+                yield _Batch._make(((0, 0, 0, 0), len(names), *found, days, more))
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged: {error}", hint="ingest all raw files again") from error

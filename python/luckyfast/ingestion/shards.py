@@ -45,12 +45,19 @@ class ShardWriter:
         folder: where the shards go.
         time_kind: "clock" or "order".
         features: name and kind of each.
+        has_days: whether days that lie between the first row of a visit and its last mean anything.
+
+    Attributes:
+        n_long: visits whose last row is of a later day than their first, where that means anything.
     """
 
-    def __init__(self, folder: Path, time_kind: str, features: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, folder: Path, time_kind: str, features: Sequence[tuple[str, str]] = (), *, has_days: bool = True
+    ) -> None:
         import pyarrow as pa
 
         self.shards: list[Shard] = []
+        self.n_long, self._has_days = 0, has_days
         self._folder = folder
         self._pending: list[Histories] = []
         self._n_pending_pairs = 0
@@ -59,6 +66,7 @@ class ShardWriter:
         self._writer: Any = None
         time = pa.timestamp("us") if time_kind == "clock" else pa.int64()
         pairs = pa.list_(pa.list_(pa.int32()))
+        days = [pa.field("visit_days", pa.list_(pa.uint16()))] if has_days else []
         self._schema = pa.schema(
             [
                 pa.field("customer", pa.string()),
@@ -66,6 +74,7 @@ class ShardWriter:
                 pa.field("visit_key", pa.list_(pa.uint64())),
                 pa.field("actions", pairs),
                 pa.field("counts", pairs),
+                *days,
                 *(pa.field(name, pa.list_(type_)) for name, type_, _ in feature_columns(features)),
             ]
         )
@@ -98,7 +107,7 @@ class ShardWriter:
             np.frombuffer(giant.name, np.uint8),
             np.array([giant.n_visits], np.int64),
             np.array([giant.n_pairs], np.int64),
-            *(np.zeros(0, dtype) for dtype in ("i8", "u8", "i8", "i4", "i4")),
+            *(np.zeros(0, dtype) for dtype in ("i8", "u8", "u2", "i8", "i4", "i4")),
         )
         before = _joined([*self._pending, own])
         self._pending, self._n_pending_pairs = [], 0
@@ -108,18 +117,20 @@ class ShardWriter:
         shard = self.shards[-1]
         shard.customers += len(before.n_visits)
         shard.visits += len(before.visit_time) + giant.n_visits
+        self._count_long(before.visit_days)
         shard.events += int(before.counts.sum(dtype=np.int64))
         visit, pair = len(before.visit_time), len(before.actions)
         places = _column_places(self._folder / shard.file, start, self._schema)
         with (self._folder / shard.file).open("r+b", buffering=0) as file:
             for part in giant.parts:
                 ends = (pair + np.cumsum(part.n_pairs)).astype(np.int32)
-                at = (visit, visit, visit + 1, visit + 1, pair, pair)
-                values: tuple[Any, ...] = (part.time, part.key, ends, ends, part.actions, part.counts)
-                for place, first, column in zip(places, at, values, strict=True):
+                at = (visit, visit, visit + 1, visit + 1, pair, pair, visit)
+                values: tuple[Any, ...] = (part.time, part.key, ends, ends, part.actions, part.counts, part.days)
+                for place, first, column in zip(places, at, values, strict=False):
                     file.seek(place + first * column.itemsize)
                     _write_all(file, column)
                 visit, pair = visit + len(part.time), pair + len(part.actions)
+                self._count_long(part.days)
                 shard.events += int(part.counts.sum(dtype=np.int64))
         self._end_batch()
 
@@ -133,6 +144,9 @@ class ShardWriter:
         """Close the open file, whatever state it is in."""
         if self._sink is not None:
             self._sink.close()
+
+    def _count_long(self, days: NDArray[np.uint16]) -> None:
+        self.n_long += int(np.count_nonzero(days)) if self._has_days else 0
 
     def _open_shard(self) -> None:
         import pyarrow as pa
@@ -155,6 +169,7 @@ class ShardWriter:
         shard = self.shards[-1]
         shard.customers += len(columns.n_visits)
         shard.visits += len(columns.visit_time)
+        self._count_long(columns.visit_days)
         shard.events += int(columns.counts.sum(dtype=np.int64))
         self._end_batch()
 
@@ -195,7 +210,7 @@ def _cut(histories: Histories, first: int, stop: int) -> Histories:
 
     customers, names = slice(first, stop), bounds(histories.name_sizes)
     visits, pairs = bounds(histories.n_visits), bounds(histories.n_customer_pairs)
-    slices = (customers, names, customers, customers, visits, visits, visits, pairs, pairs, visits, visits)
+    slices = (customers, names, customers, customers, visits, visits, visits, visits, pairs, pairs, visits, visits)
     columns: tuple[Any, ...] = histories
     return Histories(*(column[part] for column, part in zip(columns, slices, strict=True)))
 
@@ -227,12 +242,14 @@ def _record_batch(
 
     visits = [nested(1, h.visit_time, n_more_visits), nested(2, h.visit_key, n_more_visits)]
     pairs = [nested(3, h.actions, n_more_pairs), nested(4, h.counts, n_more_pairs)]
+    more = list(schema)[5:]
+    days = [nested(5, h.visit_days, n_more_visits)] if more and more[0].name == "visit_days" else []
     features = []
-    for field, values in zip(list(schema)[5:], side, strict=True):
+    for field, values in zip(more[len(days) :], side, strict=True):
         flat = write_entries(values, field.type.value_type)
         features.append(pa.Array.from_buffers(field.type, n, [None, by_customer], children=[flat]))
     return pa.RecordBatch.from_arrays(
-        [slice_column(h.names, h.name_sizes, pa.string()), *visits, *pairs, *features], schema=schema
+        [slice_column(h.names, h.name_sizes, pa.string()), *visits, *pairs, *days, *features], schema=schema
     )
 
 
@@ -246,7 +263,7 @@ def _with_zeros(values: NDArray[Any], n_more: int) -> NDArray[Any]:
 
 
 def _column_places(path: Path, start: int, schema: pa.Schema) -> list[int]:
-    """Where in the file the batch at `start` has its times, keys, ends of visits (twice), actions and counts."""
+    """Where in the file the batch at `start` has its times, keys, ends of visits (twice), actions, counts and days."""
     import pyarrow as pa
 
     with pa.memory_map(str(path)) as file:
@@ -259,6 +276,7 @@ def _column_places(path: Path, start: int, schema: pa.Schema) -> list[int]:
         buffers = [
             *(column.buffers()[1] for column in (time, key, actions, counts)),
             *(column.values.buffers()[1] for column in (actions, counts)),
+            *(batch.column(i).values.buffers()[1] for i in range(5, len(schema))),
         ]
         return [buffer.address - base for buffer in buffers]
 
