@@ -197,6 +197,17 @@ def test_the_page_draws_itself_and_runs_no_foreign_script(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_training_that_was_validated_once_has_no_curve(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "model")
+    line = {"epoch": 5, "passes": 4.97, "seconds": 2.0, "valid_loss": 3.1, "valid_hit1": 0.3, "valid_hit3": 0.5}
+    (folder / "curve.jsonl").write_text(json.dumps(line) + "\n")
+    drawn = browse(write_report(folder), tmp_path / "profile")
+    said = "5 passes over the training visits in 2 s; validated once, after the last: loss 3.100 nats, hit@1 30.0 %"
+    assert said in drawn
+    assert '<div id="curve-plot"></div>' in drawn
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_an_empty_folder_still_makes_a_page(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     drawn = browse(write_report(tmp_path / "model"), tmp_path / "profile")

@@ -78,6 +78,7 @@ def test_training_is_the_same_every_time_and_tells_of_each_epoch() -> None:
     assert [line["epoch"] for line in lines] == [1, 2]
     keys = {
         "epoch",
+        "passes",
         "seconds",
         "train_loss",
         "learning_rate",
@@ -87,6 +88,7 @@ def test_training_is_the_same_every_time_and_tells_of_each_epoch() -> None:
         "valid_seconds",
     }
     assert all(set(line) == keys for line in lines)
+    assert [line["passes"] for line in lines] == [1.0, 2.0]
     # The caller's own random numbers are left alone.
     assert before != torch.rand(1)
 
@@ -187,6 +189,7 @@ def test_validation_at_the_end_alone_gives_one_line() -> None:
         model = train(dataset, split, replace(TINY, epochs=3), every_epoch=False, on_epoch=lines.append)
         loss = validate(model.blind.network(), TINY, model.constants, dataset, split, "valid")["valid_loss"]
     assert [line["valid_loss"] for line in lines] == [pytest.approx(loss, rel=1e-6)]
+    assert [(line["epoch"], line["passes"]) for line in lines] == [(3, 3.0)]
 
 
 def test_ctrl_c_keeps_the_best_model_so_far() -> None:

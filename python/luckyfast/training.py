@@ -81,7 +81,8 @@ def train(
         checkpoint: file to keep the training in, every half minute; the refit goes to another beside it, whose name
             begins with ``refit-``. Where they exist, training goes on from them, with the same result as if it had
             never stopped. They stay there for the caller to delete when the result is safe.
-        on_epoch: receives the line of curve.jsonl after each epoch: epoch, seconds, losses, hits, learning_rate.
+        on_epoch: receives the line of curve.jsonl after each validated epoch: epoch, passes, seconds, losses,
+            hits, learning_rate.
         progress: listener.
 
     Returns:
@@ -159,7 +160,8 @@ def train(
                 epoch |= validate(average, config, constants, dataset, split, "valid")
                 epoch["valid_seconds"] = time.monotonic() - validation_began
                 listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
-                lines.append({"epoch": len(lines) + 1, "seconds": seconds(), **epoch})
+                done = {"epoch": course.n_rounds, "passes": round(course.passes, 2), "seconds": seconds()}
+                lines.append(done | epoch)
                 if on_epoch:
                     on_epoch(lines[-1])
                 best.meet(epoch["valid_loss"], average)

@@ -267,7 +267,14 @@ function drawCurve() {
   at("curve").hidden = false;
   const kept = data.best_epoch ? epochs.find((row) => row.epoch === data.best_epoch) : epochs.filter((row) => row.valid_loss !== undefined).reduce((low, row) => (!low || row.valid_loss < low.valid_loss ? row : low), null);
   const seconds = epochs.at(-1).seconds;
-  at("curve-note").textContent = `${plural(epochs.length, "pass")} over the training visits`.replace("passs", "passes") + (seconds ? ` in ${Math.round(seconds)} s` : "") + (kept ? `; the ring marks the lowest validation loss, after pass ${kept.epoch}.` : ".");
+  const passes = Number((epochs.at(-1).passes ?? epochs.length).toFixed(1));
+  const note = `${passes} ${passes === 1 ? "pass" : "passes"} over the training visits` + (seconds ? ` in ${Math.round(seconds)} s` : "");
+  if (epochs.length === 1 && kept && [kept.valid_loss, kept.valid_hit1, kept.valid_hit3].every(Number.isFinite)) {
+    // one point is no curve
+    at("curve-note").textContent = `${note}; validated once, after the last: loss ${kept.valid_loss.toFixed(3)} nats, hit@1 ${(100 * kept.valid_hit1).toFixed(1)} %, hit@3 ${(100 * kept.valid_hit3).toFixed(1)} %.`;
+    return;
+  }
+  at("curve-note").textContent = note + (kept ? `; the ring marks the lowest validation loss, after pass ${kept.epoch}.` : ".");
   responsive(at("curve-plot"), (room) => {
     const width = Math.min(room, 540), left = 46, right = 84;
     const holder = document.createDocumentFragment();
