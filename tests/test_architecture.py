@@ -59,6 +59,7 @@ STAGES = [
     "summary",
     "commands",
     "cli",
+    "__main__",
 ]
 HEAVY = ("torch", "numba", "nevergrad", "pyarrow", "onnxruntime", "onnx", "rich", "numpy")
 

@@ -187,7 +187,7 @@ def test_from_raw_logs_to_offers(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ctrl_c_leaves_nothing_behind() -> None:
     """A real process."""
     Path("data.csv").write_text(RECEIPTS * 20_000)
-    command = [sys.executable, "-m", "luckyfast.cli", "ingest", "data.csv", "out", "--workers", "1"]
+    command = [sys.executable, "-m", "luckyfast", "ingest", "data.csv", "out", "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while process.poll() is None and not list(Path.cwd().glob("out.partial")) and time.monotonic() < deadline:

@@ -31,7 +31,7 @@ def rows(n: int, first: int = 0) -> str:
 
 
 def start(folder: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "luckyfast.cli", *arguments]
+    command = [sys.executable, "-m", "luckyfast", *arguments]
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )

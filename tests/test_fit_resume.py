@@ -37,7 +37,7 @@ def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(dataset: Path, out: Path, *more: str) -> list[str]:
     settings = ["--hidden=24", "--embedding=12", "--epochs=6", "--learning-rate=0.0005", "--seed=4"]
     settings += ["--threads=1", "--search=none", "--set", "refit_epochs=2"]
-    return [sys.executable, "-m", "luckyfast.cli", "fit", str(dataset), "--out", str(out), *settings, *more]
+    return [sys.executable, "-m", "luckyfast", "fit", str(dataset), "--out", str(out), *settings, *more]
 
 
 def often(folder: Path) -> dict[str, str]:

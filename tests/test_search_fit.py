@@ -43,7 +43,7 @@ def ends(folder: Path) -> list[tuple[int, int, str]]:
 
 def command(dataset: Path, out: Path, *more: str) -> list[str]:
     flags = [f"--{name.replace('_', '-')}={SMALL[name]}" for name in ("hidden", "embedding", "epochs")]
-    return [sys.executable, "-m", "luckyfast.cli", "fit", str(dataset), "--out", str(out), *flags, *more]
+    return [sys.executable, "-m", "luckyfast", "fit", str(dataset), "--out", str(out), *flags, *more]
 
 
 def test_a_search_ends_with_a_model_and_repeats_itself(dataset: Path, tmp_path: Path) -> None:
