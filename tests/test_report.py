@@ -222,7 +222,7 @@ def test_rules_that_looked_at_the_whole_log_are_said(tmp_path: Path) -> None:
     assert made["calibration"] == [["temperature", "1"], ["offsets", "-0.31 to 0.22, 2 of them 0.05 or more"]]
     changed = config("bread")
     changed["dataset"] |= {"filtered_by_rule": {"min-visits 3": 12}, "other_actions": {"actions": 4, "events": 9}}
-    changed["dataset"]["time"] |= {"relative": True}
+    changed["dataset"]["time"] |= {"relative": True, "visits_over_days": 1234}
     (folder / "config.json").write_text(json.dumps(changed))
     data = json.loads(read(folder).scripts[0])
     assert data["dataset"]["seen_ahead"] == ["--min-visits", "--top-actions"]
@@ -231,5 +231,6 @@ def test_rules_that_looked_at_the_whole_log_are_said(tmp_path: Path) -> None:
         page = browse(folder / "report.html", tmp_path / "profile")
         assert "Only --min-visits and --top-actions of the ingest looked at the whole log" in page
         assert "weights nor by popularity or calibration" in page
+        assert "1,234 visits end on a later day than they begin." in page
         assert "test from</dt><dd>day " in page
         assert "2 configurations tried in 2 trainings" in page
