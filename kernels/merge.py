@@ -377,7 +377,8 @@ def group_features(  # type: ignore[no-untyped-def]
                 at = head[v]
                 while at >= 0:
                     fragment = order[first + at]
-                    n_fragments += 1
+                    # without actions it tells of the visit's last day alone
+                    n_fragments += n_actions[fragment] > 0
                     begin = first_action[fragment] * n_features + k
                     for e in range(n_actions[fragment]):
                         value = values[begin + e * n_features]

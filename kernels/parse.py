@@ -1568,7 +1568,8 @@ def parse_rows(  # type: ignore[no-untyped-def]
             state[N_SAMPLED] = at + 1
         if conditions is not None:
             if len(rows_of) > 0:
-                rows_of[n_actions] = row_hash(bytes_, row_start, line_end)
+                # rows of files whose names tell their times may be equal and of different days
+                rows_of[n_actions] = row_hash(bytes_, row_start, line_end) ^ time_hash(time)
         if not same_time:
             day = time // np.int64(DAY)
         if has_fragment and customer == last_customer and key == last_key and day == last_day:

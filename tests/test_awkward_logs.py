@@ -423,6 +423,23 @@ def test_the_customer_is_in_the_name_of_the_file(tmp_path: Path) -> None:
     assert len(again) == 10
 
 
+def test_equal_rows_of_files_of_different_days_are_no_repeats(tmp_path: Path) -> None:
+    """The day is in the name, and the same receipt goes on."""
+    log = b"client;page;receipt\n" + b"7;home;1\n" * 2 + b"7;cart;1\n"
+    events, _, _ = run(
+        tmp_path,
+        {f"2024-05-0{day}.csv": log for day in (1, 2, 4)},
+        time="filename",
+        filename_pattern=r"\d{4}-\d\d-\d\d",
+        visit="receipt",
+        drop_duplicates=True,
+    )
+    assert Counter(page for _, _, page in events) == {"home": 3, "cart": 3}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["counts"]["duplicates_removed"] == 3
+    assert manifest["counts"]["visits"] == manifest["time"]["visits_over_days"] == 1
+
+
 def test_thousands_of_small_files(tmp_path: Path) -> None:
     files = {f"{i // 100}/{i}.csv": b"client,date,rayon\n%d,2024-05-01,x\n" % i for i in range(2000)}
     events, rejects, _ = run(tmp_path, files)

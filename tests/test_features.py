@@ -366,8 +366,22 @@ def test_a_dataset_without_features_is_as_it_was(log: Path, tmp_path: Path) -> N
     assert "features" not in dataset.manifest
     assert dataset.features == ()
     schema = pa.ipc.open_file(str(tmp_path / "data" / "shards" / "part-00000.arrow")).schema
-    assert schema.names == ["customer", "visit_time", "visit_key", "actions", "counts"]
+    assert schema.names == ["customer", "visit_time", "visit_key", "actions", "counts", "visit_days"]
     assert "feature" not in (tmp_path / "data" / "schema.toml").read_text()
+
+
+def test_files_are_added_beside_visits_of_several_days_and_categories(tmp_path: Path) -> None:
+    """Such a visit is two fragments when it is read back, which is not to say that it goes on."""
+    rows = [f"k{i % 7},2024-01-{1 + i % 5 + 7 * (i % 3):02d} 10:00,a{i % 4},c{i % 2},v{i % 21}" for i in range(420)]
+    log, more = tmp_path / "log.csv", tmp_path / "more.csv"
+    log.write_text("\n".join(["card,when,shelf,colour,receipt", *rows]) + "\n")
+    more.write_text("card,when,shelf,colour,receipt\n" + "new,2024-02-01 10:00,a1,c1,w\n" * 50)
+    roles: dict[str, Any] = {"customer": "card", "time": "when", "action": "shelf", "visit": "receipt", "memory": "8GB"}
+    ingest([log, more], tmp_path / "at once", feature=["colour:category"], **roles)
+    ingest(log, tmp_path / "grown", feature=["colour:category"], **roles)
+    assert Dataset.open(tmp_path / "grown").manifest["time"]["visits_over_days"] == 21
+    ingest(more, tmp_path / "grown", append=True, memory="8GB")
+    assert contents(tmp_path / "grown") == contents(tmp_path / "at once")
 
 
 def test_a_damaged_feature_is_told(log: Path, tmp_path: Path) -> None:

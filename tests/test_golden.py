@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,18 @@ def test_datasets_of_format_1_stay_readable() -> None:
         assert histories.visit_days is None
         visits = slice(0, histories.n_visits)
         np.testing.assert_array_equal(histories.last_days(visits), histories.visit_time // 86_400_000_000)
+
+
+def test_files_added_to_a_dataset_that_knows_no_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of the visits that it had, so nothing is said of any."""
+    shutil.copytree(GOLDEN / "format-1", tmp_path / "dataset")
+    monkeypatch.chdir(GOLDEN)
+    before = Dataset.open(tmp_path / "dataset")
+    new = tmp_path / "new.csv"
+    lines = (GOLDEN / "raw" / "till-a.csv").read_bytes().splitlines(keepends=True)
+    new.write_bytes(b"".join([lines[0], *lines[5:30]]))
+    ingest([new], tmp_path / "dataset", append=True, max_reject=0.9)
+    after = Dataset.open(tmp_path / "dataset")
+    assert after.counts["events"] > before.counts["events"]
+    assert "visits_over_days" not in after.manifest["time"]
+    assert all(histories.visit_days is None for histories in after.batches())

@@ -73,8 +73,8 @@ class Histories:
         action_start: int32[n_visits + 1].
         actions: int32[n_pairs], distinct action ids of each visit, ascending.
         counts: int32[n_pairs], events of that action in that visit.
-        visit_days: uint16[n_visits], days between the day of a visit's first row and that of its last; 0 for most, and
-            None where nothing is known of it.
+        visit_days: uint16[n_visits], days (of UTC) between the day of a visit's first row and that of its last, 65,535
+            at most; 0 for most, and None where nothing is known of it.
         first_visit: how many visits the batches before this one hold.
         features: the side columns, in the order of the dataset's.
     """

@@ -226,8 +226,9 @@ def _describe_long_visits(n: int, n_visits: int) -> list[tuple[str, str]]:
     """Warn of visits that last over days: a visit is of its first row's time, and holds what came later too."""
     if not n:
         return []
-    advice = "if their id comes again on other days, give a column of the day to --visit as well"
-    return [("long visits", f"{n:,} ({n / max(n_visits, 1):.2%}) end on a later day than they begin; {advice}")]
+    told = f"{n:,} ({n / max(n_visits, 1):.2%}) end on a later day (of UTC) than they begin"
+    advice = "if ids come again, add a column to --visit that tells them apart, such as a date, a till or a store"
+    return [("long visits", f"{told}; {advice}")]
 
 
 def _describe_findings(

@@ -96,7 +96,8 @@ def measure_trend(
     for histories in dataset.batches():
         for visits in histories.stretches():
             days = np.union1d(days, histories.visit_time[visits] // DAY_US)
-            days = np.union1d(days, histories.last_days(visits))
+            if histories.visit_days is not None and histories.visit_days[visits].any():
+                days = np.union1d(days, histories.last_days(visits))
     end = int(days[-1]) + 1
     starts = np.union1d(days, days + 1)
     n_days = -(-len(starts) // max(MAX_VALUES // n_actions, 1))

@@ -44,13 +44,13 @@ def estimate_disk(store: StoreSize, n_stores: float, n_workers: int) -> tuple[in
     Example:
         >>> store = StoreSize(1000, 36_000, 5000, 20_000, 0, 300, 6000, 1 << 20)
         >>> estimate_disk(store, 40.0, 2)
-        (24837632, 14272000)
+        (24837632, 14432000)
     """
     names = min(n_stores * (store.action_bytes + 16 * store.n_actions), n_workers * store.most_bytes)
     customers = store.customer_bytes + 16 * store.n_customers
     events = 24 * store.n_visits + (4 + 8 * store.n_features) * store.n_events + 8 * store.n_rows
     spilled = n_stores * (customers + events + _RUN_BYTES) + 2 * names + _STATE_BYTES
-    histories = customers + 4 * store.n_customers + (26 + 20 * store.n_features) * store.n_visits
+    histories = customers + 8 * store.n_customers + (26 + 20 * store.n_features) * store.n_visits
     histories += 8 * store.n_events
     return int(spilled), int(n_stores * histories + names)
 

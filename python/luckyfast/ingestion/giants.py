@@ -195,7 +195,7 @@ def _without_repeats(pieces: Iterable[Piece], n_files: int, folder: Path) -> Ite
     """The same without the rows of a visit that equal another; a row has the time of its fragment.
 
     No visit loses its time: of each of its rows one is kept, and the earliest row is in no fragment that is later. Nor
-    its last day, which is that of a fragment, and equal rows are of one day.
+    its last day, which is that of a fragment: equal rows have one time.
     """
     paths = [folder / f"giant-rows-{i}" for i in range(n_files)]
     for piece in pieces:
@@ -228,7 +228,8 @@ def _first_rows(rows: NDArray[Any]) -> NDArray[Any]:
 def _group(piece: Piece, ranks: NDArray[np.int32]) -> Visits:
     """Fragments to visits; those that have counts are visits already."""
     time, key, days, n_actions, actions, counts, _ = piece
-    if days is not None and counts is not None:
+    if counts is not None:
+        assert days is not None
         return Visits(time, key, days, n_actions, ranks[actions], counts)
     n = len(time)
     first = np.cumsum(n_actions, dtype=np.int64) - n_actions

@@ -451,7 +451,10 @@ class _Run:
 
     def _merge(self, budget: Budget, ranks: Any, pool: ThreadPoolExecutor) -> ShardWriter:
         features = [(feature.name, feature.kind) for feature in self.plan.features]
-        has_days = self.plan.time_format.kind not in ("order", "gaps")
+        # of an older dataset to which files are added nothing is known of days, and no zero stands for that
+        has_days = self.plan.time_format.kind not in ("order", "gaps") and all(
+            run.knows_days for run in self.runs if isinstance(run, ShardRun)
+        )
         writer = ShardWriter(self.partial / "shards", time_kind(self.plan), features, has_days=has_days)
         try:
             for merged in self._merged("Merging", budget, ranks, self.plan.rules.min_visits, pool):

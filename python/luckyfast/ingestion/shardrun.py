@@ -95,7 +95,22 @@ class _Batch(NamedTuple):
             a, b = np.searchsorted(pairs, [at, at + len(ends)], side="right")
             edges[3, a:b] = ends[pairs[a:b] - at - 1]
             n_before = int(ends[-1])
+        # a visit that lasts for days becomes two fragments
+        edges[2] += self._count_long(edges[2])
         return self.read_hashes(edges[1]), edges
+
+    def _count_long(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many visits from the first on last for days, before each customer's first visit."""
+        counts = np.zeros(len(starts), np.int64)
+        if self.days is None:
+            return counts
+        first, stop, n_before = int(starts[0]), int(starts[-1]), 0
+        for at in range(first, stop, _AT_ONCE):
+            ends = n_before + np.cumsum(self.read_days(at, min(at + _AT_ONCE, stop)) > 0)
+            a, b = np.searchsorted(starts, [at, at + len(ends)], side="right")
+            counts[a:b] = ends[starts[a:b] - at - 1]
+            n_before = int(ends[-1])
+        return counts
 
 
 class ShardRun(Run):
@@ -135,6 +150,11 @@ class ShardRun(Run):
         starts = np.zeros((N_UNITS, N_BUCKETS + 1), np.int64)
         np.cumsum(counts, axis=1, out=starts[:, 1:])
         super().__init__(starts, [], None)
+
+    @property
+    def knows_days(self) -> bool:
+        """Whether all of its visits know how many days they last."""
+        return all(batch.days is not None for batch in self._batches)
 
     def read_stretch(self, bounds: Sequence[tuple[int, int]]) -> Segment:
         """A stretch that begins and ends at a customer."""

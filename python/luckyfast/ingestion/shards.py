@@ -125,8 +125,9 @@ class ShardWriter:
             for part in giant.parts:
                 ends = (pair + np.cumsum(part.n_pairs)).astype(np.int32)
                 at = (visit, visit, visit + 1, visit + 1, pair, pair, visit)
-                values: tuple[Any, ...] = (part.time, part.key, ends, ends, part.actions, part.counts, part.days)
-                for place, first, column in zip(places, at, values, strict=False):
+                values: list[Any] = [part.time, part.key, ends, ends, part.actions, part.counts, part.days]
+                n = len(places)
+                for place, first, column in zip(places, at[:n], values[:n], strict=True):
                     file.seek(place + first * column.itemsize)
                     _write_all(file, column)
                 visit, pair = visit + len(part.time), pair + len(part.actions)

@@ -383,7 +383,7 @@ function drawMaking() {
   if (split) table("The split", [["validation from", when(split.valid_start)], ["test from", when(split.test_start)], ["earlier visits needed", split.min_history], ["visits with fewer, counted apart", data.short && whole(data.short.n)], ["hit@1 of those", data.short?.value && `${figure("hit@1", data.short.value.value)} (${range("hit@1", data.short.value).replace(" to ", "–")})`]],
     element("p", {}, `Nothing at or after the start of the test was seen in fitting: neither by the weights nor by ${seen_ahead.length ? "" : "vocabulary, "}popularity or calibration. Histories continue across the split.`),
     ...(seen_ahead.length ? [element("p", {}, `Only ${seen_ahead.join(" and ")} of the ingest looked at the whole log, the test with it, to choose what is in this dataset at all.`)] : []),
-    ...(time?.visits_over_days ? [element("p", {}, `${whole(time.visits_over_days)} visits end on a later day than they begin. Such a visit belongs, whole, to the part in which it begins, and so do its rows of after the border.`)] : []));
+    ...(time?.visits_over_days ? [element("p", {}, `${whole(time.visits_over_days)} visits end on a later day than they begin. Such a visit belongs, whole, to the part in which it begins, its rows after the border included.`)] : []));
   table("The model", settings);
   table("Calibration, fitted on validation", calibration);
 }
