@@ -267,14 +267,15 @@ function drawCurve() {
   at("curve").hidden = false;
   const kept = data.best_epoch ? epochs.find((row) => row.epoch === data.best_epoch) : epochs.filter((row) => row.valid_loss !== undefined).reduce((low, row) => (!low || row.valid_loss < low.valid_loss ? row : low), null);
   const seconds = epochs.at(-1).seconds;
-  const passes = Number((epochs.at(-1).passes ?? epochs.length).toFixed(1));
-  const note = `${passes} ${passes === 1 ? "pass" : "passes"} over the training visits` + (seconds ? ` in ${Math.round(seconds)} s` : "");
+  // where time is short an epoch of the schedule is less than a pass
+  const passes = (row) => row.passes ?? row.epoch, counted = (n) => `${Number(n.toFixed(1))} ${n.toFixed(1) === "1.0" ? "pass" : "passes"}`;
+  const note = `${counted(passes(epochs.at(-1)))} over the training visits` + (seconds ? ` in ${Math.round(seconds)} s` : "");
   if (epochs.length === 1 && kept && [kept.valid_loss, kept.valid_hit1, kept.valid_hit3].every(Number.isFinite)) {
     // one point is no curve
     at("curve-note").textContent = `${note}; validated once, after the last: loss ${kept.valid_loss.toFixed(3)} nats, hit@1 ${(100 * kept.valid_hit1).toFixed(1)} %, hit@3 ${(100 * kept.valid_hit3).toFixed(1)} %.`;
     return;
   }
-  at("curve-note").textContent = note + (kept ? `; the ring marks the lowest validation loss, after pass ${kept.epoch}.` : ".");
+  at("curve-note").textContent = note + (kept ? `; the ring marks the lowest validation loss, after ${counted(passes(kept))}.` : ".");
   responsive(at("curve-plot"), (room) => {
     const width = Math.min(room, 540), left = 46, right = 84;
     const holder = document.createDocumentFragment();
@@ -282,7 +283,7 @@ function drawCurve() {
       const values = lines.flatMap((line) => epochs.map((row) => row[line.key])).filter(Number.isFinite);
       if (values.length === 0) return;
       const height = 226, top = 30, bottom = 40, pad = (Math.max(...values) - Math.min(...values) || 0.1) * 0.08;
-      const [low, high] = [Math.min(...values) - pad, Math.max(...values) + pad], first = epochs[0].epoch, last = Math.max(epochs.at(-1).epoch, first + 1);
+      const [low, high] = [Math.min(...values) - pad, Math.max(...values) + pad], first = passes(epochs[0]), last = Math.max(passes(epochs.at(-1)), first + 0.1);
       const x = (epoch) => left + ((epoch - first) / (last - first)) * (width - left - right), y = (value) => top + ((high - value) / (high - low)) * (height - top - bottom);
       const svg = canvas(width, height, title);
       svg.append(shape("text", { x: 0, y: 14, class: "strong" }, title));
@@ -291,15 +292,16 @@ function drawCurve() {
         svg.append(shape("line", { x1: left, x2: width - right, y1: y(mark / scale), y2: y(mark / scale), stroke: "var(--grid)" }));
         svg.append(shape("text", { x: left - 8, y: y(mark / scale) + 4, "text-anchor": "end", class: "soft small" }, tickText(mark, marks) + unit));
       }
-      for (const mark of ticks(first, last, Math.min(8, last - first)).filter(Number.isInteger)) svg.append(shape("text", { x: x(mark), y: height - 22, "text-anchor": "middle", class: "soft small" }, String(mark)));
+      const counts = ticks(first, last, last - first < 1 ? 4 : Math.min(8, last - first));
+      for (const mark of counts) svg.append(shape("text", { x: x(mark), y: height - 22, "text-anchor": "middle", class: "soft small" }, tickText(mark, counts)));
       svg.append(shape("text", { x: width - right, y: height - 5, "text-anchor": "end", class: "soft small" }, "passes →"));
       const labels = [];
       for (const line of lines) {
         const rows = epochs.filter((row) => Number.isFinite(row[line.key]));
         if (rows.length === 0) continue;
-        svg.append(shape("polyline", { points: rows.map((row) => `${x(row.epoch).toFixed(1)},${y(row[line.key]).toFixed(1)}`).join(" "), fill: "none", stroke: line.color, "stroke-width": 2, "stroke-linejoin": "round" }));
-        if (rows.length === 1) svg.append(shape("circle", { cx: x(rows[0].epoch), cy: y(rows[0][line.key]), r: 3.5, fill: line.color }));
-        if (kept && line.ring && Number.isFinite(kept[line.key])) svg.append(shape("circle", { cx: x(kept.epoch), cy: y(kept[line.key]), r: 5, fill: "var(--page)", stroke: line.color, "stroke-width": 2 }));
+        svg.append(shape("polyline", { points: rows.map((row) => `${x(passes(row)).toFixed(1)},${y(row[line.key]).toFixed(1)}`).join(" "), fill: "none", stroke: line.color, "stroke-width": 2, "stroke-linejoin": "round" }));
+        if (rows.length === 1) svg.append(shape("circle", { cx: x(passes(rows[0])), cy: y(rows[0][line.key]), r: 3.5, fill: line.color }));
+        if (kept && line.ring && Number.isFinite(kept[line.key])) svg.append(shape("circle", { cx: x(passes(kept)), cy: y(kept[line.key]), r: 5, fill: "var(--page)", stroke: line.color, "stroke-width": 2 }));
         labels.push({ y: y(rows.at(-1)[line.key]), line });
       }
       labels.sort((a, b) => a.y - b.y);
