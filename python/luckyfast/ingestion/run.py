@@ -452,10 +452,10 @@ class _Run:
     def _merge(self, budget: Budget, ranks: Any, pool: ThreadPoolExecutor) -> ShardWriter:
         features = [(feature.name, feature.kind) for feature in self.plan.features]
         # of an older dataset to which files are added nothing is known of days, and no zero stands for that
-        has_days = self.plan.time_format.kind not in ("order", "gaps") and all(
-            run.knows_days for run in self.runs if isinstance(run, ShardRun)
-        )
-        writer = ShardWriter(self.partial / "shards", time_kind(self.plan), features, has_days=has_days)
+        knows_days = all(run.knows_days for run in self.runs if isinstance(run, ShardRun))
+        kind = time_kind(self.plan)
+        has_days = kind == "clock" and not has_gaps(self.plan.time_format) and knows_days
+        writer = ShardWriter(self.partial / "shards", kind, features, has_days=has_days)
         try:
             for merged in self._merged("Merging", budget, ranks, self.plan.rules.min_visits, pool):
                 if isinstance(merged, Giant):

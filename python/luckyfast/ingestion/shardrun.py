@@ -7,7 +7,7 @@ file, and of each buffer only what is needed is read. Mapped pages would count a
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,28 +89,21 @@ class _Batch(NamedTuple):
             starts = self.pair_starts.read(at, min(at + _AT_ONCE, stop + 1))
             a, b = np.searchsorted(edges[2], [at, at + len(starts)])
             pairs[a:b] = starts[edges[2, a:b] - at]
-        n_before = 0
-        for at in range(int(pairs[0]), int(pairs[-1]), _AT_ONCE):
-            ends = n_before + np.cumsum(self.counts.read(at, min(at + _AT_ONCE, int(pairs[-1]))), dtype=np.int64)
-            a, b = np.searchsorted(pairs, [at, at + len(ends)], side="right")
-            edges[3, a:b] = ends[pairs[a:b] - at - 1]
-            n_before = int(ends[-1])
+        edges[3] = _sums_before(pairs, self.counts.read)
         # a visit that lasts for days becomes two fragments
-        edges[2] += self._count_long(edges[2])
+        edges[2] += _sums_before(edges[2], lambda start, stop: self.read_days(start, stop) > 0)
         return self.read_hashes(edges[1]), edges
 
-    def _count_long(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many visits from the first on last for days, before each customer's first visit."""
-        counts = np.zeros(len(starts), np.int64)
-        if self.days is None:
-            return counts
-        first, stop, n_before = int(starts[0]), int(starts[-1]), 0
-        for at in range(first, stop, _AT_ONCE):
-            ends = n_before + np.cumsum(self.read_days(at, min(at + _AT_ONCE, stop)) > 0)
-            a, b = np.searchsorted(starts, [at, at + len(ends)], side="right")
-            counts[a:b] = ends[starts[a:b] - at - 1]
-            n_before = int(ends[-1])
-        return counts
+
+def _sums_before(borders: NDArray[np.int64], read: Callable[[int, int], NDArray[Any]]) -> NDArray[np.int64]:
+    """The sum of a column's entries from the first of ascending borders to each of them, read piece by piece."""
+    sums, before, end = np.zeros(len(borders), np.int64), 0, int(borders[-1])
+    for at in range(int(borders[0]), end, _AT_ONCE):
+        ends = before + np.cumsum(read(at, min(at + _AT_ONCE, end)), dtype=np.int64)
+        a, b = np.searchsorted(borders, [at, at + len(ends)], side="right")
+        sums[a:b] = ends[borders[a:b] - at - 1]
+        before = int(ends[-1])
+    return sums
 
 
 class ShardRun(Run):

@@ -243,10 +243,9 @@ def _record_batch(
 
     visits = [nested(1, h.visit_time, n_more_visits), nested(2, h.visit_key, n_more_visits)]
     pairs = [nested(3, h.actions, n_more_pairs), nested(4, h.counts, n_more_pairs)]
-    more = list(schema)[5:]
-    days = [nested(5, h.visit_days, n_more_visits)] if more and more[0].name == "visit_days" else []
+    days = [nested(5, h.visit_days, n_more_visits)] if "visit_days" in schema.names else []
     features = []
-    for field, values in zip(more[len(days) :], side, strict=True):
+    for field, values in zip(list(schema)[5 + len(days) :], side, strict=True):
         flat = write_entries(values, field.type.value_type)
         features.append(pa.Array.from_buffers(field.type, n, [None, by_customer], children=[flat]))
     return pa.RecordBatch.from_arrays(
