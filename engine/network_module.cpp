@@ -3,7 +3,9 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "network.hpp"
@@ -38,13 +40,25 @@ LstmShape lstm_shape(const Array<float, 3>& gates, const Array<const float, 2>& 
     return {gates.shape(0), gates.shape(1), H};
 }
 
+SetLoss loss_call(const Ids& label_start, const Ids& labels, const Vector& weights, float scale, const std::optional<Vector>& smoothing,
+                  size_t n, size_t V) {
+    require_shape(label_start, n + 1);
+    require_shape(weights, n);
+    SetLoss call{n, V, nullptr, label_start.data(), labels.data(), weights.data(), scale, nullptr};
+    if (smoothing) {
+        require_shape(*smoothing, V);
+        call.smoothing = smoothing->data();
+        for (size_t a = 0; a < V; ++a) call.unsmoothed -= call.smoothing[a];
+    }
+    return call;
+}
+
 HabitScores habit_call(const Ids& row_start, const Ids& pair_start, const Ids& pair_action, const Matrix& features,
-                       const Matrix& moment_weights, const Matrix& per_action, const Matrix& first, const Vector& bias,
+                       const Matrix& per_action, const Matrix& first, const Vector& bias,
                        const Vector& second, const Vector& log_popularity, size_t n, size_t V) {
     const size_t F = features.shape(0), P = features.shape(1), hidden = first.shape(0);
     require_shape(pair_action, P);
     require_shape(pair_start, n + 1);
-    require_shape(moment_weights, n, F);
     require_shape(per_action, V, F);
     require_shape(first, hidden, F + 1);
     require_shape(bias, hidden);
@@ -55,10 +69,26 @@ HabitScores habit_call(const Ids& row_start, const Ids& pair_start, const Ids& p
             V,                     F,
             hidden,                row_start.data(),
             pair_start.data(),     pair_action.data(),
-            features.data(),       moment_weights.data(),
+            features.data(),       nullptr,
             per_action.data(),     first.data(),
             bias.data(),           second.data(),
             log_popularity.data()};
+}
+
+// values [n_trends, n_rows, V], row of each moment, weights [n_trends, V]
+using TrendArrays = std::tuple<Array<const float, 3>, Ids, Matrix>;
+// row_start, pair_start, pair_action, features, per_action, first, bias, second, log_popularity; gate [F, C + E], shared [F]
+using HabitArrays = std::tuple<Ids, Ids, Ids, Matrix, Matrix, Matrix, Vector, Vector, Vector, Matrix, Vector>;
+// per_action, first, bias, second, gate, shared
+using HabitGradArrays =
+    std::tuple<Array<float, 2>, Array<float, 2>, Array<float, 1>, Array<float, 1>, Array<float, 2>, Array<float, 1>>;
+// outputs [n_steps, H], summary_weight, summary_bias, calendar_weight, bias, output
+using HeadGradArrays =
+    std::tuple<Array<float, 2>, Array<float, 2>, Array<float, 1>, Array<float, 2>, Array<float, 1>, Array<float, 2>>;
+
+template <typename A, typename B>
+void require_alike(const A& a, const B& b) {
+    for (size_t axis = 0; axis < a.ndim(); ++axis) require(a.shape(axis) == b.shape(axis), "arrays of unlike shapes");
 }
 
 }  // namespace
@@ -112,17 +142,96 @@ void add_network(nb::module_& m) {
     m.def(
         "set_loss",
         [](Matrix logits, Ids label_start, Ids labels, Vector weights, float scale, Array<float, 2> grad, size_t n_threads,
-           int level) {
+           std::optional<Vector> smoothing, int level) {
             const size_t n = logits.shape(0), V = logits.shape(1);
-            require_shape(label_start, n + 1);
-            require_shape(weights, n);
             require_shape(grad, n, V);
+            SetLoss call = loss_call(label_start, labels, weights, scale, smoothing, n, V);
+            call.logits = logits.data();
+            call.grad = grad.data();
             nb::gil_scoped_release release;
-            return set_loss({n, V, logits.data(), label_start.data(), labels.data(), weights.data(), scale, grad.data()}, n_threads,
-                            network_kernels(level));
+            return set_loss(call, n_threads, network_kernels(level));
         },
-        "logits"_a, "label_start"_a, "labels"_a, "weights"_a, "scale"_a, "grad"_a, "n_threads"_a = 1, "level"_a = -1,
-        "Sum over rows and their labels of -log softmax(logits)[label] * weights[row] * scale; grad [n, V] becomes its gradient.");
+        "logits"_a, "label_start"_a, "labels"_a, "weights"_a, "scale"_a, "grad"_a, "n_threads"_a = 1,
+        "smoothing"_a.none() = nb::none(), "level"_a = -1,
+        "Sum over rows and their labels of -log softmax(logits)[label] * weights[row] * scale, with the share smoothing[a] of each "
+        "label being action a instead; grad [n, V] becomes its gradient.");
+    m.def(
+        "drop",
+        [](Vector values, Array<float, 1> out, float share, uint64_t seed, int level) {
+            require_shape(out, values.size());
+            nb::gil_scoped_release release;
+            network_kernels(level).drop({share, seed}, 0, values.data(), out.data(), values.size());
+        },
+        "values"_a, "out"_a, "share"_a, "seed"_a, "level"_a = -1,
+        "out = values, of which a share is 0 instead and the others are divided by what is left; the seed decides which.");
+    m.def(
+        "head_loss",
+        [](Matrix outputs, Ids positions, Matrix calendar, Matrix summary_weight, Vector summary_bias, Matrix calendar_weight, Vector bias,
+           Matrix output, std::optional<TrendArrays> trends, std::optional<HabitArrays> habits, Ids label_start, Ids labels,
+           Vector weights, float scale, std::optional<Vector> smoothing, float dropout, uint64_t seed, size_t block, HeadGradArrays grads,
+           std::optional<Array<float, 2>> trend_grads, std::optional<HabitGradArrays> habit_grads, size_t n_threads, int level) {
+            const size_t n = positions.size(), H = outputs.shape(1), C = calendar.shape(1), E = summary_bias.size(), V = bias.size();
+            require_shape(calendar, n, C);
+            require_shape(summary_weight, E, H + C);
+            require_shape(calendar_weight, V, C);
+            require_shape(output, V, E);
+            Head call{n, H, C, E, V, 0, 0, outputs.data(), positions.data(), calendar.data(), summary_weight.data(), summary_bias.data(),
+                      calendar_weight.data(), bias.data(), output.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                      loss_call(label_start, labels, weights, scale, smoothing, n, V), {dropout, seed}, std::max<size_t>(block, 1)};
+            auto& [grad_outputs, grad_summary_weight, grad_summary_bias, grad_calendar_weight, grad_bias, grad_output] = grads;
+            require_alike(grad_outputs, outputs);
+            require_alike(grad_summary_weight, summary_weight);
+            require_alike(grad_summary_bias, summary_bias);
+            require_alike(grad_calendar_weight, calendar_weight);
+            require_alike(grad_bias, bias);
+            require_alike(grad_output, output);
+            HeadGrads to{grad_outputs.data(), grad_summary_weight.data(), grad_summary_bias.data(), grad_calendar_weight.data(),
+                         grad_bias.data(), grad_output.data(), nullptr, nullptr, nullptr, {}};
+            require(trends.has_value() == trend_grads.has_value() && habits.has_value() == habit_grads.has_value(),
+                    "gradients of what is not there");
+            if (trends) {
+                const auto& [values, rows, own] = *trends;
+                require_shape(values, own.shape(0), values.shape(1), V);
+                require_shape(rows, n);
+                require_shape(own, own.shape(0), V);
+                require_alike(*trend_grads, own);
+                call.n_trends = values.shape(0);
+                call.n_trend_rows = values.shape(1);
+                call.trend_values = values.data();
+                call.trend_rows = rows.data();
+                call.trend_weights = own.data();
+                to.trend_weights = trend_grads->data();
+            }
+            HabitScores scores{};
+            if (habits) {
+                const auto& [row_start, pair_start, pair_action, features, per_action, first, hidden_bias, second, log_popularity, gate,
+                             shared] = *habits;
+                scores = habit_call(row_start, pair_start, pair_action, features, per_action, first, hidden_bias, second, log_popularity,
+                                    n, V);
+                require_shape(gate, scores.F, C + E);
+                require_shape(shared, scores.F);
+                call.habits = &scores;
+                call.gate = gate.data();
+                call.shared = shared.data();
+                auto& [grad_per_action, grad_first, grad_hidden_bias, grad_second, grad_gate, grad_shared] = *habit_grads;
+                require_alike(grad_per_action, per_action);
+                require_alike(grad_first, first);
+                require_alike(grad_hidden_bias, hidden_bias);
+                require_alike(grad_second, second);
+                require_alike(grad_gate, gate);
+                require_alike(grad_shared, shared);
+                to.gate = grad_gate.data();
+                to.shared = grad_shared.data();
+                to.habits = {nullptr, grad_per_action.data(), grad_first.data(), grad_hidden_bias.data(), grad_second.data()};
+            }
+            nb::gil_scoped_release release;
+            return head_loss(call, to, n_threads, network_kernels(level));
+        },
+        "outputs"_a, "positions"_a, "calendar"_a, "summary_weight"_a, "summary_bias"_a, "calendar_weight"_a, "bias"_a, "output"_a,
+        "trends"_a.none(), "habits"_a.none(), "label_start"_a, "labels"_a, "weights"_a, "scale"_a, "smoothing"_a.none(), "dropout"_a,
+        "seed"_a, "block"_a, "grads"_a, "trend_grads"_a.none(), "habit_grads"_a.none(), "n_threads"_a = 1, "level"_a = -1,
+        "The loss of a network's head, as in network.hpp; gradients are added to, but for that of outputs [n_steps, H], which is "
+        "written in the rows of moments.");
 
     m.def(
         "square_sum",
@@ -211,8 +320,10 @@ void add_network(nb::module_& m) {
         "habit_scores",
         [](Ids row_start, Ids pair_start, Ids pair_action, Matrix features, Matrix moment_weights, Matrix per_action, Matrix first,
            Vector bias, Vector second, Vector log_popularity, Array<float, 2> logits, size_t n_threads, int level) {
-            const HabitScores call = habit_call(row_start, pair_start, pair_action, features, moment_weights, per_action, first, bias,
-                                                second, log_popularity, logits.shape(0), logits.shape(1));
+            HabitScores call = habit_call(row_start, pair_start, pair_action, features, per_action, first, bias, second, log_popularity,
+                                          logits.shape(0), logits.shape(1));
+            require_shape(moment_weights, logits.shape(0), call.F);
+            call.moment_weights = moment_weights.data();
             nb::gil_scoped_release release;
             habit_scores(call, logits.data(), n_threads, network_kernels(level));
         },
@@ -224,8 +335,10 @@ void add_network(nb::module_& m) {
            Vector bias, Vector second, Vector log_popularity, Matrix grad_logits, Array<float, 2> grad_moment_weights,
            Array<float, 2> grad_per_action, Array<float, 2> grad_first, Array<float, 1> grad_bias, Array<float, 1> grad_second,
            size_t n_threads, int level) {
-            const HabitScores call = habit_call(row_start, pair_start, pair_action, features, moment_weights, per_action, first, bias,
-                                                second, log_popularity, grad_logits.shape(0), grad_logits.shape(1));
+            HabitScores call = habit_call(row_start, pair_start, pair_action, features, per_action, first, bias, second, log_popularity,
+                                          grad_logits.shape(0), grad_logits.shape(1));
+            require_shape(moment_weights, grad_logits.shape(0), call.F);
+            call.moment_weights = moment_weights.data();
             require_shape(grad_moment_weights, grad_logits.shape(0), call.F);
             require_shape(grad_per_action, call.V, call.F);
             require_shape(grad_first, call.hidden, call.F + 1);

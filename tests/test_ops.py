@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,30 +13,31 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_rows import DAY, habit_log, opened
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from twin_ops import TwinOps, kept_factors
 
 from luckyfast import _engine
-from luckyfast.batches import Batch, Constants, Moments, cut_segment, measure, training_batches
+from luckyfast.batches import Batch, Constants, Moments, Segment, cut_segment, measure, training_batches
+from luckyfast.course import label_weights
 from luckyfast.dataset import Dataset
 from luckyfast.habits import Habits
 from luckyfast.models import ModelConfig, build
+from luckyfast.models import fused as fused_module
+from luckyfast.models.cores import use_cores
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.ops import Ops
-from luckyfast.models.plain import PlainOps
 from luckyfast.optimiser import Optimiser
-from luckyfast.training import visit_loss
 
-PLAIN, FUSED = PlainOps(), FusedOps()
+PLAIN, FUSED = TwinOps(), FusedOps()
 THREADS = pytest.mark.parametrize("n_threads", [1, 3])
 
 
 @pytest.fixture(autouse=True)
 def _threads(request: pytest.FixtureRequest) -> Any:
-    before = torch.get_num_threads()
     callspec = getattr(request.node, "callspec", None)
-    torch.set_num_threads(callspec.params.get("n_threads", 1) if callspec else 1)
-    yield
-    torch.set_num_threads(before)
+    with use_cores(callspec.params.get("n_threads", 1) if callspec else 1):
+        yield
 
 
 def compare(operation: Callable[..., Any], *inputs: Tensor, atol: float = 1e-5) -> None:
@@ -92,8 +94,9 @@ def test_layers_have_the_same_gradients(arch: str) -> None:
             state = network.start(len(batch.first))
             for offset in (0, 6):
                 segment = cut_segment(batch, constants, offset, 6, None, habit=True)
-                logits, state = network(segment, state)
-                visit_loss(logits, segment, 0.25, ops=ops).backward(retain_graph=False)  # type: ignore[no-untyped-call]
+                weights, total = weights_of(segment, 0.25)
+                loss, state = network.loss(segment, state, weights, total)
+                loss.backward()  # type: ignore[no-untyped-call]
                 state = tuple(part.detach() for part in state)
             grads.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
             assert len(grads[-1]) == len(list(network.parameters()))
@@ -240,9 +243,120 @@ def test_both_forms_train_alike(arch: str, habit: bool, layers: int) -> None:
         constants = measure(dataset, 120 * DAY, n_half_lives=2, visit_spans=(3.0,), strength=2.0)
         for ops in (PLAIN, FUSED):
             losses[type(ops).__name__] = train_steps(dataset, constants, replace(config, seed=1), ops, 50)
-    assert len(losses["PlainOps"]) == 50
-    assert losses["PlainOps"][-1] < losses["PlainOps"][0]
-    np.testing.assert_allclose(losses["FusedOps"], losses["PlainOps"], atol=1e-4)
+    assert len(losses["TwinOps"]) == 50
+    assert losses["TwinOps"][-1] < losses["TwinOps"][0]
+    np.testing.assert_allclose(losses["FusedOps"], losses["TwinOps"], atol=1e-4)
+
+
+def weights_of(segment: Segment, power: float) -> tuple[NDArray[np.float32], float]:
+    """Of each label of a moment, and of all labels together."""
+    n_labels = np.diff(segment.label_start)
+    weights = label_weights(n_labels, power)
+    return weights, float(weights @ n_labels)
+
+
+@pytest.fixture(scope="module")
+def head_segment() -> Iterator[tuple[Constants, Segment, int]]:
+    """A segment in the middle of some histories, of customers of unlike length; and how many steps it has."""
+    with opened(habit_log(n_customers=40, n_visits=30, n_actions=80)) as dataset:
+        constants = measure(dataset, 300 * DAY, n_half_lives=3, visit_spans=(3.0,), strength=2.0)
+        histories = next(dataset.batches())
+        start = histories.visit_start.astype(np.int64)
+        stop = start[1:] - np.arange(len(start) - 1) // 2
+        batch = Batch(histories, Moments.of(histories, constants), start[:-1], stop)
+        segment = cut_segment(batch, constants, 4, 20, None, habit=True)
+        assert constants.trend is not None
+        yield constants, segment, segment.shape[0] * segment.shape[1]
+
+
+class AtLevel:
+    """The engine with the kernels of one instruction set."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(_engine, name), level=self.level)
+
+
+@THREADS
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("habit", "trend", "dropout", "smoothing", "few"),
+    [
+        (True, True, 0.4, 0.1, False),
+        (True, True, 0.0, 0.0, True),
+        (True, False, 0.4, 0.0, True),
+        (False, True, 0.3, 0.1, True),
+        (False, False, 0.0, 0.0, False),
+    ],
+)
+def test_the_head_in_one_call(
+    habit: bool,
+    trend: bool,
+    dropout: float,
+    smoothing: float,
+    few: bool,
+    level: int,
+    n_threads: int,
+    head_segment: tuple[Constants, Segment, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Loss and every gradient are those of the plain network, whatever parts there are, in small blocks too."""
+    constants, segment, n_steps = head_segment
+    constants = replace(constants, trend=constants.trend if trend else None)
+    if not trend:
+        segment = replace(segment, trend_rows=None)
+    if not habit:
+        segment = replace(segment, habits=None)
+    config = ModelConfig(habit=habit, hidden=19, embedding=13, dropout=dropout, habit_hidden=5)
+    monkeypatch.setattr(fused_module, "_engine", AtLevel(level))
+    if few:
+        monkeypatch.setattr(fused_module, "block_moments", lambda n_actions: 7)
+    weights, total = weights_of(segment, 0.25)
+    shares = torch.linspace(0.5, 1.5, constants.n_actions) * smoothing / constants.n_actions if smoothing else None
+    found: list[dict[str, Tensor]] = []
+    for ops in (PLAIN, FUSED):
+        torch.manual_seed(4)
+        network = build(config, constants, ops=ops)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.normal_(std=0.4)
+        outputs = torch.randn(n_steps, config.hidden, requires_grad=True)
+        loss = ops.head_loss(network, outputs, segment, weights, total, shares)
+        (2 * loss).backward()  # type: ignore[no-untyped-call]
+        assert outputs.grad is not None
+        own = {name: own.grad for name, own in network.named_parameters() if own.grad is not None}
+        found.append(own | {"loss": loss.detach(), "outputs": outputs.grad})
+    assert found[0].keys() == found[1].keys()
+    assert len(found[0]) == 7 + 6 * habit + 2 * trend
+    for name, plain in found[0].items():
+        assert plain.abs().max() > 1e-6, name
+        torch.testing.assert_close(
+            found[1][name], plain, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 1000])
+def test_what_is_dropped_is_a_hash_of_seed_and_place(n: int, level: int) -> None:
+    values, dropped = np.arange(1, n + 1, dtype=np.float32), np.empty(n, np.float32)
+    for seed in (0, 1, 1 << 31, (1 << 62) - 1):
+        _engine.drop(values, dropped, 0.3, seed, level)
+        np.testing.assert_allclose(dropped, values * kept_factors(n, 0.3, seed), rtol=1e-6)
+
+
+def test_as_many_are_dropped_as_shall_be_and_no_two_seeds_are_alike() -> None:
+    n, ones = 1 << 20, np.ones(1 << 20, np.float32)
+    kept = []
+    for seed in (7, 8, 1 << 33):
+        dropped = np.empty(n, np.float32)
+        _engine.drop(ones, dropped, 0.25, seed)
+        kept.append(dropped > 0)
+        assert abs(kept[-1].mean() - 0.75) < 5 * (0.25 * 0.75 / n) ** 0.5
+        assert abs((kept[-1][1:] & kept[-1][:-1]).mean() - 0.75**2) < 0.003
+    for one, other in ((kept[0], kept[1]), (kept[0], kept[2]), (kept[0][1:], kept[1][:-1])):
+        assert abs((one & other).mean() - 0.75**2) < 0.003
 
 
 def train_steps(dataset: Dataset, constants: Constants, config: ModelConfig, ops: Ops, n_steps: int) -> list[float]:
@@ -259,8 +373,9 @@ def train_steps(dataset: Dataset, constants: Constants, config: ModelConfig, ops
             state = network.start(len(batch.first))
             for offset in range(0, int((batch.stop - batch.first).max()), config.segment_visits):
                 segment = cut_segment(batch, constants, offset, config.segment_visits, None, habit=config.habit)
-                logits, state = network(segment, tuple(part[: segment.shape[1]].detach() for part in state))
-                loss = visit_loss(logits, segment, config.size_power, ops=ops)
+                state = tuple(part[: segment.shape[1]].detach() for part in state)
+                weights, total = weights_of(segment, config.size_power)
+                loss, state = network.loss(segment, state, weights, total)
                 loss.backward()  # type: ignore[no-untyped-call]
                 assert optimiser.step(3e-3)
                 losses.append(float(loss.detach()))

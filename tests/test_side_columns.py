@@ -16,6 +16,7 @@ from feature_rows import FEATURES, ROLES, Line, make_side_dataset, write_log
 from numpy.typing import NDArray
 from tiny_model import knowing_the_end, make_calibration, make_model, make_trained, without_trends
 from torch import Tensor
+from twin_ops import TwinOps
 
 from luckyfast import checkpoint as checkpoint_module
 from luckyfast import load
@@ -30,10 +31,9 @@ from luckyfast.inference import Predictor, Sides, pack
 from luckyfast.ingestion import ingest
 from luckyfast.models import ModelConfig, build
 from luckyfast.models.fused import FusedOps
-from luckyfast.models.plain import PlainOps
 from luckyfast.models.trained import TrainedModel, score_visits
 from luckyfast.prediction import predict
-from luckyfast.training import train, visit_loss
+from luckyfast.training import train
 from luckyfast.windows import Labels, split_by_time, target_visits
 
 ARCHS = ("mlp", "lstm", "lstm-embed")
@@ -172,7 +172,7 @@ def test_both_forms_have_the_same_gradients(dataset: Dataset, arch: Any) -> None
     order = np.argsort(start[:-1] - start[1:], kind="stable")
     batch = Batch(histories, Moments.of(histories, constants), start[:-1][order], start[1:][order])
     grads: list[dict[str, Tensor]] = []
-    for ops in (PlainOps(), FusedOps()):
+    for ops in (TwinOps(), FusedOps()):
         torch.manual_seed(2)
         network = build(config, constants, ops=ops)
         with torch.no_grad():
@@ -182,8 +182,9 @@ def test_both_forms_have_the_same_gradients(dataset: Dataset, arch: Any) -> None
         for offset in (0, 6):
             segment = cut_segment(batch, constants, offset, 6, None, habit=True)
             state = tuple(part[: segment.shape[1]] for part in state)
-            logits, state = network(segment, state)
-            visit_loss(logits, segment, 0.25, ops=ops).backward()  # type: ignore[no-untyped-call]
+            ones = np.ones(len(segment.visits), np.float32)
+            loss, state = network.loss(segment, state, ones, float(len(segment.label_actions)))
+            loss.backward()  # type: ignore[no-untyped-call]
             state = tuple(part.detach() for part in state)
         grads.append({name: own.grad for name, own in network.named_parameters() if own.grad is not None})
     assert {"side.weight", "side.table"} <= set(grads[0])

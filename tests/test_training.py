@@ -20,7 +20,7 @@ from luckyfast import checkpoint as checkpoint_module
 from luckyfast import course as course_module
 from luckyfast import models as models_module
 from luckyfast.batches import Segment, cut_segment, measure
-from luckyfast.course import Course
+from luckyfast.course import Course, label_weights
 from luckyfast.dataset import Dataset
 from luckyfast.errors import DatasetError, ModelError
 from luckyfast.models import ModelConfig
@@ -30,7 +30,7 @@ from luckyfast.models.ops import Ops
 from luckyfast.models.plain import PlainOps
 from luckyfast.models.trained import score_visits
 from luckyfast.progress import NullProgress
-from luckyfast.training import choose_device, train, validate, visit_loss
+from luckyfast.training import choose_device, train, validate
 from luckyfast.windows import Split, split_by_time
 
 
@@ -292,29 +292,19 @@ def test_nothing_to_train_on_is_an_error() -> None:
 
 @pytest.mark.parametrize("ops", [PlainOps(), FusedOps()])
 @pytest.mark.parametrize("power", [0.0, 0.25, 1.0])
-def test_visit_loss_is_its_definition(power: float, ops: Ops) -> None:
+def test_the_loss_is_its_definition(power: float, ops: Ops) -> None:
     rng = np.random.default_rng(0)
     logits = torch.from_numpy(rng.normal(size=(3, 6))).float()
-    visits = [[1, 2, 5], [], [4]]
-    empty = np.zeros(0)
-    segment = Segment(
-        shape=(1, 3),
-        bag_actions=empty,
-        bag_start=empty,
-        steps=empty,
-        visits=empty,
-        positions=empty,
-        calendar=empty,
-        habits=None,
-        label_start=np.array([0, 3, 3, 4]),
-        label_actions=np.array([1, 2, 5, 4]),
-    )
+    visits, ages = [[1, 2, 5], [], [4]], np.array([1.0, 0.5, 0.25])
     log_p = F.log_softmax(logits, 1)
     total = sum(
-        -float(log_p[row, action]) * len(actions) ** -power for row, actions in enumerate(visits) for action in actions
+        -float(log_p[row, action]) * len(actions) ** -power * ages[row]
+        for row, actions in enumerate(visits)
+        for action in actions
     )
-    weight = sum(len(actions) ** (1 - power) for actions in visits if actions)
-    assert float(visit_loss(logits, segment, power, ops=ops)) == pytest.approx(total / weight, rel=1e-5)
+    weights = label_weights(np.array([3, 0, 1]), power, ages)
+    labels = np.array([0, 3, 3, 4]), np.array([1, 2, 5, 4])
+    assert float(ops.set_loss(logits, *labels, weights, 2.0)) == pytest.approx(total / 2.0, rel=1e-5)
     assert math.isfinite(total)
 
 

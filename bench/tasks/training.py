@@ -190,10 +190,11 @@ def _luckyfast_step(shape: Shape, weights: Weights, n_threads: int) -> Step:
     from torch import nn
 
     from luckyfast.models import block_moments
+    from luckyfast.models.cores import set_cores
     from luckyfast.models.fused import FusedOps
     from luckyfast.optimiser import Optimiser
 
-    torch.set_num_threads(n_threads)
+    set_cores(n_threads)
     T, B, H, V = shape.steps, shape.batch, shape.hidden, shape.vocabulary
     gates = torch.cat([torch.arange(H * gate, H * (gate + 1)) for gate in (0, 1, 3, 2)])
     arrays = {name: torch.from_numpy(array) for name, array in weights.items()}

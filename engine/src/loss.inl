@@ -24,6 +24,12 @@ double set_loss(const SetLoss& call, size_t row_start, size_t row_stop) noexcept
         }
         double own = 0;  // before logits make room for their gradient
         for (int64_t i = label_start; i < label_stop; ++i) own -= static_cast<double>(logits[call.labels[i]]);
+        const float n_labels = static_cast<float>(label_stop - label_start), weight = call.weights[row] * call.scale;
+        if (call.smoothing) {
+            Lanes shared{};
+            for (size_t at = 0; at < V; at += L) shared += load(call.smoothing + at, V - at) * load(logits + at, V - at);
+            own = static_cast<double>(call.unsmoothed) * own - static_cast<double>(n_labels * sum(shared));
+        }
         Lanes high = lowest;
         for (size_t at = 0; at < V; at += L) high = upper(high, logits_at(logits, at));
         float top = high[0];
@@ -34,13 +40,15 @@ double set_loss(const SetLoss& call, size_t row_start, size_t row_stop) noexcept
             total += x;
             store(grad + at, x, V - at);
         }
-        const float denominator = sum(total), weight = call.weights[row] * call.scale;
-        const float n_labels = static_cast<float>(label_stop - label_start);
+        const float denominator = sum(total);
         const Lanes factor = splat(weight * n_labels / denominator);
-        for (size_t at = 0; at < V; at += L) store(grad + at, load(grad + at, V - at) * factor, V - at);
+        for (size_t at = 0; at < V; at += L) {
+            const Lanes own_grad = load(grad + at, V - at) * factor;
+            store(grad + at, call.smoothing ? own_grad - weight * n_labels * load(call.smoothing + at, V - at) : own_grad, V - at);
+        }
         const double log_total = static_cast<double>(top) + __builtin_log(static_cast<double>(denominator));
-        for (int64_t i = label_start; i < label_stop; ++i) grad[call.labels[i]] -= weight;
-        loss += static_cast<double>(weight) * (own + static_cast<double>(label_stop - label_start) * log_total);
+        for (int64_t i = label_start; i < label_stop; ++i) grad[call.labels[i]] -= weight * call.unsmoothed;
+        loss += static_cast<double>(weight) * (own + static_cast<double>(n_labels) * log_total);
     }
     return loss;
 }

@@ -41,7 +41,8 @@ struct LstmBackward {
     float* grad_c;              // [B, H]: of the last cell in, of the state before out
 };
 
-// Sum over the labels of -log softmax(logits)[label], each weighed by its row's weight, times `scale`.
+// Sum over the labels of -log softmax(logits)[label], each weighed by its row's weight, times `scale`. With smoothing the
+// share smoothing[a] of each label is action a instead.
 struct SetLoss {
     size_t n, V;
     const float* logits;         // [n, V]
@@ -50,6 +51,8 @@ struct SetLoss {
     const float* weights;  // [n]
     float scale;           // 1 / sum of the weights of all labels of the step, of which these rows may be a part
     float* grad;           // [n, V] written: its gradient; may be the logits' own memory
+    const float* smoothing = nullptr;  // [V], if any
+    float unsmoothed = 1;              // 1 - sum of smoothing
 };
 
 // One step of AdamW and of the running average; gradients are set to 0.
@@ -109,6 +112,43 @@ struct HabitGrads {
     float* second;          // [hidden]
 };
 
+// Which of many numbers are set to 0, the others growing by as much: number i is, if a hash of seed and i says so.
+struct Dropout {
+    float share;  // in [0, 1)
+    uint64_t seed;
+};
+
+// From what a core remembers at n moments to the loss of their labels:
+//   summary = dropout(gelu([memory, calendar] @ summary_weight.T + summary_bias))
+//   logits = calendar @ calendar_weight.T + bias + sum_h trend_weights[h] * trend_values[h, trend_rows]
+//            + summary @ output.T + scores of habits, whose moment_weights are [calendar, summary] @ gate.T + shared
+struct Head {
+    size_t n, H, C, E, V, n_trends, n_trend_rows;
+    const float* outputs;          // [n_steps, H]
+    const int64_t* positions;      // [n] each moment's row of outputs; no two are the same
+    const float* calendar;         // [n, C]
+    const float* summary_weight;   // [E, H + C]
+    const float* summary_bias;     // [E]
+    const float* calendar_weight;  // [V, C]
+    const float* bias;             // [V]
+    const float* output;           // [V, E]
+    const float* trend_values;     // [n_trends, n_trend_rows, V]
+    const int64_t* trend_rows;     // [n]
+    const float* trend_weights;    // [n_trends, V]
+    const HabitScores* habits;     // nullptr for none; its moment_weights are not read
+    const float* gate;             // [F, C + E]
+    const float* shared;           // [F]
+    SetLoss loss;                  // its logits and grad are not read
+    Dropout dropout;
+    size_t block;                  // moments that have their logits at once, in each thread
+};
+
+struct HeadGrads {
+    float* outputs;  // [n_steps, H] written in the rows of moments, all below added to
+    float *summary_weight, *summary_bias, *calendar_weight, *bias, *output, *trend_weights, *gate, *shared;
+    HabitGrads habits;  // its moment_weights are not read
+};
+
 constexpr size_t habit_block = 16;
 constexpr size_t max_habit_columns = 64;  // decays; values of all contexts together
 
@@ -122,6 +162,10 @@ struct NetworkKernels {
     void (*lstm_forward)(const LstmForward& call, size_t row_start, size_t row_stop);
     void (*lstm_backward)(const LstmBackward& call, size_t row_start, size_t row_stop);
     double (*set_loss)(const SetLoss& call, size_t row_start, size_t row_stop);
+    void (*drop)(const Dropout& dropout, size_t first, const float* values, float* out, size_t n);
+    void (*activate)(const Dropout& dropout, size_t first, const float* x, float* out, size_t n);
+    void (*activate_grad)(const Dropout& dropout, size_t first, const float* x, float* grad, size_t n);
+    void (*add_products_of)(float* out, const float* a, const float* b, size_t n);
     double (*square_sum)(const float* values, size_t n);
     void (*adam_step)(const AdamStep& call);
     void (*add_rows)(float* into, const float* row, float factor, size_t n);
@@ -166,5 +210,10 @@ void habit_features(const HabitFeatures& call, size_t n_threads, const NetworkKe
 // Adds scores to logits [n, V]; `first` [hidden, F + 1], `bias` and `second` may have any number of hidden units here.
 void habit_scores(HabitScores call, float* logits, size_t n_threads, const NetworkKernels& kernels);
 void habit_grads(HabitScores call, const float* grad_logits, HabitGrads grads, size_t n_threads, const NetworkKernels& kernels);
+
+
+// Returns the loss of a head and its gradients. Moments are split among threads, blocks of them go forward and back while
+// their logits are in the cache: those of all moments never exist.
+double head_loss(const Head& call, const HeadGrads& grads, size_t n_threads, const NetworkKernels& kernels);
 
 }  // namespace luckyfast

@@ -1,5 +1,7 @@
 """What needs the widest instructions at hand: the structure of delimited text, and networks (compiled; see engine/)."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -89,8 +91,11 @@ def set_loss(
     scale: float,
     grad: _Floats,
     n_threads: int = 1,
+    smoothing: _Floats | None = None,
     level: int = -1,
 ) -> float: ...
+def drop(values: _Floats, out: _Floats, share: float, seed: int, level: int = -1) -> None: ...
+def head_loss(*arrays_and_settings: Any, level: int = -1) -> float: ...
 def square_sum(values: _Floats, level: int = -1) -> float: ...
 def adam_step(*arrays_and_settings: _Floats | float, level: int = -1) -> None: ...
 def sum_bags(start: _Ids, actions: _Ids, table: _Floats, out: _Floats, n_threads: int = 1, level: int = -1) -> None: ...

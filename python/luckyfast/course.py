@@ -10,19 +10,18 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from luckyfast.batches import Batch, Constants, Segment, cut_segment, training_batches
 from luckyfast.checkpoint import Progressed
 from luckyfast.dataset import Dataset
-from luckyfast.models import ModelConfig, Schedule, block_moments, build
+from luckyfast.models import ModelConfig, Schedule, build
+from luckyfast.models.cores import n_cores
 from luckyfast.models.fused import FusedOps
 from luckyfast.models.network import Network, State
-from luckyfast.models.ops import Ops
 from luckyfast.optimiser import Optimiser
 from luckyfast.progress import Progress
 
-__all__ = ["Course", "visit_loss"]
+__all__ = ["Course", "label_weights"]
 
 WARM_UP = 0.05
 SHARED_RATE = 3.0
@@ -200,8 +199,7 @@ class Course:
         longest = int((batch.stop - batch.first).max())
         n_steps = math.ceil(longest / math.ceil(longest / config.segment_visits))
         for offset in range(0, longest, n_steps):
-            n_threads = torch.get_num_threads()
-            segment = cut_segment(batch, self.constants, offset, n_steps, None, habit=config.habit, n_threads=n_threads)
+            segment = cut_segment(batch, self.constants, offset, n_steps, None, habit=config.habit, n_threads=n_cores())
             held[0] = tuple(part[: segment.shape[1]].detach() for part in held[0])
             yield segment, held
 
@@ -214,23 +212,9 @@ class Course:
         ages = self._ages(batch.histories.visit_time[segment.visits], stop_time)
         n_labels = np.diff(segment.label_start)
         weights = self._weights_at(n_labels, ages)
-        memory, held[0] = self.network.remember(segment, held[0])
-        # Logits of all moments at once would be O(vocabulary) in memory: blocks of them go forward and back alone.
-        n, block = len(segment.visits), block_moments(self.constants.n_actions)
-        detached, grad, loss = memory.detach(), torch.zeros_like(memory), 0.0
-        for start in range(0, n, block):
-            part = segment.part(start, start + block)
-            leaf = detached[start : start + block].requires_grad_()
-            logits = self.network.predict(leaf, part)
-            part_weights = weights[start : start + block]
-            part_loss = self.network.ops.set_loss(
-                logits, part.label_start, part.label_actions, part_weights, self._step_weight, self.smoothing
-            )
-            part_loss.backward()  # type: ignore[no-untyped-call]
-            loss += float(part_loss.detach())
-            if leaf.grad is not None:
-                grad[start : start + block] = leaf.grad
-        memory.backward(grad)  # type: ignore[no-untyped-call]
+        found, held[0] = self.network.loss(segment, held[0], weights, self._step_weight, self.smoothing)
+        found.backward()  # type: ignore[no-untyped-call]
+        loss = float(found.detach())
         if not (math.isfinite(loss) and self.optimiser.step(rate)):
             raise FloatingPointError(f"the loss is no longer a number after {self.optimiser.n_steps} steps")
         self.loss += loss * self._step_weight
@@ -238,26 +222,26 @@ class Course:
 
     def _weights_at(self, n_labels: NDArray[np.int64], ages: NDArray[np.float64]) -> NDArray[np.float32]:
         """Weight of each label of visits of these ages, float32 [n]."""
-        return _label_weights(n_labels, self.config.size_power, 2.0 ** (-self.config.recency * ages))
+        return label_weights(n_labels, self.config.size_power, 2.0 ** (-self.config.recency * ages))
 
 
-def visit_loss(
-    logits: Tensor, segment: Segment, size_power: float, visit_weights: NDArray[np.float64] | None = None, *, ops: Ops
-) -> Tensor:
-    """Mean of ``-log p(action)`` over the actions of visits, of one of n weighing ``n ** -size_power`` each.
-
-    With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same and
-    ``p`` is the distribution of one action drawn from it. ``visit_weights`` float64 [n_moments] come on top.
-    """
-    n_labels = np.diff(segment.label_start)
-    weights = _label_weights(n_labels, size_power, visit_weights)
-    total = float(weights @ n_labels)
-    return ops.set_loss(logits, segment.label_start, segment.label_actions, weights, total)
-
-
-def _label_weights(
-    n_labels: NDArray[np.int64], size_power: float, visit_weights: NDArray[np.float64] | None
+def label_weights(
+    n_labels: NDArray[np.int64], size_power: float, visit_weights: NDArray[np.float64] | None = None
 ) -> NDArray[np.float32]:
+    """Weight of each label of visits: of one of n labels ``n ** -size_power``, times the visit's own.
+
+    With power 0 the most probable actions are those most often in a visit; with power 1 every visit weighs the same,
+    and what is predicted is the distribution of one action drawn from it.
+
+    Args:
+        n_labels: int64 [n], labels of each visit.
+        size_power: how much less the labels of large visits weigh.
+        visit_weights: float64 [n]; 1 if None.
+
+    Example:
+        >>> label_weights(np.array([1, 4]), 0.5).tolist()
+        [1.0, 0.5]
+    """
     weights: NDArray[np.float64] = np.maximum(n_labels, 1.0) ** -size_power
     return (weights if visit_weights is None else weights * visit_weights).astype(np.float32)
 

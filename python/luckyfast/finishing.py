@@ -13,8 +13,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from luckyfast import __version__
 from luckyfast.baselines import BASELINES, DecayedFrequency, fit_baseline
 from luckyfast.calibration import calibrate, n_calibrated
@@ -23,6 +21,7 @@ from luckyfast.evaluation import evaluate
 from luckyfast.explorer import write_explorer
 from luckyfast.export import export_onnx
 from luckyfast.inference import MODEL_FORMAT, MODEL_FORMAT_VERSION
+from luckyfast.models.cores import set_cores
 from luckyfast.report import write_report
 from luckyfast.search import jobs
 from luckyfast.search.clock import MEASURING, READING_S
@@ -93,7 +92,7 @@ def finish_model(
     data, split = Dataset.open(dataset_path), Split(*split_values)
     blind, curve = load_trial(Path(trial_folder))
 
-    torch.set_num_threads(threads)  # also for what follows the refit: its time is told from how long calibration takes
+    set_cores(threads)  # also for what follows the refit: its time is told from how long calibration takes
     listener.start("Calibrating", 1, "steps")
     calibrate(blind, data.sample(0.01), split)  # what is loaded once shall not be counted for what follows
     loading_s = time.monotonic() - began

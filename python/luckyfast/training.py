@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from torch.nn import functional as F
 
 from luckyfast.batches import Constants, measure
 from luckyfast.checkpoint import Checkpoint, Progressed
-from luckyfast.course import Course, visit_loss
+from luckyfast.course import Course
 from luckyfast.dataset import Dataset
 from luckyfast.errors import DatasetError, ModelError
 from luckyfast.models import ModelConfig, refit_share
+from luckyfast.models.cores import use_cores
 from luckyfast.models.network import Network
 from luckyfast.models.trained import TrainedModel, score_visits
 from luckyfast.progress import NullProgress, Progress
@@ -34,9 +35,7 @@ __all__ = [
     "refit",
     "sample_customers",
     "train",
-    "use_cores",
     "validate",
-    "visit_loss",
 ]
 
 PATIENCE = 0.3
@@ -329,23 +328,6 @@ def _digest(state: dict[str, NDArray[np.float32]]) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def use_cores(n: int) -> Iterator[None]:
-    """A context in which networks use so many cores; the caller's number is put back.
-
-    Example:
-        >>> with use_cores(1):
-        ...     torch.get_num_threads()
-        1
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _own_random_numbers(device: str) -> AbstractContextManager[None]:
     """A context that leaves the caller's random numbers as they were."""
     generators = [] if device == "cpu" else [torch.cuda.current_device()]
@@ -359,8 +341,8 @@ def validate(
     """Measure loss, hit@1 and hit@3 on the target visits of a part, on the first 20,000 of them where there are more.
 
     Returns:
-        ``{part}_loss`` (:func:`visit_loss` with power ``VALIDATION_POWER``), ``{part}_hit1``, ``{part}_hit3``; NaN
-        where there are no targets.
+        ``{part}_loss`` (mean of ``-log p`` over the labels of all visits, those of one of n weighing ``n ** -0.25``),
+        ``{part}_hit1``, ``{part}_hit3``; NaN where there are no targets.
     """
     loss, weight, hits, n = 0.0, 0.0, np.zeros(2), 0
     for histories in dataset.batches():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from luckyfast import _engine
+from luckyfast.batches import Segment
 from luckyfast.habits import Habits
+from luckyfast.models import block_moments
+from luckyfast.models.cores import n_cores
 from luckyfast.models.ops import HabitWeights
+
+if TYPE_CHECKING:
+    from luckyfast.models.network import Network
 
 __all__ = ["FusedOps"]
 
@@ -28,6 +34,11 @@ class FusedOps:
         """Sum rows of a table."""
         sums: Tensor = _apply(_SumBags, start, actions, table)
         return sums
+
+    def drop(self, values: Tensor, share: float) -> Tensor:
+        """Drop some values."""
+        dropped: Tensor = _apply(_Drop, values, share)
+        return dropped
 
     def lstm_sequence(self, projected: Tensor, h0: Tensor, c0: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run an LSTM."""
@@ -52,6 +63,29 @@ class FusedOps:
         if len(label_actions) == 0:
             return logits.sum() * 0.0
         loss: Tensor = _apply(_SetLoss, logits.contiguous(), label_start, label_actions, weights, total, smoothing)
+        return loss
+
+    def head_loss(
+        self,
+        network: Network,
+        outputs: Tensor,
+        segment: Segment,
+        weights: NDArray[np.float32],
+        total: float,
+        smoothing: Tensor | None = None,
+    ) -> Tensor:
+        """Go through the whole head and back in one call of the engine."""
+        trend, residual = network.trend, network.residual
+        parameters = [network.summary.weight, network.summary.bias, network.calendar.weight]
+        parameters += [network.calendar.bias + network.prior, network.output]
+        if trend is not None:
+            parameters.append(trend.weights())
+        if residual is not None:
+            parameters += [residual.per_action.weight, residual.first.weight, residual.first.bias]
+            parameters += [residual.second.weight, residual.gate.weight, residual.shared]
+        labels = segment.label_start, segment.label_actions, weights, 1.0 / total
+        dropout = network.dropout if network.training else 0.0
+        loss: Tensor = _apply(_HeadLoss, network, segment, (*labels, smoothing), dropout, outputs, *parameters)
         return loss
 
 
@@ -81,14 +115,25 @@ class _SumBags(torch.autograd.Function):
     def forward(ctx: Any, start: NDArray[np.int64], actions: NDArray[np.int64], table: Tensor) -> Tensor:
         ctx.start, ctx.actions, ctx.shape = start, actions, table.shape
         out = table.new_empty(len(start) - 1, table.shape[1])
-        _engine.sum_bags(start, actions, _view(table), _memory(out), torch.get_num_threads())
+        _engine.sum_bags(start, actions, _view(table), _memory(out), n_cores())
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_table = grads[0].new_zeros(ctx.shape)
-        _engine.spread_bags(ctx.start, ctx.actions, _view(grads[0]), _memory(grad_table), torch.get_num_threads())
+        _engine.spread_bags(ctx.start, ctx.actions, _view(grads[0]), _memory(grad_table), n_cores())
         return None, None, grad_table
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, share: float) -> Tensor:
+        ctx.share, ctx.seed = share, _seed()
+        return _drop(values, share, ctx.seed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _drop(grads[0], ctx.share, ctx.seed), None
 
 
 class _LSTM(torch.autograd.Function):
@@ -103,7 +148,7 @@ class _LSTM(torch.autograd.Function):
         T, B, _ = gates.shape
         cells, outputs = (gates.new_empty(T + 1, B, weight.shape[0]) for _ in range(2))
         outputs[0], cells[0] = h0, c0
-        _engine.lstm_forward(_memory(gates), _memory(cells), _memory(outputs), _view(weight), torch.get_num_threads())
+        _engine.lstm_forward(_memory(gates), _memory(cells), _memory(outputs), _view(weight), n_cores())
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gates, cells, outputs, weight)
         return outputs[1:], outputs[T].clone(), cells[T].clone()
@@ -127,7 +172,7 @@ class _LSTM(torch.autograd.Function):
             _memory(grad_h),
             _memory(grad_c),
             _view(weight),
-            torch.get_num_threads(),
+            n_cores(),
         )
         before, grad_gates = outputs[:-1].view(T * B, -1), gates.view(T * B, H4)
         grad_weight = _multiply(before, grad_gates, weight.new_empty(weight.shape), a_transposed=True)
@@ -140,7 +185,7 @@ class _AddHabits(torch.autograd.Function):
         ctx.habits = habits
         ctx.mark_dirty(logits)
         ctx.save_for_backward(*weights)
-        _engine.habit_scores(*_habit_views(habits, weights), _memory(logits), torch.get_num_threads())
+        _engine.habit_scores(*_habit_views(habits, weights), _memory(logits), n_cores())
         return logits
 
     @staticmethod
@@ -150,7 +195,7 @@ class _AddHabits(torch.autograd.Function):
         own = [weight.new_zeros(weight.shape) for weight in (moment_weights, per_action, first, bias, second)]
         own_views = [_memory(grad) for grad in own]
         own_views[-1] = own_views[-1].reshape(-1)
-        _engine.habit_grads(*_habit_views(ctx.habits, weights), _view(grad_logits), *own_views, torch.get_num_threads())
+        _engine.habit_grads(*_habit_views(ctx.habits, weights), _view(grad_logits), *own_views, n_cores())
         return grad_logits, None, *own, None
 
 
@@ -165,20 +210,10 @@ class _SetLoss(torch.autograd.Function):
         total: float,
         smoothing: Tensor | None,
     ) -> Tensor:
-        smoothed = 0.0
-        if smoothing is not None:
-            # Against the loss without it: what a label loses, and what all actions gain; the normaliser is the same.
-            sizes = np.diff(label_start)
-            rows, labels = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)), torch.from_numpy(label_actions)
-            moments = torch.from_numpy((weights * sizes / total).astype(np.float32))
-            lost = smoothing.sum() * torch.from_numpy(weights / np.float32(total))[rows]
-            smoothed = float((logits[rows, labels] * lost).sum() - ((logits @ smoothing) * moments).sum())
         # Logits become their gradient, and PyTorch is not told: nothing that makes them needs them for its own.
         grad = logits.detach()
-        values, n_threads = _memory(grad), torch.get_num_threads()
-        loss = _engine.set_loss(values, label_start, label_actions, weights, 1.0 / total, values, n_threads) + smoothed
-        if smoothing is not None:
-            grad.index_put_((rows, labels), lost, accumulate=True).addr_(moments, smoothing, alpha=-1)
+        values, shares = _memory(grad), None if smoothing is None else _view(smoothing)
+        loss = _engine.set_loss(values, label_start, label_actions, weights, 1.0 / total, values, n_cores(), shares)
         ctx.grad = grad
         return logits.new_tensor(loss)
 
@@ -189,6 +224,67 @@ class _SetLoss(torch.autograd.Function):
         ctx.spent = True
         grad = ctx.grad if grads[0] == 1 else ctx.grad.mul_(grads[0])
         return grad, None, None, None, None, None
+
+
+class _HeadLoss(torch.autograd.Function):
+    """The engine finds loss and gradients at once; to go back is to hand these on."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        network: Network,
+        segment: Segment,
+        labels: tuple[Any, ...],
+        dropout: float,
+        outputs: Tensor,
+        *weights: Tensor,
+    ) -> Tensor:
+        ctx.grads = grads = [tensor.new_zeros(tensor.shape) for tensor in (outputs, *weights)]
+        views, own = [_view(weight) for weight in weights], [_memory(grad) for grad in grads]
+        summary, n, to, *own = views[:5], 5, tuple(own[:6]), *own[6:]
+        trends = trend_grads = habits = habit_grads = None
+        if network.trend is not None:
+            trends, trend_grads, n = (_view(network.trend.values), segment.trend_rows, views[5]), own.pop(0), 6
+        if network.residual is not None and (found := segment.habits) is not None:
+            views[n + 3], own[3] = views[n + 3].reshape(-1), own[3].reshape(-1)
+            popularity = _view(network.residual.log_popularity)
+            arrays = found.row_start, found.pair_start, found.actions, found.features
+            habits, habit_grads = (*arrays, *views[n : n + 4], popularity, *views[n + 4 :]), tuple(own)
+        *label_arrays, smoothing = labels
+        loss = _engine.head_loss(
+            _view(outputs),
+            segment.positions,
+            segment.calendar,
+            *summary,
+            trends,
+            habits,
+            *label_arrays,
+            None if smoothing is None else _view(smoothing),
+            dropout,
+            _seed() if dropout else 0,
+            block_moments(len(network.prior)),
+            to,
+            trend_grads,
+            habit_grads,
+            n_cores(),
+        )
+        return outputs.new_tensor(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        own = ctx.grads if grads[0] == 1 else [grad * grads[0] for grad in ctx.grads]
+        return None, None, None, None, *own
+
+
+def _seed() -> int:
+    """Decided by torch's generator, whose state a checkpoint holds."""
+    return int(torch.randint(1 << 62, ()))
+
+
+def _drop(values: Tensor, share: float, seed: int) -> Tensor:
+    dropped = torch.empty_like(values, memory_format=torch.contiguous_format)
+    _engine.drop(_view(values).reshape(-1), _memory(dropped).reshape(-1), share, seed)
+    return dropped
 
 
 def _multiply(
@@ -202,7 +298,7 @@ def _multiply(
     adds: bool = False,
 ) -> Tensor:
     offsets = None if bias is None else _view(bias)
-    n_threads = torch.get_num_threads()
+    n_threads = n_cores()
     _engine.product(_view(a), _view(b), _memory(c), a_transposed, b_transposed, offsets, adds, n_threads)
     return c
 

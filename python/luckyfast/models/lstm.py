@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from luckyfast.models.ops import Ops
 
@@ -58,7 +57,7 @@ class LSTMCore(LSTMLayer):
         states: list[Tensor] = [*after]
         for number, layer in enumerate(self.above, start=1):
             assert isinstance(layer, LSTMLayer)
-            outputs = F.dropout(outputs, self.dropout, self.training)
+            outputs = self.ops.drop(outputs, self.dropout) if self.training and self.dropout else outputs
             outputs, after = layer.run(outputs, state[2 * number], state[2 * number + 1])
             states += after
         return outputs, tuple(states)

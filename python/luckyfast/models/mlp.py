@@ -42,6 +42,6 @@ class WindowCore(nn.Module):
         outputs = F.gelu(self.ops.linear(first, self.second.weight, self.second.bias))
         for layer in self.above:
             assert isinstance(layer, nn.Linear)
-            outputs = F.dropout(outputs, self.dropout, self.training)
+            outputs = self.ops.drop(outputs, self.dropout) if self.training and self.dropout else outputs
             outputs = F.gelu(self.ops.linear(outputs, layer.weight, layer.bias))
         return outputs.view(T, B, -1), (visits[T:].transpose(0, 1),)

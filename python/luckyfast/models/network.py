@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -80,33 +81,59 @@ class Network(nn.Module):
         Returns:
             Logits float32 [n, n_actions], and the state after the segment.
         """
-        memory, state = self.remember(segment, state)
-        return self.predict(memory, segment), state
+        outputs, state = self._read(segment, state)
+        return self.predict(outputs.index_select(0, self._here(segment.positions)), segment), state
 
-    def remember(self, segment: Segment, state: State) -> tuple[Tensor, State]:
-        """Read the visits of a segment; what is remembered at each moment, float32 [n, H], and the state after it."""
+    def loss(
+        self,
+        segment: Segment,
+        state: State,
+        weights: NDArray[np.float32],
+        total: float,
+        smoothing: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """Run one segment, and add up the loss of its labels: see :meth:`Ops.set_loss <luckyfast.models.ops.Ops>`.
+
+        Args:
+            segment: T steps of B customers, with n moments among them.
+            state: the core's, of B customers.
+            weights: float32 [n], of every label of a moment.
+            total: what the weighted sum is divided by.
+            smoothing: float32 [n_actions], share of each label that goes to other actions.
+
+        Returns:
+            The loss, and the state after the segment.
+        """
+        outputs, state = self._read(segment, state)
+        return self.ops.head_loss(self, outputs, segment, weights, total, smoothing), state
+
+    def _read(self, segment: Segment, state: State) -> tuple[Tensor, State]:
+        """Read the visits of a segment; what is remembered at each step, float32 [T * B, H], and the state after it."""
         T, B = segment.shape
-        steps, positions = self._here(segment.steps), self._here(segment.positions)
+        steps = self._here(segment.steps)
         bags = self.ops.sum_bags(segment.bag_start, segment.bag_actions, self.table)
         if self.side is not None and segment.features is not None:
             bags = self.side(bags, segment.features)
-        bags = F.dropout(bags, self.dropout, self.training)
+        bags = self._drop(bags)
         if isinstance(self.project, nn.Linear):
             bags = self.ops.linear(bags, self.project.weight, None)
         outputs, state = self.core(bags, steps, state)
-        return outputs.reshape(T * B, -1).index_select(0, positions), state
+        return outputs.reshape(T * B, -1), state
 
     def predict(self, memory: Tensor, segment: Segment) -> Tensor:
         """Turn what is remembered at the moments of a segment into logits float32 [n, n_actions]."""
         trend = self.trend(segment.trend_rows) if self.trend is not None else None
         calendar = self._here(segment.calendar)
         summary = self.ops.linear(torch.cat((memory, calendar), 1), self.summary.weight, self.summary.bias)
-        summary = F.dropout(F.gelu(summary), self.dropout, self.training)
+        summary = self._drop(F.gelu(summary))
         logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior, trend)
         logits = self.ops.linear(summary, self.output, None, onto=logits)
         if self.residual is not None and segment.habits is not None:
             logits = self.residual(logits, segment.habits, torch.cat((calendar, summary), 1))
         return logits
+
+    def _drop(self, values: Tensor) -> Tensor:
+        return self.ops.drop(values, self.dropout) if self.training and self.dropout else values
 
     def _here(self, array: NDArray[Any]) -> Tensor:
         """An array as a tensor on the network's device."""

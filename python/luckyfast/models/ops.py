@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from luckyfast.batches import Segment
 from luckyfast.habits import Habits
+
+if TYPE_CHECKING:
+    from luckyfast.models.network import Network
 
 __all__ = ["HabitWeights", "Ops", "ops_for"]
 
@@ -45,6 +49,15 @@ class Ops(Protocol):
 
         Returns:
             [n, E]; 0 for an empty bag.
+        """
+        ...
+
+    def drop(self, values: Tensor, share: float) -> Tensor:
+        """Set a random share of the values to 0 and divide the others by what is left, as in training.
+
+        Args:
+            values: of any shape.
+            share: in (0, 1).
         """
         ...
 
@@ -99,6 +112,30 @@ class Ops(Protocol):
 
         Returns:
             A scalar; 0 if there are no labels.
+        """
+        ...
+
+    def head_loss(
+        self,
+        network: Network,
+        outputs: Tensor,
+        segment: Segment,
+        weights: NDArray[np.float32],
+        total: float,
+        smoothing: Tensor | None = None,
+    ) -> Tensor:
+        """:meth:`set_loss` of what a network predicts from what its core remembers.
+
+        Args:
+            network: whose ``predict`` it is.
+            outputs: [T * B, H], of the core.
+            segment: the moments, n of them, and their labels.
+            weights: float32 [n], of every label of a moment.
+            total: what the weighted sum is divided by.
+            smoothing: [V].
+
+        Returns:
+            A scalar.
         """
         ...
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from luckyfast.batches import Segment
 from luckyfast.habits import Habits
+from luckyfast.models import block_moments
 from luckyfast.models.ops import HabitWeights
+
+if TYPE_CHECKING:
+    from luckyfast.models.network import Network
 
 __all__ = ["PlainOps"]
 
@@ -27,6 +35,10 @@ class PlainOps:
         offsets, ids = (torch.from_numpy(array).to(table.device) for array in (start, actions))
         sums = F.embedding_bag(ids, table, offsets, mode="sum", include_last_offset=True)
         return sums / torch.diff(offsets).clamp(min=1).sqrt().unsqueeze(1)
+
+    def drop(self, values: Tensor, share: float) -> Tensor:
+        """Drop some values."""
+        return F.dropout(values, share)
 
     def lstm_sequence(self, projected: Tensor, h0: Tensor, c0: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run an LSTM."""
@@ -70,3 +82,27 @@ class PlainOps:
             return loss
         moment_weights = torch.from_numpy((weights * np.diff(label_start)).astype(np.float32)).to(logits.device)
         return (1 - smoothing.sum()) * loss - ((log_p @ smoothing) * moment_weights).sum() / total
+
+    def head_loss(
+        self,
+        network: Network,
+        outputs: Tensor,
+        segment: Segment,
+        weights: NDArray[np.float32],
+        total: float,
+        smoothing: Tensor | None = None,
+    ) -> Tensor:
+        """Predict, and weigh and add up the loss."""
+        memory = outputs.index_select(0, torch.from_numpy(segment.positions).to(outputs.device))
+
+        def loss_of(start: int, stop: int) -> Tensor:
+            part = segment.part(start, stop)
+            logits = network.predict(memory[start:stop], part)
+            return self.set_loss(logits, part.label_start, part.label_actions, weights[start:stop], total, smoothing)
+
+        n, block = len(memory), block_moments(len(network.prior))
+        if n <= block:
+            return loss_of(0, n)
+        # Logits of all moments at once would be O(vocabulary) in memory: those of a block are made again for gradients.
+        losses = [checkpoint(loss_of, at, min(at + block, n), use_reentrant=False) for at in range(0, n, block)]
+        return torch.stack(losses).sum()

@@ -18,6 +18,7 @@ from luckyfast.dataset import Dataset, Histories
 from luckyfast.errors import ModelError
 from luckyfast.features import FeatureScale
 from luckyfast.models import ModelConfig, build
+from luckyfast.models.cores import n_cores
 from luckyfast.models.network import Network
 from luckyfast.trend import Trend, measure_trend
 from luckyfast.windows import runs_of_customers
@@ -223,7 +224,7 @@ def _run(
             config.segment_visits,
             wanted,
             habit=config.habit,
-            n_threads=torch.get_num_threads(),
+            n_threads=n_cores(),
         )
         with torch.inference_mode():
             logits, state = network(segment, tuple(part[: segment.shape[1]] for part in state))

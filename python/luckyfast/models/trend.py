@@ -29,6 +29,10 @@ class TrendResidual(nn.Module):
         self.shared = nn.Parameter(torch.zeros(n_half_lives))
         self.per_action = nn.Parameter(torch.zeros(n_half_lives, n_actions))
 
+    def weights(self) -> Tensor:
+        """Of each half-life and action, float32 [n_half_lives, n_actions]."""
+        return self.shared.unsqueeze(1) + self.per_action
+
     def forward(self, rows: NDArray[np.int64]) -> Tensor:
         """What to add to the logits of moments.
 
@@ -38,7 +42,7 @@ class TrendResidual(nn.Module):
         Returns:
             float32 [n, n_actions].
         """
-        weights = self.shared.unsqueeze(1) + self.per_action
+        weights = self.weights()
         result: Tensor = _Weigh.apply(self.values, torch.from_numpy(rows).to(weights.device), weights)  # type: ignore[no-untyped-call]
         return result
 

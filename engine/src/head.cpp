@@ -1,0 +1,253 @@
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "split.hpp"
+
+namespace luckyfast {
+namespace {
+
+// A thread more costs sums of its own as large as the weights: where those are large, so many bytes at most.
+constexpr size_t most_sums = size_t{64} << 20;
+
+struct Sizes {
+    size_t summary_weight, summary_bias, calendar_weight, bias, output, trend_weights, gate, shared, per_action, first, hidden;
+
+    explicit Sizes(const Head& call)
+        : summary_weight(call.E * (call.H + call.C)),
+          summary_bias(call.E),
+          calendar_weight(call.V * call.C),
+          bias(call.V),
+          output(call.V * call.E),
+          trend_weights(call.n_trends * call.V),
+          gate(call.habits ? call.habits->F * (call.C + call.E) : 0),
+          shared(call.habits ? call.habits->F : 0),
+          per_action(call.habits ? call.V * call.habits->F : 0),
+          first(call.habits ? call.habits->hidden * (call.habits->F + 1) : 0),
+          hidden(call.habits ? call.habits->hidden : 0) {}
+
+    size_t total() const noexcept {
+        return summary_weight + summary_bias + calendar_weight + bias + output + trend_weights + gate + shared + per_action + first +
+               2 * hidden;
+    }
+
+    // Calls visit(a's array, b's array, size) for what gradients of weights consist of.
+    template <typename Visit>
+    void each(const HeadGrads& a, const HeadGrads& b, Visit visit) const {
+        visit(a.summary_weight, b.summary_weight, summary_weight);
+        visit(a.summary_bias, b.summary_bias, summary_bias);
+        visit(a.calendar_weight, b.calendar_weight, calendar_weight);
+        visit(a.bias, b.bias, bias);
+        visit(a.output, b.output, output);
+        visit(a.trend_weights, b.trend_weights, trend_weights);
+        visit(a.gate, b.gate, gate);
+        visit(a.shared, b.shared, shared);
+        visit(a.habits.per_action, b.habits.per_action, per_action);
+        visit(a.habits.first, b.habits.first, first);
+        visit(a.habits.bias, b.habits.bias, hidden);
+        visit(a.habits.second, b.habits.second, hidden);
+    }
+
+    // A thread's own sums in one piece of memory.
+    HeadGrads sums_in(float* memory, float* outputs) const noexcept {
+        const auto next = [&](size_t n) { return std::exchange(memory, memory + n); };
+        HeadGrads sums{};
+        sums.outputs = outputs;
+        sums.summary_weight = next(summary_weight);
+        sums.summary_bias = next(summary_bias);
+        sums.calendar_weight = next(calendar_weight);
+        sums.bias = next(bias);
+        sums.output = next(output);
+        sums.trend_weights = next(trend_weights);
+        sums.gate = next(gate);
+        sums.shared = next(shared);
+        sums.habits.per_action = next(per_action);
+        sums.habits.first = next(first);
+        sums.habits.bias = next(hidden);
+        sums.habits.second = next(hidden);
+        return sums;
+    }
+};
+
+// What one thread works with: some moments at a time go forward and back through everything.
+class Worker {
+public:
+    Worker(const Head& call, const NetworkKernels& kernels, size_t n_most)
+        : call_(call),
+          kernels_(kernels),
+          F_(call.habits ? call.habits->F : 0),
+          wide_(n_most * (call.H + call.C)),
+          grad_wide_(n_most * (call.H + call.C)),
+          before_(n_most * call.E),
+          summary_(n_most * call.E),
+          grad_summary_(n_most * call.E),
+          state_(n_most * (call.C + call.E)),
+          grad_state_(n_most * (call.C + call.E)),
+          moment_weights_(n_most * F_),
+          grad_moment_weights_(n_most * F_),
+          logits_(n_most * call.V),
+          habit_scratch_(call.habits ? kernels.scores_scratch(*call.habits) : 0) {}
+
+    // Moments start:stop, to be gone through in turn.
+    double run(size_t start, size_t stop, const HeadGrads& sums) {
+        const size_t n = stop - start, H = call_.H, C = call_.C, E = call_.E, V = call_.V, wide = H + C;
+        float *logits = logits_.get(), *summary = summary_.get(), *before = before_.get(), *state = state_.get();
+        const float* calendar = call_.calendar + start * C;
+        for (size_t m = 0; m < n; ++m) {
+            copy(wide_.get() + m * wide, call_.outputs + row_of(start + m) * H, H);
+            copy(wide_.get() + m * wide + H, calendar + m * C, C);
+        }
+        multiply({n, E, wide, wide_.get(), call_.summary_weight, call_.summary_bias, before, false, true, false});
+        kernels_.activate(call_.dropout, start * E, before, summary, n * E);
+        multiply({n, V, C, calendar, call_.calendar_weight, call_.bias, logits, false, true, false});
+        for (size_t h = 0; h < call_.n_trends; ++h)
+            for (size_t m = 0; m < n; ++m) kernels_.add_products_of(logits + m * V, trend(h, start + m), call_.trend_weights + h * V, V);
+        multiply({n, V, E, summary, call_.output, nullptr, logits, false, true, true});
+        HabitScores habits{};
+        if (call_.habits) {
+            for (size_t m = 0; m < n; ++m) {
+                copy(state + m * (C + E), calendar + m * C, C);
+                copy(state + m * (C + E) + C, summary + m * E, E);
+            }
+            multiply({n, F_, C + E, state, call_.gate, call_.shared, moment_weights_.get(), false, true, false});
+            habits = part(start, stop);
+            kernels_.habit_scores(habits, 0, habits.n_rows, logits, habit_scratch_.get());
+        }
+        SetLoss loss = call_.loss;
+        loss.n = n, loss.V = V;
+        loss.logits = loss.grad = logits;
+        loss.label_start += start, loss.weights += start;
+        const double total = kernels_.set_loss(loss, 0, n);
+
+        const float* grad = logits;
+        float *grad_summary = grad_summary_.get(), *grad_state = grad_state_.get();
+        if (call_.habits) {
+            HabitGrads own = sums.habits;
+            own.moment_weights = grad_moment_weights_.get();
+            kernels_.habit_grads(habits, 0, habits.n_rows, grad, own, habit_scratch_.get());
+            multiply({F_, C + E, n, own.moment_weights, state, nullptr, sums.gate, true, false, true});
+            multiply({n, C + E, F_, own.moment_weights, call_.gate, nullptr, grad_state, false, false, false});
+            for (size_t m = 0; m < n; ++m) {
+                kernels_.add_rows(sums.shared, own.moment_weights + m * F_, 1, F_);
+                copy(grad_summary + m * E, grad_state + m * (C + E) + C, E);
+            }
+        }
+        multiply({n, E, V, grad, call_.output, nullptr, grad_summary, false, false, call_.habits != nullptr});
+        multiply({V, E, n, grad, summary, nullptr, sums.output, true, false, true});
+        multiply({V, C, n, grad, calendar, nullptr, sums.calendar_weight, true, false, true});
+        for (size_t m = 0; m < n; ++m) kernels_.add_rows(sums.bias, grad + m * V, 1, V);
+        for (size_t h = 0; h < call_.n_trends; ++h)
+            for (size_t m = 0; m < n; ++m) kernels_.add_products_of(sums.trend_weights + h * V, trend(h, start + m), grad + m * V, V);
+        kernels_.activate_grad(call_.dropout, start * E, before, grad_summary, n * E);
+        multiply({E, wide, n, grad_summary, wide_.get(), nullptr, sums.summary_weight, true, false, true});
+        for (size_t m = 0; m < n; ++m) kernels_.add_rows(sums.summary_bias, grad_summary + m * E, 1, E);
+        multiply({n, wide, E, grad_summary, call_.summary_weight, nullptr, grad_wide_.get(), false, false, false});
+        for (size_t m = 0; m < n; ++m) copy(sums.outputs + row_of(start + m) * H, grad_wide_.get() + m * wide, H);
+        return total;
+    }
+
+private:
+    static void copy(float* to, const float* from, size_t n) noexcept {
+        if (n > 0) std::memcpy(to, from, n * sizeof(float));
+    }
+
+    size_t row_of(size_t moment) const noexcept { return static_cast<size_t>(call_.positions[moment]); }
+
+    const float* trend(size_t h, size_t moment) const noexcept {
+        return call_.trend_values + (h * call_.n_trend_rows + static_cast<size_t>(call_.trend_rows[moment])) * call_.V;
+    }
+
+    void multiply(const Product& product) {
+        const size_t n = kernels_.product_scratch(product);
+        if (n > n_scratch_) scratch_ = std::make_unique<Scratch>(n_scratch_ = n);
+        kernels_.product(product, 0, product.M, scratch_->get());
+    }
+
+    // The habits of some moments, of customers who may have others before and after.
+    HabitScores part(size_t start, size_t stop) {
+        HabitScores habits = *call_.habits;
+        const int64_t *rows = habits.row_start, *end = rows + habits.n_rows + 1;
+        const auto begin = static_cast<int64_t>(start), n = static_cast<int64_t>(stop - start);
+        const int64_t* first = std::upper_bound(rows, end, begin) - 1;
+        const int64_t* last = std::lower_bound(first, end, begin + n);
+        rows_.assign(first, last + 1);
+        for (int64_t& row : rows_) row = std::clamp<int64_t>(row - begin, 0, n);
+        habits.n_rows = rows_.size() - 1;
+        habits.row_start = rows_.data();
+        habits.pair_start += start;
+        habits.moment_weights = moment_weights_.get();
+        return habits;
+    }
+
+    const Head& call_;
+    const NetworkKernels& kernels_;
+    const size_t F_;
+    Scratch wide_, grad_wide_, before_, summary_, grad_summary_, state_, grad_state_, moment_weights_, grad_moment_weights_, logits_,
+        habit_scratch_;
+    std::unique_ptr<Scratch> scratch_;
+    size_t n_scratch_ = 0;
+    std::vector<int64_t> rows_;
+};
+
+// Moments as if each were some pairs more: the first of each part.
+std::vector<size_t> parts_of(const Head& call, size_t n_parts) {
+    const double own = 6.0 * static_cast<double>(call.V * (call.E + call.C) + call.E * (call.H + call.C)) + 60.0 * static_cast<double>(call.V);
+    const double each = call.habits ? 4 * score_operations(*call.habits) : 0;
+    const auto cost = [&](size_t m) {
+        const double n_pairs = call.habits ? static_cast<double>(call.habits->pair_start[m] - call.habits->pair_start[0]) : 0;
+        return own * static_cast<double>(m) + each * n_pairs;
+    };
+    std::vector<size_t> starts(n_parts + 1, call.n);
+    starts[0] = 0;
+    for (size_t i = 1, m = 0; i < n_parts; ++i) {
+        while (m < call.n && cost(m) * static_cast<double>(n_parts) < cost(call.n) * static_cast<double>(i)) ++m;
+        starts[i] = m;
+    }
+    return starts;
+}
+
+}  // namespace
+
+double head_loss(const Head& given, const HeadGrads& grads, size_t n_threads, const NetworkKernels& kernels) {
+    Head call = given;
+    HabitScores habits{};
+    std::unique_ptr<HiddenLayer> hidden;
+    HeadGrads first = grads;
+    const Sizes sizes(given);  // of the weights as they are given: the hidden layer grows by units that do nothing
+    if (call.habits) {
+        habits = *given.habits;
+        hidden = std::make_unique<HiddenLayer>(habits);
+        call.habits = &habits;
+    }
+    const Sizes own(call);
+    const size_t most = 1 + most_sums / (own.total() * sizeof(float));
+    const double operations = 6.0 * static_cast<double>(call.n * call.V * (call.E + call.C));
+    n_threads = threads_worth(operations, operations_per_thread, std::min(n_threads, most));
+    const std::vector<size_t> starts = parts_of(call, n_threads);
+
+    // The first thread adds to the gradients themselves, but for those of the hidden layer.
+    std::vector<float> sums((n_threads - 1) * own.total()), small(own.first + 2 * own.hidden);
+    first.habits.first = small.data();
+    first.habits.bias = first.habits.first + own.first;
+    first.habits.second = first.habits.bias + own.hidden;
+    std::vector<HeadGrads> theirs{first};
+    for (size_t i = 1; i < n_threads; ++i) theirs.push_back(own.sums_in(sums.data() + (i - 1) * own.total(), grads.outputs));
+    std::vector<double> losses(n_threads);
+    split_evenly(n_threads, n_threads, [&](size_t i, size_t, size_t) {
+        const size_t stop = starts[i + 1], block = call.block;
+        Worker worker(call, kernels, std::min(block, stop - starts[i]));
+        for (size_t start = starts[i]; start < stop; start += block)
+            losses[i] += worker.run(start, std::min(start + block, stop), theirs[i]);
+    });
+    for (size_t i = 1; i < n_threads; ++i)
+        own.each(first, theirs[i], [&](float* into, const float* from, size_t n) { kernels.add_rows(into, from, 1, n); });
+    kernels.add_rows(grads.habits.first, first.habits.first, 1, sizes.first);
+    kernels.add_rows(grads.habits.bias, first.habits.bias, 1, sizes.hidden);
+    kernels.add_rows(grads.habits.second, first.habits.second, 1, sizes.hidden);
+    return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+}  // namespace luckyfast
