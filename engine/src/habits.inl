@@ -164,6 +164,15 @@ LUCKYFAST_INLINE void hidden_units(const HabitScores& call, const float* feature
 
 LUCKYFAST_INLINE Lanes normal_cdf(Lanes x) noexcept { return 0.5f * erf(0.70710678118654752f * x) + 0.5f; }
 
+struct Unit {
+    Lanes value, slope;  // gelu and its derivative
+};
+
+LUCKYFAST_INLINE Unit activated(Lanes x) noexcept {
+    const Lanes cdf = normal_cdf(x), density = 0.39894228040143268f * exp(-0.5f * x * x);
+    return {x * cdf, cdf + x * density};
+}
+
 // What a customer's slots need: offsets of weights and log popularity, in columns. Returns the number of slots.
 LUCKYFAST_INLINE size_t fill_slots(const HabitScores& call, size_t row, size_t room, float* offsets, float* log_popularity) noexcept {
     const int64_t last = call.row_start[row + 1] - 1;
@@ -180,7 +189,7 @@ LUCKYFAST_INLINE size_t fill_slots(const HabitScores& call, size_t row, size_t r
 
 void habit_scores(const HabitScores& call, size_t row_start, size_t row_stop, float* logits, float* scratch) noexcept {
     const size_t room = round_up(call.V) + L;
-    float *offsets = scratch, *log_popularity = scratch + call.F * room;
+    float *offsets = scratch, *log_popularity = scratch + call.F * room, *left = call.units;
     for (size_t row = row_start; row < row_stop; ++row) {
         fill_slots(call, row, room, offsets, log_popularity);
         for (int64_t m = call.row_start[row]; m < call.row_start[row + 1]; ++m) {
@@ -188,7 +197,7 @@ void habit_scores(const HabitScores& call, size_t row_start, size_t row_stop, fl
             const size_t n_here = static_cast<size_t>(call.pair_start[m + 1]) - pair;
             const float* weights = call.moment_weights + static_cast<size_t>(m) * call.F;
             float* out = logits + static_cast<size_t>(m) * call.V;
-            for (size_t at = 0; at < n_here; at += L) {
+            for (size_t at = 0; at < n_here; at += L, left += left ? 2 * call.hidden * L : 0) {
                 const size_t n = n_here - at;
                 const float* features = call.features + pair + at;
                 Lanes score{};
@@ -197,7 +206,14 @@ void habit_scores(const HabitScores& call, size_t row_start, size_t row_stop, fl
                 for (size_t unit = 0; unit < call.hidden; unit += habit_block) {
                     Lanes acc[habit_block];
                     hidden_units(call, features, n, load(log_popularity + at), unit, acc);
-                    for (size_t h = 0; h < habit_block; ++h) score += call.second[unit + h] * acc[h] * normal_cdf(acc[h]);
+                    for (size_t h = 0; h < habit_block; ++h) {
+                        const Unit own = left ? activated(acc[h]) : Unit{acc[h] * normal_cdf(acc[h]), {}};
+                        score += call.second[unit + h] * own.value;
+                        if (left) {
+                            store(left + 2 * (unit + h) * L, own.value);
+                            store(left + (2 * (unit + h) + 1) * L, own.slope);
+                        }
+                    }
                 }
                 for (size_t i = 0; i < L && i < n; ++i) out[call.pair_action[pair + at + i]] += score[i];
             }
@@ -232,6 +248,7 @@ void habit_grads(const HabitScores& call, size_t row_start, size_t row_stop, con
     float *unit_grads = slot_popularity + room, *popularity = unit_grads + call.hidden * buffer_room;
     float *first_sums = popularity + buffer_room, *bias_sums = first_sums + call.hidden * (F + 1) * L;
     float *second_sums = bias_sums + call.hidden * L, *moment_sums = second_sums + call.hidden * L;
+    const float* left = call.units;
     std::memset(first_sums, 0, (call.hidden * (F + 3)) * L * sizeof(float));
 
     for (size_t row = row_start; row < row_stop; ++row) {
@@ -242,7 +259,7 @@ void habit_grads(const HabitScores& call, size_t row_start, size_t row_stop, con
             const size_t pair = static_cast<size_t>(call.pair_start[m]), pair_stop = static_cast<size_t>(call.pair_start[m + 1]);
             const float* grad_row = grad_logits + static_cast<size_t>(m) * call.V;
             std::memset(moment_sums, 0, F * L * sizeof(float));
-            for (size_t at = 0; at < pair_stop - pair; at += L) {
+            for (size_t at = 0; at < pair_stop - pair; at += L, left += left ? 2 * call.hidden * L : 0) {
                 const size_t n = pair_stop - pair - at;
                 const float* features = call.features + pair + at;
                 Lanes grad{};
@@ -256,13 +273,14 @@ void habit_grads(const HabitScores& call, size_t row_start, size_t row_stop, con
                 store(popularity + (pair - flushed) + at, log_popularity, n);
                 for (size_t unit = 0; unit < call.hidden; unit += habit_block) {
                     Lanes acc[habit_block];
-                    hidden_units(call, features, n, log_popularity, unit, acc);
+                    if (!left) hidden_units(call, features, n, log_popularity, unit, acc);
                     for (size_t h = 0; h < habit_block; ++h) {
-                        const Lanes x = acc[h], cdf = normal_cdf(x), density = 0.39894228040143268f * exp(-0.5f * x * x);
-                        const Lanes unit_grad = grad * call.second[unit + h] * (cdf + x * density);
+                        const float* own = left + 2 * (unit + h) * L;
+                        const Unit found = left ? Unit{load(own), load(own + L)} : activated(acc[h]);
+                        const Lanes unit_grad = grad * call.second[unit + h] * found.slope;
                         float *bias_sum = bias_sums + (unit + h) * L, *second_sum = second_sums + (unit + h) * L;
                         store(bias_sum, load(bias_sum) + unit_grad);
-                        store(second_sum, load(second_sum) + grad * x * cdf);
+                        store(second_sum, load(second_sum) + grad * found.value);
                         store(unit_grads + (unit + h) * buffer_room + (pair - flushed) + at, unit_grad, n);
                     }
                 }

@@ -38,14 +38,12 @@ void drop(const Dropout& dropout, size_t first, const float* values, float* out,
     for (size_t i = 0; i < n; i += L) store(out + i, load(values + i, n - i) * kept(dropout.share, key, first + i), n - i);
 }
 
-LUCKYFAST_INLINE Lanes gelu_cdf(Lanes x) noexcept { return 0.5f * erf(0.70710678118654752f * x) + 0.5f; }
-
 // out = gelu(x), of which some are dropped; numbers are counted from `first`.
 void activate(const Dropout& dropout, size_t first, const float* x, float* out, size_t n) noexcept {
     const uint64_t key = mixed_seed(dropout.seed);
     for (size_t i = 0; i < n; i += L) {
         const Lanes own = load(x + i, n - i);
-        const Lanes y = own * gelu_cdf(own);
+        const Lanes y = own * normal_cdf(own);
         store(out + i, dropout.share > 0 ? y * kept(dropout.share, key, first + i) : y, n - i);
     }
 }
@@ -54,8 +52,7 @@ void activate(const Dropout& dropout, size_t first, const float* x, float* out, 
 void activate_grad(const Dropout& dropout, size_t first, const float* x, float* grad, size_t n) noexcept {
     const uint64_t key = mixed_seed(dropout.seed);
     for (size_t i = 0; i < n; i += L) {
-        const Lanes own = load(x + i, n - i), density = 0.39894228040143268f * exp(-0.5f * own * own);
-        const Lanes slope = load(grad + i, n - i) * (gelu_cdf(own) + own * density);
+        const Lanes slope = load(grad + i, n - i) * activated(load(x + i, n - i)).slope;
         store(grad + i, dropout.share > 0 ? slope * kept(dropout.share, key, first + i) : slope, n - i);
     }
 }

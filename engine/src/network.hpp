@@ -102,6 +102,8 @@ struct HabitScores {
     const float* bias;            // [hidden]
     const float* second;          // [hidden]
     const float* log_popularity;  // [V]
+    // PERF: what habit_scores leaves for habit_grads: 2 * hidden vectors for each vector of a moment's pairs; or nullptr
+    float* units = nullptr;
 };
 
 struct HabitGrads {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import os
 import pickle
@@ -38,6 +39,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) == 1:
         _run(control)
     importlib.import_module(arguments[1])
+    gc.collect()
+    gc.freeze()  # children need not look through what was imported for garbage, and share its memory for longer
     # Ended children are not waited for: their channels tell.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
