@@ -205,7 +205,7 @@ void habit_scores(const HabitScores& call, size_t row_start, size_t row_stop, fl
                     score += (weights[k] + load(offsets + k * room + at)) * load(features + k * call.n_pairs, n);
                 for (size_t unit = 0; unit < call.hidden; unit += habit_block) {
                     Lanes acc[habit_block];
-                    hidden_units(call, features, n, load(log_popularity + at), unit, acc);
+                    hidden_units(call, features, n, load(log_popularity + at, n), unit, acc);
                     for (size_t h = 0; h < habit_block; ++h) {
                         const Unit own = left ? activated(acc[h]) : Unit{acc[h] * normal_cdf(acc[h]), {}};
                         score += call.second[unit + h] * own.value;

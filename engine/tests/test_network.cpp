@@ -2,6 +2,9 @@
 #include <cassert>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
 #include <random>
 #include <thread>
 #include <vector>
@@ -9,6 +12,16 @@
 #include "network.hpp"
 
 using namespace luckyfast;
+
+// What kernels use as scratch memory is no number until it is written, so that nothing can be read before.
+void* operator new(std::size_t size, std::align_val_t alignment) {
+    const auto line = static_cast<std::size_t>(alignment);
+    void* memory = std::aligned_alloc(line, (size + line - 1) / line * line + line);
+    if (!memory) throw std::bad_alloc();
+    return std::memset(memory, 0xff, size);
+}
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -281,6 +294,102 @@ void test_scores(size_t hidden, int level, size_t n_threads) {
     check_close(own_second, second, 2e-3, "gradient of the second layer");
 }
 
+// All of a head against its parts: products, scores, loss and their gradients one by one, over all moments at once.
+void test_head(size_t hidden, size_t block, bool with_habits, int level, size_t n_threads) {
+    const NetworkKernels& kernels = network_kernels(level);
+    const HabitCase input(hidden);
+    const size_t n = input.n, V = input.V, F = with_habits ? input.F : 0, H = 11, C = 5, E = 9, n_trends = 2, n_rows = 6, n_steps = n + 4;
+    const Floats outputs = random_floats(n_steps * H), calendar = random_floats(n * C), trend_values = random_floats(n_trends * n_rows * V);
+    const Floats summary_weight = random_floats(E * (H + C), 0.3f), summary_bias = random_floats(E), calendar_weight = random_floats(V * C);
+    const Floats bias = random_floats(V), output = random_floats(V * E), trend_weights = random_floats(n_trends * V);
+    const Floats gate = random_floats(F * (C + E)), shared = random_floats(F), weights = random_floats(n);
+    Ids positions, trend_rows, label_start{0}, labels;
+    for (size_t m = 0; m < n; ++m) {
+        positions.push_back(static_cast<int64_t>((3 * m + 2) % n_steps));
+        trend_rows.push_back(static_cast<int64_t>(generator() % n_rows));
+        for (size_t i = generator() % 3; i > 0; --i) labels.push_back(static_cast<int64_t>(generator() % V));
+        label_start.push_back(static_cast<int64_t>(labels.size()));
+    }
+    if (n_steps % 3 == 0)  // else no two are the same
+        for (size_t m = 0; m < n; ++m) positions[m] = static_cast<int64_t>(m);
+
+    // The parts.
+    Floats wide(n * (H + C)), before(n * E), summary(n * E), state(n * (C + E)), logits(n * V), moment_weights(n * F);
+    for (size_t m = 0; m < n; ++m) {
+        for (size_t k = 0; k < H; ++k) wide[m * (H + C) + k] = outputs[static_cast<size_t>(positions[m]) * H + k];
+        for (size_t k = 0; k < C; ++k) wide[m * (H + C) + H + k] = state[m * (C + E) + k] = calendar[m * C + k];
+    }
+    product({n, E, H + C, wide.data(), summary_weight.data(), summary_bias.data(), before.data(), false, true, false}, 1, kernels);
+    const auto cdf = [](float x) { return 0.5 * (1 + std::erf(static_cast<double>(x) / std::sqrt(2.0))); };
+    for (size_t i = 0; i < n * E; ++i)
+        summary[i] = state[i / E * (C + E) + C + i % E] = static_cast<float>(static_cast<double>(before[i]) * cdf(before[i]));
+    product({n, V, C, calendar.data(), calendar_weight.data(), bias.data(), logits.data(), false, true, false}, 1, kernels);
+    product({n, V, E, summary.data(), output.data(), nullptr, logits.data(), false, true, true}, 1, kernels);
+    const auto trend = [&](size_t h, size_t m) { return trend_values.data() + (h * n_rows + static_cast<size_t>(trend_rows[m])) * V; };
+    for (size_t m = 0; m < n; ++m)
+        for (size_t h = 0; h < n_trends; ++h)
+            for (size_t a = 0; a < V; ++a) logits[m * V + a] += trend(h, m)[a] * trend_weights[h * V + a];
+    HabitScores scores = input.call();
+    scores.moment_weights = moment_weights.data();
+    if (with_habits) {
+        product({n, F, C + E, state.data(), gate.data(), shared.data(), moment_weights.data(), false, true, false}, 1, kernels);
+        habit_scores(scores, logits.data(), 1, kernels);
+    }
+    SetLoss loss{n, V, logits.data(), label_start.data(), labels.data(), weights.data(), 0.5f, logits.data()};
+    const double expected_loss = set_loss(loss, 1, kernels);
+    Floats grad_state(n * (C + E)), grad_summary(n * E), grad_moment(n * F), grad_outputs(n_steps * H);
+    std::vector<Floats> expected;  // in the order of HeadGrads
+    for (const size_t size : {E * (H + C), E, V * C, V, V * E, n_trends * V, F * (C + E), F, V * F, hidden * (F + 1), hidden, hidden})
+        expected.emplace_back(with_habits || expected.size() < 6 ? size : 0);
+    if (with_habits) {
+        habit_grads(scores, logits.data(), {grad_moment.data(), expected[8].data(), expected[9].data(), expected[10].data(), expected[11].data()},
+                    1, kernels);
+        product({F, C + E, n, grad_moment.data(), state.data(), nullptr, expected[6].data(), true, false, false}, 1, kernels);
+        product({n, C + E, F, grad_moment.data(), gate.data(), nullptr, grad_state.data(), false, false, false}, 1, kernels);
+    }
+    product({n, E, V, logits.data(), output.data(), nullptr, grad_summary.data(), false, false, false}, 1, kernels);
+    product({V, E, n, logits.data(), summary.data(), nullptr, expected[4].data(), true, false, false}, 1, kernels);
+    product({V, C, n, logits.data(), calendar.data(), nullptr, expected[2].data(), true, false, false}, 1, kernels);
+    for (size_t m = 0; m < n; ++m) {
+        for (size_t k = 0; k < F; ++k) expected[7][k] += grad_moment[m * F + k];
+        for (size_t a = 0; a < V; ++a) {
+            expected[3][a] += logits[m * V + a];
+            for (size_t h = 0; h < n_trends; ++h) expected[5][h * V + a] += trend(h, m)[a] * logits[m * V + a];
+        }
+        for (size_t k = 0; k < E; ++k) {
+            const double x = static_cast<double>(before[m * E + k]), density = std::exp(-x * x / 2) / std::sqrt(2 * 3.14159265358979);
+            float& own = grad_summary[m * E + k];
+            own = static_cast<float>(static_cast<double>(own + grad_state[m * (C + E) + C + k]) * (cdf(before[m * E + k]) + x * density));
+            expected[1][k] += own;
+        }
+    }
+    product({E, H + C, n, grad_summary.data(), wide.data(), nullptr, expected[0].data(), true, false, false}, 1, kernels);
+    Floats grad_wide(n * (H + C));
+    product({n, H + C, E, grad_summary.data(), summary_weight.data(), nullptr, grad_wide.data(), false, false, false}, 1, kernels);
+    for (size_t m = 0; m < n; ++m)
+        for (size_t k = 0; k < H; ++k) grad_outputs[static_cast<size_t>(positions[m]) * H + k] = grad_wide[m * (H + C) + k];
+
+    // All at once; gradients are added to what is there.
+    std::vector<Floats> found;
+    for (const Floats& one : expected) found.emplace_back(one.size(), 1.0f);
+    Floats found_outputs(n_steps * H);
+    const HabitScores given = input.call();
+    Head head{n, H, C, E, V, n_trends, n_rows, outputs.data(), positions.data(), calendar.data(), summary_weight.data(), summary_bias.data(),
+              calendar_weight.data(), bias.data(), output.data(), trend_values.data(), trend_rows.data(), trend_weights.data(),
+              with_habits ? &given : nullptr, gate.data(), shared.data(), loss, {0.0f, 0}, block};
+    const double found_loss =
+        head_loss(head,
+                  {found_outputs.data(), found[0].data(), found[1].data(), found[2].data(), found[3].data(), found[4].data(), found[5].data(),
+                   found[6].data(), found[7].data(), {nullptr, found[8].data(), found[9].data(), found[10].data(), found[11].data()}},
+                  n_threads, kernels);
+    check_close({static_cast<float>(found_loss)}, {static_cast<float>(expected_loss)}, 1e-4, "loss of a head");
+    check_close(found_outputs, grad_outputs, 1e-3, "gradient of a core's outputs");
+    for (size_t i = 0; i < expected.size(); ++i) {
+        for (float& value : expected[i]) value += 1;
+        check_close(found[i], expected[i], 2e-3, "gradient of a head's weights");
+    }
+}
+
 void test_step(size_t n, int level) {
     Floats p = random_floats(n), g = random_floats(n), m = random_floats(n), v(n, 0.5f), average = random_floats(n);
     Floats expected_p(n), expected_average(n), expected_m(n), expected_v(n);
@@ -383,6 +492,9 @@ int main() {
             test_scores(1, level, n_threads);
             test_scores(16, level, n_threads);
             test_scores(21, level, n_threads);
+            test_head(16, 1000, true, level, n_threads);
+            test_head(21, 13, true, level, n_threads);
+            test_head(3, 1000, false, level, n_threads);
         }
         test_threads(level);
         for (const size_t n : {1u, 16u, 5001u}) test_step(n, level);
