@@ -347,15 +347,15 @@ def test_ctrl_c_once_finishes_and_twice_stops(dataset: Path, tmp_path: Path, tim
 def test_memory_does_not_grow_over_trials(dataset: Path, tmp_path: Path) -> None:
     used: list[tuple[int, int]] = []
 
-    def hear(status: Status) -> None:
-        used.append((status.n_trials, status.used_bytes))
+    def hear(status: Status) -> None:  # called in the process that drives the search, which is this one
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        used.append((status.n_trials, pages * os.sysconf("SC_PAGE_SIZE")))
 
     fast = SMALL | {"learning_rate": 0.01}
     luckyfast.fit(dataset, out=tmp_path / "model", trials=300, threads=2, callbacks=[hear], **fast)
-    # How many processes are there at once is chance; what is there at least is not.
-    early = min(bytes_ for n, bytes_ in used if 10 <= n < 40)
-    late = min(bytes_ for n, bytes_ in used if n >= 270)
-    assert late < early + 20_000_000
+    early = max(bytes_ for n, bytes_ in used if 10 <= n < 40)
+    late = max(bytes_ for n, bytes_ in used if n >= 270)
+    assert late < early + 20_000_000  # 7 MB when this was written: what is known of 300 trials
 
 
 def test_a_training_that_diverges_does_not_end_the_search(dataset: Path, tmp_path: Path) -> None:
