@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "network.hpp"
 
@@ -33,6 +34,8 @@ void require_shape(const A& array, Lengths... lengths) {
     require(((array.shape(axis++) == static_cast<size_t>(lengths)) && ...), "arrays of unlike shapes");
 }
 
+void require_share(double share) { require(share >= 0 && share < 1, "a share is not in [0, 1)"); }
+
 LstmShape lstm_shape(const Array<float, 3>& gates, const Array<const float, 2>& weight) {
     const size_t H = weight.shape(0);
     require_shape(weight, H, 4 * H);
@@ -48,7 +51,7 @@ SetLoss loss_call(const Ids& label_start, const Ids& labels, const Vector& weigh
     if (smoothing) {
         require_shape(*smoothing, V);
         call.smoothing = smoothing->data();
-        for (size_t a = 0; a < V; ++a) call.unsmoothed -= call.smoothing[a];
+        call.unsmoothed = static_cast<float>(1 - std::accumulate(call.smoothing, call.smoothing + V, 0.0));
     }
     return call;
 }
@@ -157,8 +160,9 @@ void add_network(nb::module_& m) {
         "label being action a instead; grad [n, V] becomes its gradient.");
     m.def(
         "drop",
-        [](Vector values, Array<float, 1> out, float share, uint64_t seed, int level) {
+        [](Vector values, Array<float, 1> out, double share, uint64_t seed, int level) {
             require_shape(out, values.size());
+            require_share(share);
             nb::gil_scoped_release release;
             network_kernels(level).drop({share, seed}, 0, values.data(), out.data(), values.size());
         },
@@ -168,13 +172,15 @@ void add_network(nb::module_& m) {
         "head_loss",
         [](Matrix outputs, Ids positions, Matrix calendar, Matrix summary_weight, Vector summary_bias, Matrix calendar_weight, Vector bias,
            Matrix output, std::optional<TrendArrays> trends, std::optional<HabitArrays> habits, Ids label_start, Ids labels,
-           Vector weights, float scale, std::optional<Vector> smoothing, float dropout, uint64_t seed, size_t block, HeadGradArrays grads,
+           Vector weights, float scale, std::optional<Vector> smoothing, double dropout, uint64_t seed, size_t block, HeadGradArrays grads,
            std::optional<Array<float, 2>> trend_grads, std::optional<HabitGradArrays> habit_grads, size_t n_threads, int level) {
             const size_t n = positions.size(), H = outputs.shape(1), C = calendar.shape(1), E = summary_bias.size(), V = bias.size();
             require_shape(calendar, n, C);
             require_shape(summary_weight, E, H + C);
             require_shape(calendar_weight, V, C);
             require_shape(output, V, E);
+            require(V > 0 && E > 0 && H + C > 0, "arrays without columns");
+            require_share(dropout);
             Head call{n, H, C, E, V, 0, 0, outputs.data(), positions.data(), calendar.data(), summary_weight.data(), summary_bias.data(),
                       calendar_weight.data(), bias.data(), output.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
                       loss_call(label_start, labels, weights, scale, smoothing, n, V), {dropout, seed}, std::max<size_t>(block, 1)};

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -152,6 +153,19 @@ def test_loss(labels: list[list[int]], n_actions: int, far: bool) -> None:
     smoothing[3] = 0.0
     smoothing *= 0.2 / smoothing.sum()
     compare(lambda ops, values: ops.set_loss(values, start, actions, weights, 3.0, smoothing), logits, atol=1e-4)
+
+
+def test_smoothing_of_many_actions_is_exact() -> None:
+    """Shares that are far below the rounding of 1 add up, so that the gradients of a moment do to 0."""
+    V = 50_000
+    logits, labels = torch.zeros(3, V), np.array([1, 2, 5])
+    smoothing, ones = torch.full((V,), 0.1 / V), np.ones(3, np.float32)
+    for ops in (PLAIN, FUSED):
+        leaf = logits.clone().requires_grad_()
+        ops.set_loss(leaf * 1.0, np.arange(4), labels, ones, 1.0, smoothing).backward()  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        assert leaf.grad.double().sum(1).abs().max() < 3e-4
+        torch.testing.assert_close(leaf.grad[0, 1], torch.tensor(-0.9 + (1 - 0.1) / V), atol=1e-4, rtol=0)
 
 
 def test_smoothed_labels_are_distributions() -> None:
@@ -381,6 +395,15 @@ def train_steps(dataset: Dataset, constants: Constants, config: ModelConfig, ops
                 losses.append(float(loss.detach()))
                 if len(losses) == n_steps:
                     return losses
+
+
+def test_shares_that_drop_all_are_refused() -> None:
+    values = np.ones(4, np.float32)
+    for share in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match="share"):
+            _engine.drop(values, values.copy(), share, 0)
+    _engine.drop(values, values, 1 - 1e-12, 0)
+    assert not values.any()
 
 
 def test_unlike_arrays_are_refused() -> None:

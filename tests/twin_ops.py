@@ -27,8 +27,8 @@ def kept_factors(n: int, share: float, seed: int) -> NDArray[np.float32]:
     low, high = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
     with np.errstate(over="ignore"):
         hashes = mixed(mixed(np.arange(n, dtype=np.uint32) ^ low) + high)
-    threshold = np.uint32(float(np.float32(share)) * 2.0**32)
-    return np.where(hashes >= threshold, np.float32(1) / (np.float32(1) - np.float32(share)), np.float32(0))
+    threshold = np.uint32(share * 2.0**32)
+    return np.where(hashes >= threshold, np.float32(1 / (1 - share)), np.float32(0))
 
 
 class TwinOps(PlainOps):

@@ -235,14 +235,17 @@ private:
     std::vector<int64_t> rows_;
 };
 
-// Moments as if each were some pairs more: the first of each part.
+// Operations of the first n moments, about.
+double operations_of(const Head& call, size_t n) noexcept {
+    const size_t products = call.V * (call.E + call.C) + call.E * (call.H + call.C);
+    const double of_moments = static_cast<double>(n) * static_cast<double>(6 * products + 60 * call.V);
+    if (!call.habits) return of_moments;
+    return of_moments + 4 * score_operations(*call.habits) * static_cast<double>(call.habits->pair_start[n] - call.habits->pair_start[0]);
+}
+
+// The first moment of each part, all of as much work.
 std::vector<size_t> parts_of(const Head& call, size_t n_parts) {
-    const double own = 6.0 * static_cast<double>(call.V * (call.E + call.C) + call.E * (call.H + call.C)) + 60.0 * static_cast<double>(call.V);
-    const double each = call.habits ? 4 * score_operations(*call.habits) : 0;
-    const auto cost = [&](size_t m) {
-        const double n_pairs = call.habits ? static_cast<double>(call.habits->pair_start[m] - call.habits->pair_start[0]) : 0;
-        return own * static_cast<double>(m) + each * n_pairs;
-    };
+    const auto cost = [&](size_t m) { return operations_of(call, m); };
     std::vector<size_t> starts(n_parts + 1, call.n);
     starts[0] = 0;
     for (size_t i = 1, m = 0; i < n_parts; ++i) {
@@ -267,8 +270,7 @@ double head_loss(const Head& given, const HeadGrads& grads, size_t n_threads, co
     }
     const Sizes own(call);
     const size_t most = 1 + most_sums / (own.total() * sizeof(float));
-    const double operations = 6.0 * static_cast<double>(call.n * call.V * (call.E + call.C));
-    n_threads = threads_worth(operations, operations_per_thread, std::min(n_threads, most));
+    n_threads = threads_worth(operations_of(call, call.n), operations_per_thread, std::min(n_threads, most));
     const std::vector<size_t> starts = parts_of(call, n_threads);
 
     // The first thread adds to the gradients themselves, but for those of the hidden layer.

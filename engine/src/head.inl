@@ -24,13 +24,13 @@ uint64_t mixed_seed(uint64_t seed) noexcept {
 }
 
 // What L numbers from number `at` on are multiplied by: 0 for the share that is dropped, else 1 / (1 - share).
-LUCKYFAST_INLINE Lanes kept(float share, uint64_t key, size_t at) noexcept {
+LUCKYFAST_INLINE Lanes kept(double share, uint64_t key, size_t at) noexcept {
     Words number{};
     for (size_t i = 0; i < L; ++i) number[i] = static_cast<uint32_t>(at + i);
     const uint32_t low = static_cast<uint32_t>(key) ^ static_cast<uint32_t>(static_cast<uint64_t>(at) >> 32);
     const Words hash = mixed(mixed(number ^ low) + static_cast<uint32_t>(key >> 32));
-    const auto threshold = static_cast<uint32_t>(static_cast<double>(share) * 4294967296.0);
-    return hash >= threshold ? splat(1 / (1 - share)) : Lanes{};
+    const auto threshold = static_cast<uint32_t>(share * 4294967296.0);
+    return hash >= threshold ? splat(static_cast<float>(1 / (1 - share))) : Lanes{};
 }
 
 void drop(const Dropout& dropout, size_t first, const float* values, float* out, size_t n) noexcept {

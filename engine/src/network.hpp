@@ -116,7 +116,7 @@ struct HabitGrads {
 
 // Which of many numbers are set to 0, the others growing by as much: number i is, if a hash of seed and i says so.
 struct Dropout {
-    float share;  // in [0, 1)
+    double share;  // in [0, 1)
     uint64_t seed;
 };
 
@@ -212,7 +212,6 @@ void habit_features(const HabitFeatures& call, size_t n_threads, const NetworkKe
 // Adds scores to logits [n, V]; `first` [hidden, F + 1], `bias` and `second` may have any number of hidden units here.
 void habit_scores(HabitScores call, float* logits, size_t n_threads, const NetworkKernels& kernels);
 void habit_grads(HabitScores call, const float* grad_logits, HabitGrads grads, size_t n_threads, const NetworkKernels& kernels);
-
 
 // Returns the loss of a head and its gradients. Moments are split among threads, blocks of them go forward and back while
 // their logits are in the cache: those of all moments never exist.

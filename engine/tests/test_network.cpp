@@ -376,7 +376,7 @@ void test_head(size_t hidden, size_t block, bool with_habits, int level, size_t 
     const HabitScores given = input.call();
     Head head{n, H, C, E, V, n_trends, n_rows, outputs.data(), positions.data(), calendar.data(), summary_weight.data(), summary_bias.data(),
               calendar_weight.data(), bias.data(), output.data(), trend_values.data(), trend_rows.data(), trend_weights.data(),
-              with_habits ? &given : nullptr, gate.data(), shared.data(), loss, {0.0f, 0}, block};
+              with_habits ? &given : nullptr, gate.data(), shared.data(), loss, {0.0, 0}, block};
     const double found_loss =
         head_loss(head,
                   {found_outputs.data(), found[0].data(), found[1].data(), found[2].data(), found[3].data(), found[4].data(), found[5].data(),

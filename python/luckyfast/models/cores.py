@@ -6,6 +6,7 @@ threads need by then: with both, two cores were slower than one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,10 @@ import torch
 __all__ = ["n_cores", "set_cores", "use_cores"]
 
 _n_cores: ContextVar[int | None] = ContextVar("n_cores", default=None)
+_lock = threading.Lock()
+_held: list[int] = []
+"""How many threads PyTorch would have, once for each that holds it to one. Its number is that of the thread that sets
+it, and of threads that begin later."""
 
 
 def n_cores() -> int:
@@ -25,12 +30,22 @@ def n_cores() -> int:
         ...     n_cores()
         3
     """
-    return _n_cores.get() or torch.get_num_threads()
+    said = _n_cores.get()
+    with _lock:
+        return said or _n_of_torch()
 
 
 def set_cores(n: int) -> None:
-    """Let networks use so many cores from now on, in this thread."""
-    torch.set_num_threads(1)
+    """Let networks use so many cores from now on, in this thread.
+
+    Raises:
+        ValueError: there is no such number of cores.
+    """
+    if n < 1:
+        raise ValueError(f"{n} cores")
+    with _lock:
+        _held.append(_n_of_torch())
+        torch.set_num_threads(1)
     _n_cores.set(n)
 
 
@@ -46,10 +61,16 @@ def use_cores(n: int) -> Iterator[None]:
         >>> n_cores() == before
         True
     """
-    of_torch, before = torch.get_num_threads(), _n_cores.get()
+    before = _n_cores.get()
     set_cores(n)
     try:
         yield
     finally:
-        torch.set_num_threads(of_torch)
         _n_cores.set(before)
+        with _lock:
+            own = _held.pop()
+            torch.set_num_threads(own if before is None else 1)
+
+
+def _n_of_torch() -> int:
+    return _held[0] if _held else torch.get_num_threads()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from luckyfast import _engine
 from luckyfast.batches import Segment
@@ -271,6 +272,7 @@ class _HeadLoss(torch.autograd.Function):
         return outputs.new_tensor(loss)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         own = ctx.grads if grads[0] == 1 else [grad * grads[0] for grad in ctx.grads]
         return None, None, None, None, *own

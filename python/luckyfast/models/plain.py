@@ -95,14 +95,16 @@ class PlainOps:
         """Predict, and weigh and add up the loss."""
         memory = outputs.index_select(0, torch.from_numpy(segment.positions).to(outputs.device))
 
-        def loss_of(start: int, stop: int) -> Tensor:
+        def loss_of(memory: Tensor, start: int, stop: int) -> Tensor:
             part = segment.part(start, stop)
             logits = network.predict(memory[start:stop], part)
             return self.set_loss(logits, part.label_start, part.label_actions, weights[start:stop], total, smoothing)
 
         n, block = len(memory), block_moments(len(network.prior))
         if n <= block:
-            return loss_of(0, n)
+            return loss_of(memory, 0, n)
         # Logits of all moments at once would be O(vocabulary) in memory: those of a block are made again for gradients.
-        losses = [checkpoint(loss_of, at, min(at + block, n), use_reentrant=False) for at in range(0, n, block)]
+        # PyTorch keeps the random state of the devices of what it is given, so that the same values are dropped again.
+        ends = [(at, min(at + block, n)) for at in range(0, n, block)]
+        losses = [checkpoint(loss_of, memory, *own, use_reentrant=False) for own in ends]
         return torch.stack(losses).sum()

@@ -38,9 +38,11 @@ def training_floats(settings: Mapping[str, Any], n_actions: int, n_categories: i
     weights += n_categories * settings.get("features", True) * (4 * H if settings["arch"] == "lstm" else E)
     activations = moments * (14 * H * (1 + n_above) + 4 * n_in + 4 * E)
     activations += 2 * n_actions * min(moments, block_moments(n_actions))
-    habits = moments * N_HABIT_PAIRS * (6 * features + 4 * settings["habit_hidden"]) if settings["habit"] else 0.0
-    # Weights, gradients, two moments, and the averaged, the best and the saved copies.
-    return float(7.0 * weights + activations + habits)
+    habits = 0.0
+    if settings["habit"]:
+        habits = moments * N_HABIT_PAIRS * 6 * features + 2 * settings["habit_hidden"] * max(n_actions, 2048)
+    # Weights, gradients and those of a step, two moments, and the averaged, the best and the saved copies.
+    return float(8.0 * weights + activations + habits)
 
 
 class MemoryModel:
