@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from log_rows import habit_log, write_dataset
 from luckyfast.bench.checksum import HistoryChecksum, hash_names
 from luckyfast.bench.histories import READERS, WRITERS
 from luckyfast.bench.machine import describe_machine
+from luckyfast.bench.network import compare_networks
 from luckyfast.bench.process import measure
 from luckyfast.bench.report import BenchReport, render_markdown, render_tables
 from luckyfast.bench.runner import run_bench
@@ -266,3 +268,12 @@ def test_checksum_refuses_what_is_no_history():
         twice.add(ann, [0, 1], [1], [0, 1], milk[:1], [1])
     with pytest.raises(ValueError, match="more than one history"):
         str(twice)
+
+
+def test_networks_are_compared_at_the_same_work(tmp_path):
+    dataset = write_dataset(habit_log(n_customers=60, n_visits=12), tmp_path / "dataset")
+    found = compare_networks(1, dataset, "lstm-embed", 1.0, 2)
+    assert found.keys() == {"luckyfast", "plain torch"}
+    ((own_ms, own_loss),), ((peer_ms, peer_loss),) = found.values()
+    assert min(own_ms, peer_ms) > 0
+    assert own_loss == pytest.approx(peer_loss, abs=1e-5)
