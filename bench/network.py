@@ -1,9 +1,9 @@
 """How long a training step of the whole network takes: ``python -m luckyfast.bench.network``.
 
 The same network, habits, trends and optimiser included, takes the same steps over the same batches with the engine's
-operations and with plain PyTorch, which is what a GPU is given; there the LSTM is a loop, since that of PyTorch does not
-take inputs that are projected already. Passes over a sample of the customers alternate, each system in a process of its
-own. Without dropout the losses must agree.
+operations and with plain PyTorch, which is what a GPU is given; its LSTM is a loop there, as PyTorch's own takes no
+inputs that are projected already. Passes over a sample of the customers alternate, each system in a process of its own.
+Without dropout the losses must agree.
 """
 
 from __future__ import annotations
