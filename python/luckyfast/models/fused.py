@@ -241,22 +241,24 @@ class _HeadLoss(torch.autograd.Function):
         *weights: Tensor,
     ) -> Tensor:
         ctx.grads = grads = [tensor.new_zeros(tensor.shape) for tensor in (outputs, *weights)]
-        views, own = [_view(weight) for weight in weights], [_memory(grad) for grad in grads]
-        summary, n, to, *own = views[:5], 5, tuple(own[:6]), *own[6:]
+        given, own = [_view(weight) for weight in weights], [_memory(grad) for grad in grads[1:]]
+        head, given, head_grads, own = given[:5], given[5:], own[:5], own[5:]
         trends = trend_grads = habits = habit_grads = None
         if network.trend is not None:
-            trends, trend_grads, n = (_view(network.trend.values), segment.trend_rows, views[5]), own.pop(0), 6
+            trends, trend_grads = (_view(network.trend.values), segment.trend_rows, given.pop(0)), own.pop(0)
         if network.residual is not None and (found := segment.habits) is not None:
-            views[n + 3], own[3] = views[n + 3].reshape(-1), own[3].reshape(-1)
-            popularity = _view(network.residual.log_popularity)
+            per_action, first, bias, second, gate, shared = given
+            own[3] = own[3].reshape(-1)
             arrays = found.row_start, found.pair_start, found.actions, found.features
-            habits, habit_grads = (*arrays, *views[n : n + 4], popularity, *views[n + 4 :]), tuple(own)
+            popularity = _view(network.residual.log_popularity)
+            habits = (*arrays, per_action, first, bias, second.reshape(-1), popularity, gate, shared)
+            habit_grads = tuple(own)
         *label_arrays, smoothing = labels
         loss = _engine.head_loss(
             _view(outputs),
             segment.positions,
             segment.calendar,
-            *summary,
+            *head,
             trends,
             habits,
             *label_arrays,
@@ -264,7 +266,7 @@ class _HeadLoss(torch.autograd.Function):
             dropout,
             _seed() if dropout else 0,
             block_moments(len(network.prior)),
-            to,
+            (_memory(grads[0]), *head_grads),
             trend_grads,
             habit_grads,
             n_cores(),
