@@ -1,8 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 #include "split.hpp"
@@ -18,64 +18,21 @@ constexpr size_t widest = 16;  // numbers of a vector, at most
 // A thread more costs sums of its own as large as the weights: where those are large, so many bytes at most.
 constexpr size_t most_sums = size_t{64} << 20;
 
-struct Sizes {
-    size_t summary_weight, summary_bias, calendar_weight, bias, output, trend_weights, gate, shared, per_action, first, hidden;
+constexpr size_t n_weights = 12, first_hidden = 9;
 
-    explicit Sizes(const Head& call)
-        : summary_weight(call.E * (call.H + call.C)),
-          summary_bias(call.E),
-          calendar_weight(call.V * call.C),
-          bias(call.V),
-          output(call.V * call.E),
-          trend_weights(call.n_trends * call.V),
-          gate(call.habits ? call.habits->F * (call.C + call.E) : 0),
-          shared(call.habits ? call.habits->F : 0),
-          per_action(call.habits ? call.V * call.habits->F : 0),
-          first(call.habits ? call.habits->hidden * (call.habits->F + 1) : 0),
-          hidden(call.habits ? call.habits->hidden : 0) {}
+// The gradients of all weights, those of the hidden layer last.
+std::array<float**, n_weights> weights_of(HeadGrads& grads) noexcept {
+    return {&grads.summary_weight, &grads.summary_bias,       &grads.calendar_weight, &grads.bias,        &grads.output,
+            &grads.trend_weights,  &grads.gate,               &grads.shared,          &grads.habits.per_action,
+            &grads.habits.first,   &grads.habits.bias,        &grads.habits.second};
+}
 
-    size_t total() const noexcept {
-        return summary_weight + summary_bias + calendar_weight + bias + output + trend_weights + gate + shared + per_action + first +
-               2 * hidden;
-    }
-
-    // Calls visit(a's array, b's array, size) for what gradients of weights consist of.
-    template <typename Visit>
-    void each(const HeadGrads& a, const HeadGrads& b, Visit visit) const {
-        visit(a.summary_weight, b.summary_weight, summary_weight);
-        visit(a.summary_bias, b.summary_bias, summary_bias);
-        visit(a.calendar_weight, b.calendar_weight, calendar_weight);
-        visit(a.bias, b.bias, bias);
-        visit(a.output, b.output, output);
-        visit(a.trend_weights, b.trend_weights, trend_weights);
-        visit(a.gate, b.gate, gate);
-        visit(a.shared, b.shared, shared);
-        visit(a.habits.per_action, b.habits.per_action, per_action);
-        visit(a.habits.first, b.habits.first, first);
-        visit(a.habits.bias, b.habits.bias, hidden);
-        visit(a.habits.second, b.habits.second, hidden);
-    }
-
-    // A thread's own sums in one piece of memory.
-    HeadGrads sums_in(float* memory, float* outputs) const noexcept {
-        const auto next = [&](size_t n) { return std::exchange(memory, memory + n); };
-        HeadGrads sums{};
-        sums.outputs = outputs;
-        sums.summary_weight = next(summary_weight);
-        sums.summary_bias = next(summary_bias);
-        sums.calendar_weight = next(calendar_weight);
-        sums.bias = next(bias);
-        sums.output = next(output);
-        sums.trend_weights = next(trend_weights);
-        sums.gate = next(gate);
-        sums.shared = next(shared);
-        sums.habits.per_action = next(per_action);
-        sums.habits.first = next(first);
-        sums.habits.bias = next(hidden);
-        sums.habits.second = next(hidden);
-        return sums;
-    }
-};
+// How many numbers each of them has.
+std::array<size_t, n_weights> sizes_of(const Head& call) noexcept {
+    const size_t F = call.habits ? call.habits->F : 0, hidden = call.habits ? call.habits->hidden : 0;
+    return {call.E * (call.H + call.C), call.E,           call.V * call.C, call.V,           call.V * call.E, call.n_trends * call.V,
+            F * (call.C + call.E),      F,                call.V * F,      hidden * (F + 1), hidden,          hidden};
+}
 
 // What one thread works with: some moments at a time go forward and back through everything.
 class Worker {
@@ -261,25 +218,27 @@ double head_loss(const Head& given, const HeadGrads& grads, size_t n_threads, co
     Head call = given;
     HabitScores habits{};
     std::unique_ptr<HiddenLayer> hidden;
-    HeadGrads first = grads;
-    const Sizes sizes(given);  // of the weights as they are given: the hidden layer grows by units that do nothing
     if (call.habits) {
         habits = *given.habits;
         hidden = std::make_unique<HiddenLayer>(habits);
         call.habits = &habits;
     }
-    const Sizes own(call);
-    const size_t most = 1 + most_sums / (own.total() * sizeof(float));
+    // Of the hidden layer as it is given, and as it is here, with units that do nothing.
+    const std::array<size_t, n_weights> given_sizes = sizes_of(given), sizes = sizes_of(call);
+    const size_t total = std::accumulate(sizes.begin(), sizes.end(), size_t{0});
+    const size_t most = 1 + most_sums / (total * sizeof(float));
     n_threads = threads_worth(operations_of(call, call.n), operations_per_thread, std::min(n_threads, most));
     const std::vector<size_t> starts = parts_of(call, n_threads);
 
     // The first thread adds to the gradients themselves, but for those of the hidden layer.
-    std::vector<float> sums((n_threads - 1) * own.total()), small(own.first + 2 * own.hidden);
-    first.habits.first = small.data();
-    first.habits.bias = first.habits.first + own.first;
-    first.habits.second = first.habits.bias + own.hidden;
-    std::vector<HeadGrads> theirs{first};
-    for (size_t i = 1; i < n_threads; ++i) theirs.push_back(own.sums_in(sums.data() + (i - 1) * own.total(), grads.outputs));
+    const size_t n_hidden = std::accumulate(sizes.begin() + first_hidden, sizes.end(), size_t{0});
+    std::vector<float> sums((n_threads - 1) * total + n_hidden);
+    float* memory = sums.data();
+    std::vector<HeadGrads> theirs(n_threads, grads);
+    for (size_t i = 0; i < n_threads; ++i) {
+        const auto weights = weights_of(theirs[i]);
+        for (size_t k = i > 0 ? 0 : first_hidden; k < n_weights; memory += sizes[k++]) *weights[k] = memory;
+    }
     std::vector<double> losses(n_threads);
     split_evenly(n_threads, n_threads, [&](size_t i, size_t, size_t) {
         const size_t stop = starts[i + 1], block = call.block;
@@ -287,11 +246,10 @@ double head_loss(const Head& given, const HeadGrads& grads, size_t n_threads, co
         for (size_t start = starts[i]; start < stop; start += block)
             losses[i] += worker.run(start, std::min(start + block, stop), theirs[i]);
     });
-    for (size_t i = 1; i < n_threads; ++i)
-        own.each(first, theirs[i], [&](float* into, const float* from, size_t n) { kernels.add_rows(into, from, 1, n); });
-    kernels.add_rows(grads.habits.first, first.habits.first, 1, sizes.first);
-    kernels.add_rows(grads.habits.bias, first.habits.bias, 1, sizes.hidden);
-    kernels.add_rows(grads.habits.second, first.habits.second, 1, sizes.hidden);
+    HeadGrads into = grads;
+    for (size_t i = 0; i < n_threads; ++i)
+        for (size_t k = i > 0 ? 0 : first_hidden; k < n_weights; ++k)
+            kernels.add_rows(*weights_of(into)[k], *weights_of(theirs[i])[k], 1, given_sizes[k]);
     return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 

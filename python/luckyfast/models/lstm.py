@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from luckyfast.models.ops import Ops
+from luckyfast.models.ops import Ops, drop_in
 
 __all__ = ["LSTMCore", "LSTMLayer"]
 
@@ -57,7 +57,7 @@ class LSTMCore(LSTMLayer):
         states: list[Tensor] = [*after]
         for number, layer in enumerate(self.above, start=1):
             assert isinstance(layer, LSTMLayer)
-            outputs = self.ops.drop(outputs, self.dropout) if self.training and self.dropout else outputs
+            outputs = drop_in(self, outputs)
             outputs, after = layer.run(outputs, state[2 * number], state[2 * number + 1])
             states += after
         return outputs, tuple(states)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from luckyfast.models.ops import Ops
+from luckyfast.models.ops import Ops, drop_in
 
 __all__ = ["WindowCore"]
 
@@ -42,6 +42,6 @@ class WindowCore(nn.Module):
         outputs = F.gelu(self.ops.linear(first, self.second.weight, self.second.bias))
         for layer in self.above:
             assert isinstance(layer, nn.Linear)
-            outputs = self.ops.drop(outputs, self.dropout) if self.training and self.dropout else outputs
+            outputs = drop_in(self, outputs)
             outputs = F.gelu(self.ops.linear(outputs, layer.weight, layer.bias))
         return outputs.view(T, B, -1), (visits[T:].transpose(0, 1),)

@@ -14,7 +14,7 @@ from luckyfast.batches import Constants, Segment
 from luckyfast.models import ModelConfig
 from luckyfast.models.lstm import LSTMCore
 from luckyfast.models.mlp import WindowCore
-from luckyfast.models.ops import Ops
+from luckyfast.models.ops import Ops, drop_in
 from luckyfast.models.residual import HabitResidual
 from luckyfast.models.side import SideInput
 from luckyfast.models.trend import TrendResidual
@@ -114,7 +114,7 @@ class Network(nn.Module):
         bags = self.ops.sum_bags(segment.bag_start, segment.bag_actions, self.table)
         if self.side is not None and segment.features is not None:
             bags = self.side(bags, segment.features)
-        bags = self._drop(bags)
+        bags = drop_in(self, bags)
         if isinstance(self.project, nn.Linear):
             bags = self.ops.linear(bags, self.project.weight, None)
         outputs, state = self.core(bags, steps, state)
@@ -125,15 +125,12 @@ class Network(nn.Module):
         trend = self.trend(segment.trend_rows) if self.trend is not None else None
         calendar = self._here(segment.calendar)
         summary = self.ops.linear(torch.cat((memory, calendar), 1), self.summary.weight, self.summary.bias)
-        summary = self._drop(F.gelu(summary))
+        summary = drop_in(self, F.gelu(summary))
         logits = self.ops.linear(calendar, self.calendar.weight, self.calendar.bias + self.prior, trend)
         logits = self.ops.linear(summary, self.output, None, onto=logits)
         if self.residual is not None and segment.habits is not None:
             logits = self.residual(logits, segment.habits, torch.cat((calendar, summary), 1))
         return logits
-
-    def _drop(self, values: Tensor) -> Tensor:
-        return self.ops.drop(values, self.dropout) if self.training and self.dropout else values
 
     def _here(self, array: NDArray[Any]) -> Tensor:
         """An array as a tensor on the network's device."""

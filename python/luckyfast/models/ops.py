@@ -15,7 +15,7 @@ from luckyfast.habits import Habits
 if TYPE_CHECKING:
     from luckyfast.models.network import Network
 
-__all__ = ["HabitWeights", "Ops", "ops_for"]
+__all__ = ["HabitWeights", "Ops", "drop_in", "ops_for"]
 
 HabitWeights = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """``per_action`` [V, F]; ``first`` [hidden, F + 1], its bias [hidden] and ``second`` [1, hidden] of the small network;
@@ -138,6 +138,17 @@ class Ops(Protocol):
             A scalar.
         """
         ...
+
+
+class _Dropping(Protocol):
+    ops: Ops
+    dropout: float
+    training: bool
+
+
+def drop_in(module: _Dropping, values: Tensor) -> Tensor:
+    """:meth:`Ops.drop` of a module's share where it is in training, else the values."""
+    return module.ops.drop(values, module.dropout) if module.training and module.dropout else values
 
 
 def ops_for(device: torch.device) -> Ops:
