@@ -119,28 +119,32 @@ void add_network(nb::module_& m) {
             require_shape(cells, shape.T + 1, shape.B, shape.H);
             require_shape(outputs, shape.T + 1, shape.B, shape.H);
             nb::gil_scoped_release release;
-            lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data()}, weight.data(), n_threads,
+            const float* before = outputs.data();
+            const bool from_zeros = std::all_of(before, before + shape.B * shape.H, [](float h) { return h == 0; });
+            lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data(), from_zeros}, weight.data(), n_threads,
                          network_kernels(level));
+            return from_zeros;
         },
         "gates"_a, "cells"_a, "outputs"_a, "weight"_a, "n_threads"_a = 1, "level"_a = -1,
         "Run an LSTM: gates [T, B, 4H] hold projected inputs and become activated gates; cells and outputs [T + 1, B, H] "
-        "hold the state in their first row.");
+        "hold the state in their first row. Returns whether the first of outputs is 0.");
     m.def(
         "lstm_backward",
         [](Array<float, 3> gates, Array<const float, 3> cells, Array<const float, 3> grad_outputs, Array<float, 2> grad_h,
-           Array<float, 2> grad_c, Matrix weight, size_t n_threads, int level) {
+           Array<float, 2> grad_c, Matrix weight, bool wants_grad_h, size_t n_threads, int level) {
             const LstmShape shape = lstm_shape(gates, weight);
             require_shape(cells, shape.T + 1, shape.B, shape.H);
             require_shape(grad_outputs, shape.T, shape.B, shape.H);
             require_shape(grad_h, shape.B, shape.H);
             require_shape(grad_c, shape.B, shape.H);
             nb::gil_scoped_release release;
-            lstm_backward({shape, nullptr, gates.data(), cells.data(), grad_outputs.data(), grad_h.data(), grad_c.data()},
+            lstm_backward({shape, nullptr, gates.data(), cells.data(), grad_outputs.data(), grad_h.data(), grad_c.data(), wants_grad_h},
                           weight.data(), n_threads, network_kernels(level));
         },
-        "gates"_a, "cells"_a, "grad_outputs"_a, "grad_h"_a, "grad_c"_a, "weight"_a, "n_threads"_a = 1, "level"_a = -1,
-        "Go back through lstm_forward: gates become the gradients of the projected inputs, grad_h and grad_c [B, H] those of "
-        "the state before.");
+        "gates"_a, "cells"_a, "grad_outputs"_a, "grad_h"_a, "grad_c"_a, "weight"_a, "wants_grad_h"_a = true,
+        "n_threads"_a = 1, "level"_a = -1,
+        "Go back through lstm_forward: gates become the gradients of the projected inputs, grad_h (if wanted) and grad_c "
+        "[B, H] those of the state before.");
 
     m.def(
         "set_loss",

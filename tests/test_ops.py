@@ -75,6 +75,10 @@ def test_lstm(shape: tuple[int, int, int], n_threads: int) -> None:
     torch.manual_seed(0)
     inputs = torch.randn(T, B, 4 * H), torch.randn(B, H), torch.randn(B, H), torch.randn(H, 4 * H) / H**0.5
     compare(lambda ops, *tensors: ops.lstm_sequence(*tensors), *inputs)
+    projected, h0, c0, weight = inputs
+    compare(lambda ops, *tensors: ops.lstm_sequence(tensors[0], h0, c0, tensors[1]), projected, weight)
+    compare(lambda ops, *tensors: ops.lstm_sequence(tensors[0], h0 * 0, c0, tensors[1]), projected, weight)
+    compare(lambda ops, *tensors: ops.lstm_sequence(*tensors), projected, h0 * 0, c0, weight)
 
 
 @pytest.mark.parametrize("arch", ["mlp", "lstm", "lstm-embed"])

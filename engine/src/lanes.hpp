@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #if LUCKYFAST_LANES == 16
 #include <immintrin.h>
@@ -53,6 +54,47 @@ LUCKYFAST_INLINE void store(float* p, Lanes x, size_t n) noexcept {
 
 // PERF: a number of lanes that is known to be all of them, so that there is no branch for the lanes that are left.
 using WholeVector = std::integral_constant<size_t, L>;
+
+// x[first], y[first], x[first + 1] and so on.
+template <size_t first, size_t... lane>
+LUCKYFAST_INLINE Lanes zip(Lanes x, Lanes y, std::index_sequence<lane...>) noexcept {
+#ifdef __clang__
+    return __builtin_shufflevector(x, y, (first + lane / 2 + lane % 2 * L)...);
+#else  // the same in versions of GCC before 12, too
+    return __builtin_shuffle(x, y, Bits{static_cast<int32_t>(first + lane / 2 + lane % 2 * L)...});
+#endif
+}
+
+// Row i becomes lane i of all rows: rows that are half of all apart are zipped, as often as n_rows can be halved.
+template <size_t n_rows>
+LUCKYFAST_INLINE void transpose(Lanes (&rows)[L]) noexcept {
+    if constexpr (n_rows > 1) {
+        Lanes zipped[L];
+#pragma GCC unroll 8
+        for (size_t i = 0; i < L / 2; ++i) {
+            zipped[2 * i] = zip<0>(rows[i], rows[i + L / 2], std::make_index_sequence<L>());
+            zipped[2 * i + 1] = zip<L / 2>(rows[i], rows[i + L / 2], std::make_index_sequence<L>());
+        }
+        transpose<n_rows / 2>(zipped);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < L; ++i) rows[i] = zipped[i];
+    }
+}
+
+// to[k * width + i] = from[i * stride + k] for i < n, and 0 from there to the width, a multiple of L.
+inline void pack_transposed(const float* from, size_t stride, size_t n, size_t width, size_t depth, float* to) noexcept {
+    for (size_t i = 0; i < width; i += L)
+        for (size_t k = 0; k < depth; k += L) {
+            const size_t n_left = depth - k < L ? depth - k : L;
+            Lanes rows[L];
+#pragma GCC unroll 16
+            for (size_t r = 0; r < L; ++r) rows[r] = i + r < n ? load(from + (i + r) * stride + k, n_left) : Lanes{};
+            transpose<L>(rows);
+#pragma GCC unroll 16
+            for (size_t r = 0; r < L; ++r)
+                if (r < n_left) store(to + (k + r) * width + i, rows[r]);
+        }
+}
 
 LUCKYFAST_INLINE float sum(Lanes x) noexcept {
     float total[L];

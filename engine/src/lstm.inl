@@ -27,12 +27,8 @@ void pack_forward(const float* weight, size_t H, float* packed) noexcept {
 
 // Transposed: [block of 4 L units][k of 4H][unit]
 void pack_backward(const float* weight, size_t H, float* packed) noexcept {
-    for (size_t block = 0; block < n_blocks(H, wide); ++block)
-        for (size_t k = 0; k < 4 * H; ++k)
-            for (size_t i = 0; i < wide; ++i) {
-                const size_t unit = block * wide + i;
-                *packed++ = unit < H ? weight[unit * 4 * H + k] : 0.0f;
-            }
+    for (size_t unit = 0; unit < H; unit += wide, packed += 4 * H * wide)
+        pack_transposed(weight + unit * 4 * H, 4 * H, H - unit, wide, 4 * H, packed);
 }
 
 // PERF: lines that are asked for before a tile's product are there after it.
@@ -40,9 +36,10 @@ LUCKYFAST_INLINE void prefetch(const float* from, size_t n) noexcept {
     for (size_t i = 0; i < n; i += 16) __builtin_prefetch(from + i);
 }
 
-// The gates of R rows for n units, from the first row's panel and state; pointers are to the first row and unit.
+// The gates of R rows for n units, from the first row's panel and state, of whose outputs so many are looked at; pointers
+// are to the first row and unit.
 template <size_t R, typename Width>
-LUCKYFAST_INLINE void forward_tile(size_t H, Width n, const float* panel, const float* before, const float* cells,
+LUCKYFAST_INLINE void forward_tile(size_t H, size_t depth, Width n, const float* panel, const float* before, const float* cells,
                                    float* gates, float* after, float* next_cells) noexcept {
     for (size_t r = 0; r < R; ++r) {
         for (size_t gate = 0; gate < 4; ++gate) prefetch(gates + r * 4 * H + gate * H, n);
@@ -50,7 +47,7 @@ LUCKYFAST_INLINE void forward_tile(size_t H, Width n, const float* panel, const 
     }
     Lanes acc[R][4];
     clear(acc);
-    multiply<R, 4>(before, H, panel, H, acc);
+    multiply<R, 4>(before, H, panel, depth, acc);
 #pragma GCC unroll 8
     for (size_t r = 0; r < R; ++r) {
         float* own = gates + r * 4 * H;
@@ -67,18 +64,19 @@ LUCKYFAST_INLINE void forward_tile(size_t H, Width n, const float* panel, const 
 }
 
 void lstm_forward(const LstmForward& call, size_t row_start, size_t row_stop) noexcept {
-    const auto [T, B, H] = call.shape;
+    const size_t T = call.shape.T, B = call.shape.B, H = call.shape.H;
     for (size_t t = 0; t < T; ++t) {
         const float *before = call.outputs + t * B * H, *cells = call.cells + t * B * H;
         float *after = call.outputs + (t + 1) * B * H, *next_cells = call.cells + (t + 1) * B * H;
         float* gates = call.gates + t * B * 4 * H;
+        const size_t depth = t == 0 && call.from_zeros ? 0 : H;
         for_blocks(row_start, row_stop, [&](size_t first_row, size_t last_row) {
             for (size_t unit = 0; unit < H; unit += L) {
                 const float* panel = call.packed + unit * 4 * H;
                 const auto tiles = [&](auto n) {
                     for_tiles(first_row, last_row, [&]<size_t R>(size_t row) {
                         const size_t at = row * H + unit;
-                        forward_tile<R>(H, n, panel, before + row * H, cells + at, gates + row * 4 * H + unit, after + at,
+                        forward_tile<R>(H, depth, n, panel, before + row * H, cells + at, gates + row * 4 * H + unit, after + at,
                                         next_cells + at);
                     });
                 };
@@ -117,7 +115,7 @@ LUCKYFAST_INLINE void pull_back(const LstmBackward& call, const float* next_grad
 }
 
 void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) noexcept {
-    const auto [T, B, H] = call.shape;
+    const size_t T = call.shape.T, B = call.shape.B, H = call.shape.H;
     for (size_t t = T; t-- > 0;) {
         const float *cells = call.cells + t * B * H, *next_cells = call.cells + (t + 1) * B * H;
         const float* grad_outputs = call.grad_outputs + t * B * H;
@@ -128,7 +126,7 @@ void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) 
             prefetch(cells + row * H + unit, n);
             prefetch(next_cells + row * H + unit, n);
         };
-        const auto through_gates = [=, grad_c_all = call.grad_c, H = H](size_t row, size_t unit, auto n, Lanes grad_h) {
+        const auto through_gates = [=, grad_c_all = call.grad_c](size_t row, size_t unit, auto n, Lanes grad_h) {
             const size_t at = row * H + unit, first = row * 4 * H + unit;
             grad_h += load(grad_outputs + at, n);
             const Lanes i = load(gates + first, n), f = load(gates + first + H, n), o = load(gates + first + 2 * H, n);
@@ -150,6 +148,7 @@ void lstm_backward(const LstmBackward& call, size_t row_start, size_t row_stop) 
                 }
         }
     }
+    if (!call.wants_grad_h) return;
     pull_back(call, call.gates, row_start, row_stop, [](size_t, size_t, size_t) {},
               [&](size_t row, size_t unit, auto n, Lanes grad_h) { store(call.grad_h + row * H + unit, grad_h, n); });
 }

@@ -29,6 +29,7 @@ struct LstmForward {
     float* gates;         // [T, B, 4H]: inputs times their weights plus the bias in, activated gates out
     float* cells;         // [T + 1, B, H]; the first is the state before
     float* outputs;       // [T + 1, B, H]; the same
+    bool from_zeros;      // whether the first of outputs is 0, which spares a product
 };
 
 struct LstmBackward {
@@ -37,8 +38,9 @@ struct LstmBackward {
     float* gates;               // [T, B, 4H]: activated gates in, gradients before their activation out
     const float* cells;         // [T + 1, B, H]
     const float* grad_outputs;  // [T, B, H]
-    float* grad_h;              // [B, H]: of the last output in, of the state before out
+    float* grad_h;              // [B, H]: of the last output in, of the state before out, if that is wanted
     float* grad_c;              // [B, H]: of the last cell in, of the state before out
+    bool wants_grad_h;
 };
 
 // Sum over the labels of -log softmax(logits)[label], each weighed by its row's weight, times `scale`. With smoothing the

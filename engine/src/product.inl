@@ -13,31 +13,33 @@ constexpr size_t depth_of(const Product& call) noexcept {
 }
 constexpr size_t panel_width = tile_vectors * L;
 
+// PERF: so many columns at a time, whose panels stay in the second-level cache while all rows go through them.
+constexpr size_t columns_of(const Product& call) noexcept {
+    constexpr size_t most_packed = 1 << 17;
+    const size_t most = most_packed / (depth_of(call) + 1) / panel_width * panel_width;
+    return call.N < most ? (call.N + panel_width - 1) / panel_width * panel_width : most;
+}
+
 size_t product_scratch(const Product& call) noexcept {
-    return ((call.N + panel_width - 1) / panel_width * panel_width + (call.a_transposed ? block_rows : 0)) * depth_of(call);
+    return (columns_of(call) + (call.a_transposed ? block_rows : 0)) * depth_of(call);
 }
 
 // Panels of b, [column / panel width][k][column of the panel]; the last one is as many vectors wide as it must be.
-void pack_panels(const Product& call, size_t k_start, size_t depth, float* packed) noexcept {
+void pack_panels(const Product& call, size_t first, size_t last, size_t k_start, size_t depth, float* packed) noexcept {
     const auto width_at = [&](size_t column) {
-        const size_t n = call.N - column;
+        const size_t n = last - column;
         return n < panel_width ? (n + L - 1) / L * L : panel_width;
     };
     if (call.b_transposed) {
-        for (size_t column = 0; column < call.N; column += panel_width) {
-            const size_t n = call.N - column, width = width_at(column);
-            float* to = packed + column * depth;
-            for (size_t i = 0; i < width; ++i) {
-                const float* from = call.b + (column + i) * call.K + k_start;
-                for (size_t k = 0; k < depth; ++k) to[k * width + i] = i < n ? from[k] : 0.0f;
-            }
-        }
+        for (size_t column = first; column < last; column += panel_width)
+            pack_transposed(call.b + column * call.K + k_start, call.K, last - column, width_at(column), depth,
+                            packed + (column - first) * depth);
     } else {  // PERF: b is read as it lies
         for (size_t k = 0; k < depth; ++k) {
             const float* from = call.b + (k_start + k) * call.N;
-            for (size_t column = 0; column < call.N; column += panel_width) {
-                const size_t n = call.N - column, width = width_at(column);
-                float* to = packed + column * depth + k * width;
+            for (size_t column = first; column < last; column += panel_width) {
+                const size_t n = last - column, width = width_at(column);
+                float* to = packed + (column - first) * depth + k * width;
                 for (size_t i = 0; i < width; i += L) store(to + i, load(from + column + i, n - i));
             }
         }
@@ -80,16 +82,15 @@ void multiply_panel(const Product& call, size_t row_start, size_t row_stop, cons
 template <bool transposed>
 void multiply_all(const Product& call, size_t row_start, size_t row_stop, float* scratch) noexcept {
     const size_t most = depth_of(call);
-    for (size_t k_start = 0; k_start < call.K; k_start += most) {
-        const size_t depth = call.K - k_start < most ? call.K - k_start : most;
+    const auto part = [&](size_t first, size_t last, size_t k_start, size_t depth) {
         float *panels = transposed ? scratch + block_rows * depth : scratch, *rows = scratch;
-        pack_panels(call, k_start, depth, panels);
+        pack_panels(call, first, last, k_start, depth, panels);
         for_blocks(row_start, row_stop, [&](size_t start, size_t stop) {
             const float* a = transposed ? rows : call.a + start * call.K + k_start;
             if (transposed) pack_rows(call, start, stop, k_start, depth, rows);
-            for (size_t column = 0; column < call.N; column += panel_width) {
-                const float* panel = panels + column * depth;
-                switch ((call.N - column + L - 1) / L) {
+            for (size_t column = first; column < last; column += panel_width) {
+                const float* panel = panels + (column - first) * depth;
+                switch ((last - column + L - 1) / L) {
                     case 1: multiply_panel<1, transposed>(call, start, stop, a, k_start, depth, column, panel); break;
                     case 2: multiply_panel<2, transposed>(call, start, stop, a, k_start, depth, column, panel); break;
                     case 3: multiply_panel<3, transposed>(call, start, stop, a, k_start, depth, column, panel); break;
@@ -97,7 +98,11 @@ void multiply_all(const Product& call, size_t row_start, size_t row_stop, float*
                 }
             }
         });
-    }
+    };
+    const size_t width = columns_of(call);
+    for (size_t first = 0; first < call.N; first += width)
+        for (size_t k_start = 0; k_start < call.K; k_start += most)
+            part(first, call.N - first < width ? call.N : first + width, k_start, call.K - k_start < most ? call.K - k_start : most);
 }
 
 void product(const Product& call, size_t row_start, size_t row_stop, float* scratch) noexcept {

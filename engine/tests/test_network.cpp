@@ -98,10 +98,10 @@ struct NaiveLstm {
     }
 };
 
-void test_lstm(LstmShape shape, int level, size_t n_threads) {
+void test_lstm(LstmShape shape, int level, size_t n_threads, bool from_zeros) {
     const auto [T, B, H] = shape;
     const NetworkKernels& kernels = network_kernels(level);
-    const Floats projected = random_floats(T * B * 4 * H), weight = random_floats(H * 4 * H, 0.5f), h = random_floats(B * H),
+    const Floats projected = random_floats(T * B * 4 * H), weight = random_floats(H * 4 * H, 0.5f), h = from_zeros ? Floats(B * H) : random_floats(B * H),
                  c = random_floats(B * H), grad_outputs = random_floats(T * B * H);
     Floats grad_h = random_floats(B * H), grad_c = random_floats(B * H);
     const auto wide = [](const Floats& values) { return std::vector<double>(values.begin(), values.end()); };
@@ -125,10 +125,14 @@ void test_lstm(LstmShape shape, int level, size_t n_threads) {
     Floats gates = projected, cells((T + 1) * B * H), outputs((T + 1) * B * H);
     std::copy(h.begin(), h.end(), outputs.begin());
     std::copy(c.begin(), c.end(), cells.begin());
-    lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data()}, weight.data(), n_threads, kernels);
+    lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data(), from_zeros}, weight.data(), n_threads, kernels);
     check_close(Floats(outputs.begin() + static_cast<std::ptrdiff_t>(B * H), outputs.end()), expected, 1e-5, "outputs");
-    lstm_backward({shape, nullptr, gates.data(), cells.data(), grad_outputs.data(), grad_h.data(), grad_c.data()}, weight.data(), n_threads,
-                  kernels);
+    Floats own_gates = gates, own_grad_h = grad_h, own_grad_c = grad_c;
+    lstm_backward({shape, nullptr, own_gates.data(), cells.data(), grad_outputs.data(), own_grad_h.data(), own_grad_c.data(), false},
+                  weight.data(), n_threads, kernels);
+    lstm_backward({shape, nullptr, gates.data(), cells.data(), grad_outputs.data(), grad_h.data(), grad_c.data(), true}, weight.data(),
+                  n_threads, kernels);
+    assert(own_gates == gates && own_grad_c == grad_c);
     check_close(gates, numeric, 2e-4, "gradient of gates");
     check_close(grad_h, numeric_h, 2e-4, "gradient of h");
     check_close(grad_c, numeric_c, 2e-4, "gradient of c");
@@ -449,9 +453,9 @@ void test_threads(int level) {
         Floats grad_c(B * H, 1.0f), grad(M * 2000), bags(8000 * N), grad_table(50 * N);
         product({M, N, K, a.data(), b.data(), nullptr, c.data(), false, false, false}, n_threads, kernels);
         product({M, N, K, a.data(), b.data(), nullptr, transposed.data(), true, true, false}, n_threads, kernels);
-        lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data()}, weight.data(), n_threads, kernels);
-        lstm_backward({shape, nullptr, gates.data(), cells.data(), grad_outputs.data(), grad_h.data(), grad_c.data()}, weight.data(),
-                      n_threads, kernels);
+        lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data(), true}, weight.data(), n_threads, kernels);
+        lstm_backward({shape, nullptr, gates.data(), cells.data(), grad_outputs.data(), grad_h.data(), grad_c.data(), true},
+                      weight.data(), n_threads, kernels);
         set_loss({M, 2000, logits.data(), start.data(), labels.data(), ones.data(), 0.01f, grad.data()}, n_threads, kernels);
         sum_bags({8000, N, start.data(), labels.data()}, table.data(), bags.data(), n_threads, kernels);
         spread_bags({8000, N, start.data(), labels.data()}, bags.data(), grad_table.data(), n_threads, kernels);
@@ -481,9 +485,12 @@ int main() {
             test_product(1, 130, 800, level, n_threads);
             test_product(23, 90, 17, level, n_threads);
             test_product(3, 5, 0, level, n_threads);
-            test_lstm({3, 5, 4}, level, n_threads);
-            test_lstm({2, 14, 17}, level, n_threads);
-            test_lstm({1, 1, 1}, level, n_threads);
+            test_product(50, 700, 400, level, n_threads);  // more columns and terms than are packed at once
+            for (const bool from_zeros : {false, true}) {
+                test_lstm({3, 5, 4}, level, n_threads, from_zeros);
+                test_lstm({2, 14, 17}, level, n_threads, from_zeros);
+                test_lstm({1, 1, 1}, level, n_threads, from_zeros);
+            }
             test_loss(9, 70, 2, level, n_threads);
             test_loss(5, 16, 60, level, n_threads);
             test_loss(3, 2, 1, level, n_threads);

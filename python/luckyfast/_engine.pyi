@@ -72,7 +72,7 @@ def product(
 ) -> None: ...
 def lstm_forward(
     gates: _Floats, cells: _Floats, outputs: _Floats, weight: _Floats, n_threads: int = 1, level: int = -1
-) -> None: ...
+) -> bool: ...
 def lstm_backward(
     gates: _Floats,
     cells: _Floats,
@@ -80,6 +80,7 @@ def lstm_backward(
     grad_h: _Floats,
     grad_c: _Floats,
     weight: _Floats,
+    wants_grad_h: bool = True,
     n_threads: int = 1,
     level: int = -1,
 ) -> None: ...

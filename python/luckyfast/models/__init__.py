@@ -25,7 +25,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 _CHOICES = {"arch": get_args(Arch), "habit": (True, False), "features": (True, False), "schedule": get_args(Schedule)}
 _LEAST = 1e-9
 _MOST_REFIT = 3 / 8
-_BLOCK_LOGITS, _MOST_LOGITS, _MANY_MOMENTS = 1 << 19, 1 << 20, 512
+_BLOCK_LOGITS, _MOST_LOGITS, _FEW_MOMENTS, _MANY_MOMENTS = 1 << 19, 1 << 20, 64, 512
 _RANGES = {
     "hidden": (1, math.inf),
     "layers": (1, math.inf),
@@ -169,9 +169,10 @@ def block_moments(n_actions: int) -> int:
     """How many moments have their logits at once.
 
     Half a million logits, 2 MB, which some second-level caches hold; with many actions more, lest each block read and
-    write weights for too few moments, up to what the last-level cache holds.
+    write weights for too few moments, up to what the last-level cache holds; and no fewer than there are weights of an
+    action before the output, about.
     """
-    return max(_BLOCK_LOGITS // n_actions, min(_MANY_MOMENTS, _MOST_LOGITS // n_actions), 16)
+    return max(_BLOCK_LOGITS // n_actions, min(_MANY_MOMENTS, _MOST_LOGITS // n_actions), _FEW_MOMENTS)
 
 
 def build(config: ModelConfig, constants: Constants, *, device: str = "cpu", ops: Ops | None = None) -> Network:

@@ -149,13 +149,15 @@ class _LSTM(torch.autograd.Function):
         T, B, _ = gates.shape
         cells, outputs = (gates.new_empty(T + 1, B, weight.shape[0]) for _ in range(2))
         outputs[0], cells[0] = h0, c0
-        _engine.lstm_forward(_memory(gates), _memory(cells), _memory(outputs), _view(weight), n_cores())
+        ctx.from_zeros = _engine.lstm_forward(
+            _memory(gates), _memory(cells), _memory(outputs), _view(weight), n_cores()
+        )
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gates, cells, outputs, weight)
         return outputs[1:], outputs[T].clone(), cells[T].clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         gates, cells, outputs, weight = ctx.saved_tensors
         if getattr(ctx, "spent", False):
             raise RuntimeError("the gates of this LSTM were overwritten by an earlier backward pass")
@@ -173,11 +175,14 @@ class _LSTM(torch.autograd.Function):
             _memory(grad_h),
             _memory(grad_c),
             _view(weight),
+            ctx.needs_input_grad[1],
             n_cores(),
         )
-        before, grad_gates = outputs[:-1].view(T * B, -1), gates.view(T * B, H4)
+        # PERF: short histories begin with zeros, from which no gradient of the weights comes.
+        first = 1 if ctx.from_zeros else 0
+        before, grad_gates = outputs[first:-1].flatten(0, 1), gates[first:].view((T - first) * B, H4)
         grad_weight = _multiply(before, grad_gates, weight.new_empty(weight.shape), a_transposed=True)
-        return gates.detach(), grad_h, grad_c, grad_weight
+        return gates.detach(), grad_h if ctx.needs_input_grad[1] else None, grad_c, grad_weight
 
 
 class _AddHabits(torch.autograd.Function):
