@@ -287,6 +287,19 @@ def head_segment() -> Iterator[tuple[Constants, Segment, int]]:
         yield constants, segment, segment.shape[0] * segment.shape[1]
 
 
+def with_more_actions(constants: Constants, n_actions: int) -> Constants:
+    """The same with actions that nobody takes."""
+    assert constants.trend is not None
+    n_more, trends = n_actions - constants.n_actions, constants.trend.values
+    more = np.random.default_rng(5).uniform(-1, 1, (*trends.shape[:2], n_more)).astype(np.float32)
+    return replace(
+        constants,
+        popularity=np.append(constants.popularity, np.full(n_more, 0.01)),
+        known=np.append(constants.known, np.ones(n_more, np.bool_)),
+        trend=replace(constants.trend, values=np.concatenate((trends, more), axis=2)),
+    )
+
+
 class AtLevel:
     """The engine with the kernels of one instruction set."""
 
@@ -300,13 +313,14 @@ class AtLevel:
 @THREADS
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("habit", "trend", "dropout", "smoothing", "few"),
+    ("habit", "trend", "dropout", "smoothing", "few", "many"),
     [
-        (True, True, 0.4, 0.1, False),
-        (True, True, 0.0, 0.0, True),
-        (True, False, 0.4, 0.0, True),
-        (False, True, 0.3, 0.1, True),
-        (False, False, 0.0, 0.0, False),
+        (True, True, 0.4, 0.1, False, False),
+        (True, True, 0.0, 0.0, True, False),
+        (True, False, 0.4, 0.0, True, False),
+        (False, True, 0.3, 0.1, True, False),
+        (False, False, 0.0, 0.0, False, False),
+        (True, True, 0.0, 0.1, True, True),  # the plain form drops other values where it makes blocks
     ],
 )
 def test_the_head_in_one_call(
@@ -315,13 +329,17 @@ def test_the_head_in_one_call(
     dropout: float,
     smoothing: float,
     few: bool,
+    many: bool,
     level: int,
     n_threads: int,
     head_segment: tuple[Constants, Segment, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Loss and every gradient are those of the plain network, whatever parts there are, in small blocks too."""
+    """Loss and every gradient are those of the plain network, whatever parts there are, in small blocks, and of many
+    actions too.
+    """
     constants, segment, n_steps = head_segment
+    constants = with_more_actions(constants, 2100) if many else constants
     constants = replace(constants, trend=constants.trend if trend else None)
     if not trend:
         segment = replace(segment, trend_rows=None)
