@@ -119,11 +119,8 @@ void add_network(nb::module_& m) {
             require_shape(cells, shape.T + 1, shape.B, shape.H);
             require_shape(outputs, shape.T + 1, shape.B, shape.H);
             nb::gil_scoped_release release;
-            const float* before = outputs.data();
-            const bool from_zeros = std::all_of(before, before + shape.B * shape.H, [](float h) { return h == 0; });
-            lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data(), from_zeros}, weight.data(), n_threads,
-                         network_kernels(level));
-            return from_zeros;
+            return lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data()}, weight.data(), n_threads,
+                                network_kernels(level));
         },
         "gates"_a, "cells"_a, "outputs"_a, "weight"_a, "n_threads"_a = 1, "level"_a = -1,
         "Run an LSTM: gates [T, B, 4H] hold projected inputs and become activated gates; cells and outputs [T + 1, B, H] "

@@ -52,11 +52,13 @@ double step_operations(const LstmShape& shape) noexcept {
     return 8.0 * static_cast<double>(shape.T * shape.H) * static_cast<double>(shape.H + 32);
 }
 
-void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
+bool lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {
     const Scratch packed(kernels.packed_size(call.shape.H));
     kernels.pack_forward(weight, call.shape.H, packed.get());
     call.packed = packed.get();
+    call.from_zeros = std::all_of(call.outputs, call.outputs + call.shape.B * call.shape.H, [](float h) { return h == 0; });
     split_rows(call.shape.B, step_operations(call.shape), n_threads, [&](size_t, size_t start, size_t stop) { kernels.lstm_forward(call, start, stop); });
+    return call.from_zeros;
 }
 
 void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, const NetworkKernels& kernels) {

@@ -29,7 +29,7 @@ struct LstmForward {
     float* gates;         // [T, B, 4H]: inputs times their weights plus the bias in, activated gates out
     float* cells;         // [T + 1, B, H]; the first is the state before
     float* outputs;       // [T + 1, B, H]; the same
-    bool from_zeros;      // whether the first of outputs is 0, which spares a product
+    bool from_zeros = false;  // whether the first of outputs is 0, which spares a product
 };
 
 struct LstmBackward {
@@ -194,8 +194,9 @@ extern const NetworkKernels avx512_network;
 // Rows of c are split among threads.
 void product(const Product& call, size_t n_threads, const NetworkKernels& kernels);
 
-// `weight` is [H, 4H]; `packed` is left to the callee. Sequences are split among threads.
-void lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels);
+// `weight` is [H, 4H]; `packed` is left to the callee, and so is `from_zeros`, which is returned. Sequences are split among
+// threads.
+bool lstm_forward(LstmForward call, const float* weight, size_t n_threads, const NetworkKernels& kernels);
 void lstm_backward(LstmBackward call, const float* weight, size_t n_threads, const NetworkKernels& kernels);
 
 // Returns the sum of the rows' terms times `scale`: the mean, where `scale` is of these rows alone. Rows are split among

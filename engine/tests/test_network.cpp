@@ -125,7 +125,9 @@ void test_lstm(LstmShape shape, int level, size_t n_threads, bool from_zeros) {
     Floats gates = projected, cells((T + 1) * B * H), outputs((T + 1) * B * H);
     std::copy(h.begin(), h.end(), outputs.begin());
     std::copy(c.begin(), c.end(), cells.begin());
-    lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data(), from_zeros}, weight.data(), n_threads, kernels);
+    const bool began_with_zeros =
+        lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data()}, weight.data(), n_threads, kernels);
+    assert(began_with_zeros == from_zeros);
     check_close(Floats(outputs.begin() + static_cast<std::ptrdiff_t>(B * H), outputs.end()), expected, 1e-5, "outputs");
     Floats own_gates = gates, own_grad_h = grad_h, own_grad_c = grad_c;
     lstm_backward({shape, nullptr, own_gates.data(), cells.data(), grad_outputs.data(), own_grad_h.data(), own_grad_c.data(), false},
@@ -453,7 +455,7 @@ void test_threads(int level) {
         Floats grad_c(B * H, 1.0f), grad(M * 2000), bags(8000 * N), grad_table(50 * N);
         product({M, N, K, a.data(), b.data(), nullptr, c.data(), false, false, false}, n_threads, kernels);
         product({M, N, K, a.data(), b.data(), nullptr, transposed.data(), true, true, false}, n_threads, kernels);
-        lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data(), true}, weight.data(), n_threads, kernels);
+        lstm_forward({shape, nullptr, gates.data(), cells.data(), outputs.data()}, weight.data(), n_threads, kernels);
         lstm_backward({shape, nullptr, gates.data(), cells.data(), grad_outputs.data(), grad_h.data(), grad_c.data(), true},
                       weight.data(), n_threads, kernels);
         set_loss({M, 2000, logits.data(), start.data(), labels.data(), ones.data(), 0.01f, grad.data()}, n_threads, kernels);

@@ -169,8 +169,8 @@ def block_moments(n_actions: int) -> int:
     """How many moments have their logits at once.
 
     Half a million logits, 2 MB, which some second-level caches hold; with many actions more, lest each block read and
-    write weights for too few moments, up to what the last-level cache holds; and no fewer than there are weights of an
-    action before the output, about.
+    write weights for too few moments, up to what the last-level cache holds; and never fewer than 64, as many as an
+    action has output weights by default.
     """
     return max(_BLOCK_LOGITS // n_actions, min(_MANY_MOMENTS, _MOST_LOGITS // n_actions), _FEW_MOMENTS)
 
