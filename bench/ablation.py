@@ -133,6 +133,7 @@ def measure_variant(variant: str, dataset_path: Path, *, seed: int = 0) -> dict[
     Returns:
         The ranking figures by name, and ``cpu_s`` of training.
     """
+    from luckyfast.calibration import calibrate
     from luckyfast.dataset import Dataset
     from luckyfast.evaluation import evaluate
     from luckyfast.models import ModelConfig
@@ -148,7 +149,8 @@ def measure_variant(variant: str, dataset_path: Path, *, seed: int = 0) -> dict[
         started = time.process_time()
         model = train(dataset, split, ModelConfig.from_dict(settings | {"seed": seed}))
         cpu_s = time.process_time() - started
-        figures = evaluate(model, dataset, measured, part="valid").figures
+        calibration = calibrate(model.blind, dataset, split, earlier=True)
+        figures = evaluate(model, dataset, measured, calibration, part="valid", offers=True).figures
     return {metric: figures[metric].value for metric in _METRICS} | {"cpu_s": cpu_s}
 
 

@@ -18,6 +18,7 @@ STAGES = [
     "files",
     "progress",
     "moments",
+    "offers",
     "_engine",
     "kernels",
     "ingestion",

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_model import DAY, make_dataset, make_trained
 
 from luckyfast.calibration import (
+    EARLIER,
     LEAST_SLOPE,
     RIDGE,
     Calibration,
     StatedChances,
     _fit_chance,
     _fit_odds,
+    _fit_offsets,
+    _fit_temperature,
     _Pairs,
     _ranks,
+    calibrate,
     log_softmax,
     mean_by_visit,
+    n_calibrated,
 )
-from luckyfast.windows import Labels
+from luckyfast.windows import Labels, known_actions
 
 
 def draw(truth: Calibration, n: int, n_actions: int, seed: int) -> tuple[np.ndarray, Labels]:
@@ -70,14 +77,17 @@ def test_bends_are_recovered(slopes: tuple[float, ...]) -> None:
     assert np.abs(fitted.offsets).max() < 0.1
 
 
-def test_bends_and_offsets_are_the_best_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step in any of them makes the penalised loss larger."""
+@pytest.mark.parametrize("given", [None, (0.0, 0.4, -0.7, 0.1, 0.0, 0.2, 1.1, -0.3)])
+def test_bends_and_offsets_are_the_best_together(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[float, ...] | None
+) -> None:
+    """A step in any of them makes the penalised loss larger, but for offsets that are given."""
     rng = np.random.default_rng(5)
     z, actions = rng.normal(-1.0, 1.5, (400, 6)), rng.integers(0, 7, (400, 6))
     came = rng.random(z.shape) < 1 / (1 + np.exp(-0.9 * z - 0.3 * (actions - 3)))
     pairs = pairs_of(actions, came, 8)
     monkeypatch.setattr("luckyfast.calibration._STRETCH_PAIRS", 700)  # stretches of visits that do not come out even
-    fitted = Calibration(**_fit_odds(z, pairs))
+    fitted = Calibration(**_fit_odds(z, pairs, offsets=None if given is None else np.array(given)))
 
     def loss(calibration: Calibration) -> float:
         log_odds = calibration._bend(z) + np.array(calibration.offsets)[actions]
@@ -88,13 +98,16 @@ def test_bends_and_offsets_are_the_best_together(monkeypatch: pytest.MonkeyPatch
 
     assert min(np.cumsum((fitted.odds_slope, *fitted.bends))) > 0.1  # no bound is in play
     best = loss(fitted)
-    assert fitted.offsets[7] == 0.0  # it is nowhere
+    if given is None:
+        assert fitted.offsets[7] == 0.0  # it is nowhere
+    else:
+        assert fitted.offsets == given
     for step in (-0.02, 0.02):
         others = [
             replace(fitted, odds_slope=fitted.odds_slope + step),
             replace(fitted, odds_intercept=fitted.odds_intercept + step),
             *(replace(fitted, bends=moved(fitted.bends, k, step)) for k in range(3)),
-            *(replace(fitted, offsets=moved(fitted.offsets, k, step)) for k in range(8)),
+            *(replace(fitted, offsets=moved(fitted.offsets, k, step)) for k in range(8) if given is None),
         ]
         assert best < min(map(loss, others))
 
@@ -132,6 +145,76 @@ def test_an_action_that_is_bought_alone_is_not_promised_too_often() -> None:
         assert chances[rows, action].mean() == pytest.approx(true[rows, action].mean(), abs=0.02)
     without = replace(fitted, offsets=()).in_visit(scores, labels.mean_size)
     assert without[first == 1, 1].mean() > true[first == 1, 1].mean() + 0.1
+
+
+def drawn_on_days(
+    offsets: np.ndarray, swing: float, n_days: int, seed: int
+) -> tuple[list[tuple[np.ndarray, Labels]], np.ndarray]:
+    """Visits of some days, where log odds of each action differ from day to day with a standard deviation."""
+    rng = np.random.default_rng(seed)
+    shocks = rng.normal(0, 1, (n_days, len(offsets))) * swing
+    blocks, times = [], []
+    for number in range(4 * n_days):
+        day = number % n_days
+        truth = Calibration(1.0, 1.1, -0.2, 0.8, offsets=tuple((offsets + shocks[day]).tolist()))
+        blocks.append(draw(truth, 250, len(offsets), 1000 * seed + number))
+        times.append(rng.integers(day * DAY, (day + 1) * DAY, 250) - 3 * DAY)
+    return blocks, np.concatenate(times)
+
+
+def test_offsets_that_hold_day_after_day_are_found() -> None:
+    true = np.random.default_rng(8).normal(0, 0.5, 30)
+    found = _fit_offsets(*drawn_on_days(true, 0.0, 10, 1), DAY)
+    assert np.corrcoef(found[1:], true[1:])[0, 1] > 0.95
+    assert np.std(found[1:]) == pytest.approx(0.5, abs=0.12)
+    moving = _fit_offsets(*drawn_on_days(true, 0.5, 40, 1), DAY)  # they are seen through what changes from day to day
+    assert np.corrcoef(moving[1:], true[1:])[0, 1] > 0.9
+
+
+def test_what_differs_from_day_to_day_is_no_offset() -> None:
+    """Of eight days with promotions little is what actions are like; visits on their own tell nothing of that."""
+    blocks, times = drawn_on_days(np.zeros(30), 0.8, 8, 2)
+    found = _fit_offsets(blocks, times, DAY)
+    believed = np.array(Calibration.fit(blocks).offsets)
+    assert np.std(believed[1:]) > 0.2
+    assert len(found) == 0 or np.std(found[1:]) < 0.5 * np.std(believed[1:])
+    one_by_one = _fit_offsets(blocks, np.arange(len(times)) * DAY, DAY)
+    assert np.std(one_by_one[1:]) > 0.2
+
+
+@pytest.mark.parametrize(("n_days", "most"), [(1, 0.06), (12, 0.03)])
+def test_actions_that_are_alike_have_no_offsets(n_days: int, most: float) -> None:
+    found = _fit_offsets(*drawn_on_days(np.zeros(30), 0.0, n_days, 3), DAY)
+    assert len(found) == 0 or np.std(found) < most
+    assert len(_fit_offsets([], np.zeros(0, np.int64), DAY)) == 0
+
+
+@pytest.mark.parametrize("clock", [True, False])
+def test_offsets_come_from_before_validation_and_all_else_from_validation(tmp_path: Path, clock: bool) -> None:
+    dataset = make_dataset(tmp_path / "data", clock=clock)
+    trained, split = make_trained(dataset)
+    known = known_actions(dataset, split.valid_start)
+    start = split.valid_start - EARLIER * (split.test_start - split.valid_start)
+    histories = next(dataset.batches())
+    position = np.arange(histories.n_visits) - np.repeat(histories.visit_start[:-1], np.diff(histories.visit_start))
+
+    def sample(since: int) -> tuple[list[tuple[np.ndarray, Labels]], np.ndarray]:
+        time = histories.visit_time
+        visits = np.flatnonzero((time >= since) & (time < split.test_start) & (position >= split.min_history))
+        scores = np.concatenate([block for _, block in trained.score(histories, visits)])
+        return [(scores, Labels.of(histories, visits, known))], time[visits]
+
+    whole, times = sample(start)
+    valid, _ = sample(split.valid_start)
+    assert len(times) > 1.5 * len(valid[0][0])
+    offsets = _fit_offsets(whole, times, DAY if clock else 1)
+    expected = Calibration(_fit_temperature(valid))._with_chances(valid, offsets)
+    assert calibrate(trained, dataset, split, earlier=True) == expected
+    assert calibrate(trained, dataset, split) == Calibration.fit(valid) != expected
+    n_valid = len(valid[0][0])
+    assert n_calibrated(dataset.n_actions, n_valid, earlier=False) == n_valid
+    assert n_calibrated(dataset.n_actions, n_valid, earlier=True) == n_valid * (2 + EARLIER)
+    assert n_calibrated(2**20, n_valid, earlier=True) == 32
 
 
 @pytest.mark.parametrize("n_actions", [1, 5, 10, 11, 30, 302, 50_000])

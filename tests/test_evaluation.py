@@ -100,11 +100,12 @@ def test_honest_models_pass(dataset: Dataset, split: Split) -> None:
         assert_blind(Rule(time_and_past), histories, target_visits(histories, split, "test"))
 
 
-def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
+@pytest.mark.parametrize("offers", [False, True])
+def test_figures_against_plain_python(dataset: Dataset, split: Split, offers: bool) -> None:
     scorer = Rule(lambda h, v: knows(-1, -2)(h, v) + np.arange(N_ACTIONS) / 100)
     offsets = tuple(np.linspace(-1.0, 1.0, N_ACTIONS).tolist())
     calibration = Calibration(1.3, 1.1, -0.1, 0.9, offsets=offsets)
-    result = evaluate(scorer, dataset, split, calibration)
+    result = evaluate(scorer, dataset, split, calibration, offers=offers)
     measured = ("hit@1", "hit@3", "recall@10", "ndcg@10", "nll", "brier")
     sums: dict[str, list[float]] = {name: [] for name in (*measured, "before", "repeat", "explore", "short")}
     pairs: list[tuple[float, bool]] = []
@@ -117,11 +118,13 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split) -> None:
                 if time < split.test_start:
                     continue
                 ranked = (np.argsort(-scores[0, 1:]) + 1).tolist()
+                sizes = [len(earlier) for _, earlier in visits[:i]] or [0]
+                chances = calibration.in_visit(scores, np.array([np.mean(sizes)]))[0]
+                if offers:
+                    ranked.sort(key=lambda action: action != 1 + chances[1:].argmax())
                 if i < split.min_history:
                     sums["short"].append(ranked[0] in actions)
                     continue
-                sizes = [len(earlier) for _, earlier in visits[:i]]
-                chances = calibration.in_visit(scores, np.array([np.mean(sizes)]))[0]
                 chance = float(chances[ranked[0]])
                 pairs += [(float(chances[action]), action in actions) for action in range(1, N_ACTIONS)]
                 plain = float(Calibration().in_visit(scores, np.array([np.mean(sizes)]))[0, ranked[0]])

@@ -87,7 +87,7 @@ def measure(
 
     dataset = Dataset.open(dataset_path)
     split = split_by_time(dataset)
-    started = time.process_time()
+    started, offers = time.process_time(), False
     scorer: Scorer
     if system in BASELINE_SYSTEMS:
         scorer, calibration = baselines.fit_baseline(getattr(baselines, BASELINE_SYSTEMS[system]), dataset, split)
@@ -100,9 +100,9 @@ def measure(
         )
         customers = 1.0 if epochs is None else SMALL_SHARE
         trained = train(dataset, split, ModelConfig.from_dict(settings), threads=n_threads, customers=customers)
-        scorer, calibration = trained, calibrate(trained.blind, dataset, split)
+        scorer, calibration, offers = trained, calibrate(trained.blind, dataset, split, earlier=True), True
     fitted = time.process_time()
-    result = evaluate(scorer, dataset, split, calibration, name=system)
+    result = evaluate(scorer, dataset, split, calibration, name=system, offers=offers)
     return Measurement(result, fitted - started, time.process_time() - fitted)
 
 

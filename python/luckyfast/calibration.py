@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luckyfast.dataset import Dataset
+from luckyfast.moments import DAY_US
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
 __all__ = [
@@ -43,8 +44,17 @@ _STRETCH_PAIRS = 2**15
 _KNOT_VISITS = 2**15
 _LISTS = ("knots", "bends", "offsets")
 
+EARLIER = 4
+"""How many times as long as validation the time before it is in which offsets are measured too."""
+OFFSET_VISITS = 2**14
+"""Visits that offsets are measured in; twice as many change no rank that counts."""
+MOST_RIDGE = 1e5
+"""Offsets with a prior of more precision than this are none."""
+
 Sample = list[tuple[NDArray[np.float32], Labels]]
 """Scores float32 [n, n_actions] and the labels of the same n visits, in blocks."""
+_Block = tuple[NDArray[np.float32], Labels, NDArray[Any]]
+"""Scores and labels of n visits, and something else that is known of each."""
 
 
 @dataclass(frozen=True)
@@ -97,28 +107,23 @@ class Calibration:
         Returns:
             The calibration; the default one if there are no labels.
         """
-        sample: Sample = []
-        n_visits = 0
-        for scores, labels in blocks:
-            if len(scores):
-                sample.append((scores, labels))
-                n_visits += len(scores)
-            if n_visits >= n_calibrated(scores.shape[1]):
-                break
-        if not any(len(labels.actions) for _, labels in sample):
-            return cls()
-        return cls(_fit_temperature(sample))._with_chances(sample)
+        sample, _ = _gathered(((scores, labels, labels.mean_size) for scores, labels in blocks), SAMPLE_VISITS)
+        return cls(_fit_temperature(sample))._with_chances(sample) if sample else cls()
 
-    def _with_chances(self, sample: Sample) -> Self:
-        """The same temperature, and all that leads from it to chances, fitted."""
+    def _with_chances(self, sample: Sample, offsets: NDArray[np.float64] | None = None) -> Self:
+        """The same temperature, and all that leads from it to chances, fitted; but for offsets that are given."""
         pairs = _candidates(sample, self.log_next_action)
         first = type(self)(self.temperature, *_fit_chance(pairs))
+        return replace(first, **_fit_odds(first._first_odds(pairs), pairs, offsets=offsets))
+
+    def _first_odds(self, pairs: _Pairs) -> NDArray[np.float64]:
+        """Log odds before they are bent, float64 [n_visits, n_ranks]."""
         log_odds = np.empty(pairs.log_p.shape)
         for rows in pairs.stretches():
-            log_rate = first.slope * pairs.log_p[rows].astype(np.float64) + first.intercept
-            log_rate += first.size_weight * pairs.log_size[rows, None]
-            log_odds[rows] = _log_odds(np.clip(log_rate, -LOGS, LOGS), first.dispersion)
-        return replace(first, **_fit_odds(log_odds, pairs))
+            log_rate = self.slope * pairs.log_p[rows].astype(np.float64) + self.intercept
+            log_rate += self.size_weight * pairs.log_size[rows, None]
+            log_odds[rows] = _log_odds(np.clip(log_rate, -LOGS, LOGS), self.dispersion)
+        return log_odds
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -179,11 +184,11 @@ class Calibration:
         log_rate = np.minimum(np.float32(self.slope) * log_next + size, np.float32(HIGHEST))
         return self._bent_chance(_log_odds(log_rate, self.dispersion))
 
-    def _bent_chance(self, log_odds: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _bent_chance(self, log_odds: NDArray[Any]) -> NDArray[Any]:
         bent = self._bend(log_odds)
         if self.offsets:
             bent += self._offset_row
-        chances: NDArray[np.float32] = 1.0 / (1.0 + np.exp(-np.clip(bent, LOWEST, -LOWEST)))
+        chances: NDArray[Any] = 1.0 / (1.0 + np.exp(-np.clip(bent, LOWEST, -LOWEST)))
         return chances
 
     @cached_property
@@ -226,33 +231,66 @@ class StatedChances(Calibration):
         del mean_size
         return self.log_next_action(scores), self._bent_chance(_stated_odds(scores).astype(np.float32))
 
-    def _with_chances(self, sample: Sample) -> Self:
+    def _with_chances(self, sample: Sample, offsets: NDArray[np.float64] | None = None) -> Self:
         pairs = _candidates(sample, lambda scores: scores)
-        return replace(self, **_fit_odds(_stated_odds(pairs.log_p), pairs))
+        return replace(self, **_fit_odds(_stated_odds(pairs.log_p), pairs, offsets=offsets))
 
 
-def calibrate(scorer: Scorer, dataset: Dataset, split: Split) -> Calibration:
+def calibrate(scorer: Scorer, dataset: Dataset, split: Split, *, earlier: bool = False) -> Calibration:
     """Fit a calibration to a scorer's validation targets.
 
     Args:
         scorer: a scorer that was fitted on nothing later than ``split.valid_start``.
         dataset: the dataset.
         split: the split whose validation part is used.
+        earlier: whether offsets of actions are measured in the visits of a time before validation too, four times as
+            long, and believed as far as days agree about them. In a short validation a promotion would be taken for
+            what an action is like. That the scorer was fitted on these visits makes it too sure there of all actions,
+            so that nothing but offsets is taken from them.
 
     Returns:
         The calibration.
     """
     known = known_actions(dataset, split.valid_start)
-    return Calibration.fit(
-        (scores, Labels.of(histories, block, known))
-        for histories in dataset.batches()
-        for block, scores in scorer.score(histories, target_visits(histories, split, "valid"))
-    )
+
+    def blocks(part: Split) -> Iterator[_Block]:
+        for histories in dataset.batches():
+            for block, scores in scorer.score(histories, target_visits(histories, part, "valid")):
+                yield scores, Labels.of(histories, block, known), histories.visit_time[block]
+
+    offsets = None
+    if earlier:
+        start = split.valid_start - EARLIER * (split.test_start - split.valid_start)
+        day = DAY_US if dataset.time_kind == "clock" else 1
+        offsets = _fit_offsets(*_gathered(blocks(replace(split, valid_start=start)), OFFSET_VISITS), day)
+    sample, _ = _gathered(blocks(split), SAMPLE_VISITS)
+    return Calibration(_fit_temperature(sample))._with_chances(sample, offsets) if sample else Calibration()
 
 
-def n_calibrated(n_actions: int) -> int:
-    """After how many visits a calibration reads no further."""
-    return min(-(-SAMPLE_VALUES // n_actions), SAMPLE_VISITS)
+def n_calibrated(n_actions: int, n_valid: int, *, earlier: bool) -> int:
+    """About how many visits :func:`calibrate` scores, of ``n_valid`` in validation."""
+    most = -(-SAMPLE_VALUES // n_actions)
+    n_earlier = min((1 + EARLIER) * n_valid, OFFSET_VISITS, most) if earlier else 0
+    return min(n_valid, SAMPLE_VISITS, most) + n_earlier
+
+
+def _gathered(blocks: Iterable[_Block], most_visits: int) -> tuple[Sample, NDArray[Any]]:
+    """As many blocks as a fit reads, and what is known of their visits beside the labels; nothing without labels.
+
+    After the block that makes the visits or 2^24 scores full it reads no further.
+    """
+    sample: Sample = []
+    others, n_visits = [np.zeros(0)], 0
+    for scores, labels, other in blocks:
+        if len(scores):
+            sample.append((scores, labels))
+            others.append(other)
+            n_visits += len(scores)
+        if n_visits >= min(most_visits, -(-SAMPLE_VALUES // scores.shape[1])):
+            break
+    if not any(len(labels.actions) for _, labels in sample):
+        return [], others[0]
+    return sample, np.concatenate(others[1:])
 
 
 def log_softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -481,7 +519,53 @@ def _stated_odds(log_chances: NDArray[Any]) -> NDArray[np.float64]:
     return odds
 
 
-def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs) -> dict[str, Any]:
+def _fit_offsets(sample: Sample, times: NDArray[np.int64], day: int) -> NDArray[np.float64]:
+    """Offsets of actions, with a prior whose precision is measured too.
+
+    Between actions they differ more than chance tells, or they do not; chance is what days differ by, since on one day
+    all visits see the same promotion. Both are told by moments, as those of random effects are in meta-analysis
+    (DerSimonian & Laird, 1986), with the residuals of a fit without offsets.
+
+    Args:
+        sample: scores and labels.
+        times: int64 [n], of the visits.
+        day: how long a day is, in the same unit.
+
+    Returns:
+        float64 [n_actions], or none at all.
+    """
+    none = np.zeros(0)
+    if not sample:
+        return none
+    first = Calibration(_fit_temperature(sample))
+    pairs = _candidates(sample, first.log_next_action)
+    first = Calibration(first.temperature, *_fit_chance(pairs))
+    log_odds = first._first_odds(pairs)
+    chances = replace(first, **_fit_odds(log_odds, pairs, offsets=none))._bent_chance(log_odds)
+    _, days = np.unique(times // day, return_inverse=True)
+    n_days = int(days.max()) + 1
+    pairs_of_day, place = np.unique(pairs.actions.astype(np.int64) * n_days + days[:, None], return_inverse=True)
+    actions, place = pairs_of_day // n_days, place.ravel()
+    residuals = np.bincount(place, (pairs.weights * (pairs.came - chances)).ravel())
+    expected = pairs.weights * chances * (1.0 - chances)
+    information = np.bincount(place, expected.ravel())
+    own, precision = np.bincount(actions, residuals), np.maximum(np.bincount(actions, information), 1e-9)
+    # A day's residual is its share of the action's but for chance, and with weights below 1 that is less than in visits.
+    apart = residuals - own[actions] * information / precision[actions]
+    noise = max(float((apart**2).sum()), float((pairs.weights * expected).sum())) / float(precision.sum())
+    spread = float((own**2 - noise * precision).sum()) / float((precision**2).sum())
+    if noise >= MOST_RIDGE * spread:
+        return none
+    return np.array(_fit_odds(log_odds, pairs, ridge=noise / spread)["offsets"])
+
+
+def _fit_odds(
+    log_odds: NDArray[np.float64],
+    pairs: _Pairs,
+    *,
+    ridge: float = RIDGE,
+    offsets: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
     """Logistic regression on log odds, in pieces between knots, and which action it is.
 
     The prior is normal, around no change. In all of these the loss is convex, and the second derivatives between
@@ -491,11 +575,14 @@ def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs) -> dict[str, Any]:
     Args:
         log_odds: float64 [n_visits, n_ranks], of the pairs.
         pairs: of visit and action.
+        ridge: precision of the prior of offsets.
+        offsets: float64 [n_actions], or none at all, to be kept as they are; None fits them.
 
     Returns:
         ``odds_slope``, ``odds_intercept``, ``knots``, ``bends`` and ``offsets``.
     """
     n_actions = pairs.n_actions
+    given = None if offsets is None else offsets if len(offsets) else np.zeros(n_actions)
     some = log_odds[:: max(len(log_odds) // _KNOT_VISITS, 1)]
     order = np.argsort(some, axis=None)
     sums = np.cumsum(pairs.weights[order % some.shape[1]])
@@ -509,15 +596,15 @@ def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs) -> dict[str, Any]:
     held = np.zeros(n_shared, np.bool_)
 
     def look(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        shared, offsets = to_bends @ values[:n_shared], values[n_shared:]
+        shared, own_offsets = to_bends @ values[:n_shared], values[n_shared:] if given is None else given
         gradient, information = shared - prior, np.eye(n_shared)
-        loss = 0.5 * float((gradient**2).sum() + RIDGE * (offsets**2).sum())
-        own_gradient, own = RIDGE * offsets, np.full(n_actions, RIDGE)
+        loss = 0.5 * float((gradient**2).sum() + ridge * (own_offsets**2).sum())
+        own_gradient, own = ridge * own_offsets, np.full(n_actions, ridge)
         between = np.zeros((n_shared, n_actions))
         for rows in pairs.stretches():
             z, actions = log_odds[rows].ravel(), pairs.actions[rows].ravel()
             features = np.stack((np.ones_like(z), z, *(np.maximum(z - knot, 0.0) for knot in knots)))
-            bent_odds = shared @ features + offsets[actions]
+            bent_odds = shared @ features + own_offsets[actions]
             chances = 1.0 / (1.0 + np.exp(-np.clip(bent_odds, -LOGS, LOGS)))
             came = pairs.came[rows].ravel()
             importance = np.broadcast_to(pairs.weights, log_odds[rows].shape).ravel()
@@ -527,6 +614,8 @@ def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs) -> dict[str, Any]:
             bent = features * curvature
             gradient += features @ excess
             information += bent @ features.T
+            if given is not None:
+                continue
             own_gradient += np.bincount(actions, excess, n_actions)
             own += np.bincount(actions, curvature, n_actions)
             between += [np.bincount(actions, feature, n_actions) for feature in bent]
@@ -537,9 +626,9 @@ def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs) -> dict[str, Any]:
         gradient -= between @ (own_gradient / own)
         step = np.zeros(n_shared)
         step[~held] = np.linalg.solve(information[np.ix_(~held, ~held)], gradient[~held])
-        return loss, np.concatenate((step, (own_gradient - between.T @ step) / own))
+        return loss, step if given is not None else np.concatenate((step, (own_gradient - between.T @ step) / own))
 
-    values = np.concatenate(([0.0], np.ones(n_shared - 1), np.zeros(n_actions)))
+    values = np.concatenate(([0.0], np.ones(n_shared - 1), np.zeros(n_actions if given is None else 0)))
     while True:
         values = _descend(values, look)
         too_flat = values[:n_shared] < LEAST_SLOPE
@@ -554,5 +643,5 @@ def _fit_odds(log_odds: NDArray[np.float64], pairs: _Pairs) -> dict[str, Any]:
         "odds_intercept": float(values[0]),
         "knots": tuple(knots.tolist()),
         "bends": tuple(np.diff(slopes).tolist()),
-        "offsets": tuple(np.round(values[n_shared:], 4).tolist()),
+        "offsets": tuple(np.round(values[n_shared:] if offsets is None else offsets, 4).tolist()),
     }

@@ -13,6 +13,7 @@ from luckyfast.calibration import Calibration, mean_by_visit
 from luckyfast.dataset import Dataset, Histories
 from luckyfast.figures import METRICS, PROBABILISTIC, Figure, Figures, ReliabilityBin, Tally, figure_of
 from luckyfast.kernels.ranking import mark_repeats, rank_targets, rate_best
+from luckyfast.offers import offer_order
 from luckyfast.windows import Labels, Part, Scorer, Split, first_visits, known_actions, target_visits
 
 __all__ = ["Result", "Ruler", "assert_blind", "evaluate", "lead", "without_nan"]
@@ -71,6 +72,7 @@ class Ruler:
         before: what its probabilities are taken to be without calibration.
         part: ``"test"`` or ``"valid"``.
         seed: of the bootstrap.
+        offers: whether actions are ranked as in lists of offers, with the calibrated chance; else by score alone.
     """
 
     def __init__(
@@ -82,11 +84,12 @@ class Ruler:
         *,
         part: Part = "test",
         seed: int = 0,
+        offers: bool = False,
     ) -> None:
         start, _ = split.bounds(part)
         self._known = known_actions(dataset, split.test_start if start is None else start)
         self._calibrations = {"all": calibration, "before": before}
-        self._part = part
+        self._part, self._offers = part, offers
         self._tally = Tally(seed)
 
     def add(
@@ -114,12 +117,16 @@ class Ruler:
             right = np.where(np.repeat(covered, np.diff(labels.start)), right, 0).astype(np.int32)
         customers = first_customer + np.searchsorted(histories.visit_start, targets, side="right") - 1
         values = np.empty((len(targets), 6))
-        rank_targets(scores, labels.start, right, values[:, :4])
-        hits = values[:, 0]
+        order, hits = scores, values[:, 0]
         for name, calibration in self._calibrations.items():
             log_next, chances = calibration.probabilities(scores, labels.mean_size)
+            if name == "all":
+                if self._offers:
+                    order = scores.copy()
+                    order[:, 1:] = offer_order(scores[:, 1:], chances[:, 1:])
+                rank_targets(order, labels.start, right, values[:, :4])
             rated = np.empty((len(targets), 2))
-            rate_best(scores, chances, labels.start, right, rated)
+            rate_best(order, chances, labels.start, right, rated)
             best = rated[:, 0].astype(np.float32)
             values[:, 4] = -mean_by_visit(log_next, labels)
             values[:, 5] = rated[:, 1]
@@ -135,7 +142,7 @@ class Ruler:
         for name, chosen in (("repeat", repeated), ("explore", ~repeated)):
             start = np.concatenate((np.zeros(1, np.int64), np.cumsum(chosen)))[labels.start]
             ranks = np.empty((len(targets), 4))
-            rank_targets(scores, start, right[chosen], ranks)
+            rank_targets(order, start, right[chosen], ranks)
             self._tally.add(name, customers, ranks)
 
     def result(self, name: str) -> Result:
@@ -169,6 +176,7 @@ def evaluate(
     part: Part = "test",
     name: str | None = None,
     seed: int = 0,
+    offers: bool = False,
 ) -> Result:
     """Measure a scorer on the target visits of a part; memory is that of one block of scores.
 
@@ -187,6 +195,8 @@ def evaluate(
         part: ``"test"`` or ``"valid"``.
         name: name in the result; the scorer's if not given.
         seed: of the bootstrap.
+        offers: rank as in lists of offers, see :func:`luckyfast.offers.offer_order`; else by score alone. Networks are
+            measured so; baselines and what others predict are ranked as they rank.
 
     Returns:
         The result.
@@ -202,7 +212,7 @@ def evaluate(
         True
     """
     identity = Calibration()
-    ruler = Ruler(dataset, split, calibration or identity, identity, part=part, seed=seed)
+    ruler = Ruler(dataset, split, calibration or identity, identity, part=part, seed=seed, offers=offers)
     n_customers = 0
     checked = False
     for histories in dataset.batches():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from luckyfast.calibration import Calibration
 from luckyfast.dataset import Dataset, Histories
+from luckyfast.offers import offer_order
 from luckyfast.windows import Labels, Scorer, Split, known_actions, target_visits
 
 __all__ = ["write_explorer"]
@@ -108,7 +109,7 @@ def _add_prediction(
     n_before = visit - start
     # Test visits of a customer follow one another, so the shown visits stay a gapless run.
     entry["visits"].append(_visit(histories, visit, names))
-    order = np.argsort(-scores[1:], kind="stable") + 1
+    order = np.argsort(-offer_order(scores[None, 1:], chances[None, 1:])[0], kind="stable") + 1
     rank = np.empty(len(chances), np.int64)
     rank[order] = np.arange(1, len(order) + 1)
     place = len(entry["visits"]) - 1 if predicted is None else predicted["visit"] + 1

@@ -26,7 +26,7 @@ _RANKED = ("hit@1", "hit@3", "recall@10", "ndcg@10")
 _SUMMED = (*_RANKED, "nll", "brier")
 _ERRORS = ("ece", "ece_debiased", "ece_pairs")
 PROBABILISTIC = ("nll", "brier", *_ERRORS)
-"""Figures of probabilities, which calibration changes; the others are of ranks, which it does not."""
+"""Figures of probabilities, before and after calibration; the others are of ranks."""
 METRICS = ("hit@1", "hit@3", "recall@10", "ndcg@10", "nll", "ece", "brier", "ece_debiased", "ece_pairs")
 SECTIONS = ("all", "before", "repeat", "explore", "short")
 CHANCE_EDGES = np.array(

@@ -94,13 +94,17 @@ def finish_model(
 
     set_cores(threads)  # also for what follows the refit: its time is told from how long calibration takes
     listener.start("Calibrating", 1, "steps")
-    calibrate(blind, data.sample(0.01), split)  # what is loaded once shall not be counted for what follows
+    calibrate(
+        blind, data.sample(0.01), split, earlier=True
+    )  # what is loaded once shall not be counted for what follows
     loading_s = time.monotonic() - began
     # Honest only with a model that has not trained on the validation visits.
-    calibration = calibrate(blind, data, split)
+    calibration = calibrate(blind, data, split, earlier=True)
     steps |= {"load": loading_s, "calibrate": time.monotonic() - began - loading_s}
     n = count_visits(data, split)
-    measuring_s = MEASURING * steps["calibrate"] * n["test"] / max(min(n["valid"], n_calibrated(data.n_actions)), 1)
+    measuring_s = (
+        MEASURING * steps["calibrate"] * n["test"] / max(n_calibrated(data.n_actions, n["valid"], earlier=True), 1)
+    )
     rest_s = measuring_s + WRITING_S + READING_S * data.n_visits
     left_s = None if deadline is None else deadline - time.monotonic() - rest_s
     trained = blind
@@ -124,7 +128,7 @@ def finish_model(
     steps["refit"] = time.monotonic() - began - sum(steps.values())
 
     listener.start("Measuring", 1, "steps")
-    result = evaluate(trained, data, split, calibration)
+    result = evaluate(trained, data, split, calibration, offers=True)
     steps["measure"] = time.monotonic() - began - sum(steps.values())
 
     listener.start("Writing the model", 3, "files")

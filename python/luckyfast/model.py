@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from luckyfast.errors import ModelError
 from luckyfast.inference import Predictor, Sides, ids_by_name, next_moments, pack, read_config, read_record
 from luckyfast.moments import Moment, parse_moment
+from luckyfast.offers import offer_order
 
 if TYPE_CHECKING:
     from luckyfast.evaluation import Result
@@ -133,7 +134,7 @@ class Model:
         *,
         features: Sequence[Features] | None = None,
     ) -> list[tuple[str, float]]:
-        """Name the most probable next actions of one customer.
+        """Name what to offer to one customer.
 
         Args:
             history: as in :meth:`predict_proba`.
@@ -141,7 +142,8 @@ class Model:
             at, features: as in :meth:`predict_proba`.
 
         Returns:
-            Up to ``k`` pairs of action and chance of being in the next visit, the most probable next action first.
+            Up to ``k`` pairs of action and chance of being in the next visit: the action with the highest chance, then
+            the most probable next actions, see :func:`luckyfast.offers.offer_order`.
 
         Raises:
             InputError: a time cannot be read.
@@ -154,7 +156,7 @@ class Model:
         if k < 1:
             raise ModelError(f"k must be positive, not {k}", hint="ask for at least one action")
         chances, next_action = self._predict(history, at, features)
-        best = np.argsort(-next_action, kind="stable")[:k]
+        best = np.argsort(-offer_order(next_action[None], chances[None])[0], kind="stable")[:k]
         names = self.actions
         return [(names[index], float(chances[index])) for index in best]
 
@@ -227,7 +229,11 @@ class Model:
         trained = TrainedModel.load(self.path, self.config)
         check_features(data, trained.constants.features)
         return evaluate(
-            trained.following(data), data, Split(**split), Calibration.from_dict(self.config["calibration"])
+            trained.following(data),
+            data,
+            Split(**split),
+            Calibration.from_dict(self.config["calibration"]),
+            offers=True,
         )
 
     @cached_property

@@ -77,11 +77,12 @@ def predict(
     What all customers take these days is measured in the dataset too, so that a model keeps up with a log that grows
     without being fitted again: in what comes before the day of ``at``, or in all of it.
 
-    With ``top`` the file has one row per customer and action: ``customer``, ``rank`` (1 is the most probable next
-    action), ``action``, ``chance`` (calibrated chance that the action is in the next visit) and ``next_share``
-    (probability that the next single action is this one; over all actions they add up to 1). Without, it has one row
-    per customer: ``customer`` and one column of chances per action, named as the action is (JSONL: ``customer`` and
-    ``chances``, an object by action). Customers come in the order of the dataset.
+    With ``top`` the file has one row per customer and action: ``customer``, ``rank`` (1 is the action with the highest
+    chance, then come the most probable next actions: see :func:`luckyfast.offers.offer_order`), ``action``, ``chance``
+    (calibrated chance that the action is in the next visit) and ``next_share`` (probability that the next single action
+    is this one; over all actions they add up to 1). Without, it has one row per customer: ``customer`` and one column
+    of chances per action, named as the action is (JSONL: ``customer`` and ``chances``, an object by action). Customers
+    come in the order of the dataset.
 
     Args:
         model: folder that ``luckyfast fit`` wrote.

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from luckyfast.errors import InputError, ModelError
+from luckyfast.offers import offer_order
 
 __all__ = ["MAX_COLUMNS", "TableWriter"]
 
@@ -110,10 +111,10 @@ class TableWriter:
     def _ranked(
         self, customers: pa.Array, in_visit: NDArray[np.float32], next_action: NDArray[np.float32], top: int
     ) -> pa.Table:
-        # Ranks are those of the next action, as they are measured; chances tell another order.
-        best = np.argpartition(-next_action, top - 1, axis=1)[:, :top]
+        places = -offer_order(next_action, in_visit)
+        best = np.argpartition(places, top - 1, axis=1)[:, :top]
         best.sort(axis=1)
-        order = np.argsort(-np.take_along_axis(next_action, best, axis=1), axis=1, kind="stable")
+        order = np.argsort(np.take_along_axis(places, best, axis=1), axis=1, kind="stable")
         best = np.take_along_axis(best, order, axis=1)
         n_rows = len(customers)
         return pa.table(

@@ -41,7 +41,7 @@ __all__ = [
 PATIENCE = 0.3
 """Share of all epochs without a better validation loss, after which training ends."""
 VALIDATION_VISITS = 20_000
-VALIDATION_POWER = 0.25
+VALIDATION_POWER = 0.5
 """The same ``size_power`` for every configuration's validation loss: losses can be compared whatever was trained on."""
 
 
@@ -341,7 +341,7 @@ def validate(
     """Measure loss, hit@1 and hit@3 on the target visits of a part, on the first 20,000 of them where there are more.
 
     Returns:
-        ``{part}_loss`` (mean of ``-log p`` over the labels of all visits, those of one of n weighing ``n ** -0.25``),
+        ``{part}_loss`` (mean of ``-log p`` over the labels of all visits, those of one of n weighing ``n ** -0.5``),
         ``{part}_hit1``, ``{part}_hit3``; NaN where there are no targets.
     """
     loss, weight, hits, n = 0.0, 0.0, np.zeros(2), 0

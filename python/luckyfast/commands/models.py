@@ -172,7 +172,9 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="default: the one last written from here")
     parser.add_argument("dataset", nargs="?", metavar="DATASET", help="default: the one the model was trained on")
     parser.add_argument("--at", metavar="TIME", help="ISO 8601 (default: the end of the log, or the next visit)")
-    parser.add_argument("--top", type=int, metavar="K", help="only the K most probable next actions of each customer")
+    parser.add_argument(
+        "--top", type=int, metavar="K", help="only K actions per customer: the likeliest, then the most probable next"
+    )
     parser.add_argument("--out", metavar="FILE", help=".parquet, .csv or .jsonl (default: MODEL/predictions.parquet)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")

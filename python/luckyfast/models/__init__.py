@@ -97,7 +97,7 @@ class ModelConfig:
     learning_rate: float = 3e-3
     schedule: Schedule = "cosine"
     weight_decay: float = 0.02
-    size_power: float = 0.25
+    size_power: float = 0.5
     label_smoothing: float = 0.0
     recency: float = 2.0
     batch_visits: int = 256
