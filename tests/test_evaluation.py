@@ -108,6 +108,7 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split, offers: bo
     result = evaluate(scorer, dataset, split, calibration, offers=offers)
     measured = ("hit@1", "hit@3", "recall@10", "ndcg@10", "nll", "brier")
     sums: dict[str, list[float]] = {name: [] for name in (*measured, "before", "repeat", "explore", "short")}
+    sums |= {"repeat first": [], "explore first": []}
     pairs: list[tuple[float, bool]] = []
     for histories in dataset.batches():
         visit = 0
@@ -141,6 +142,7 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split, offers: bo
                 old = {action for _, earlier in visits[:i] for action in earlier}
                 for name, part in (("repeat", set(actions) & old), ("explore", set(actions) - old)):
                     sums[name] += [np.mean([ranked.index(action) < 10 for action in part])] if part else []
+                    sums[f"{name} first"] += [ranked[0] in part] if part else []
     assert result.n_visits == len(sums["hit@1"])
     for name in measured:
         assert result.figures[name].value == pytest.approx(np.mean(sums[name]), rel=1e-5), name
@@ -149,6 +151,7 @@ def test_figures_against_plain_python(dataset: Dataset, split: Split, offers: bo
         part = getattr(result, name)
         assert part.n_visits == len(sums[name])
         assert part.figures["recall@10"].value == pytest.approx(np.mean(sums[name]))
+        assert part.figures["hit@1"].value == pytest.approx(np.mean(sums[f"{name} first"]))
     assert result.short.n_visits == len(sums["short"])
     assert result.calibration == {name: own for name, own in calibration.to_dict().items() if name != "offsets"}
     bins = result.reliability

@@ -550,7 +550,7 @@ def _fit_offsets(sample: Sample, times: NDArray[np.int64], day: int) -> NDArray[
     expected = pairs.weights * chances * (1.0 - chances)
     information = np.bincount(place, expected.ravel())
     own, precision = np.bincount(actions, residuals), np.maximum(np.bincount(actions, information), 1e-9)
-    # A day's residual is its share of the action's but for chance, and with weights below 1 that is less than in visits.
+    # A day's residual is its share of the action's, but for chance, of which weights below 1 leave less.
     apart = residuals - own[actions] * information / precision[actions]
     noise = max(float((apart**2).sum()), float((pairs.weights * expected).sum())) / float(precision.sum())
     spread = float((own**2 - noise * precision).sum()) / float((precision**2).sum())
