@@ -12,11 +12,15 @@ from naive_ingest import write_dataset
 from tiny_model import ACTIONS, DAY, make_calibration, make_dataset, make_model, make_rows, make_trained
 
 from luckyfast import windows
+from luckyfast.calibration import calibrate
+from luckyfast.cli import main
 from luckyfast.dataset import Dataset
 from luckyfast.errors import InputError, ModelError
+from luckyfast.evaluation import evaluate
 from luckyfast.model import Model, load
 from luckyfast.models.trained import TrainedModel
 from luckyfast.moments import Moment, parse_moment
+from luckyfast.windows import split_by_time
 
 History = list[tuple[Moment, str | list[str]]]
 HISTORY: History = [("1970-01-02", ["MILK", "TEA"]), ("1970-01-09T10:30", ["MILK"]), ("1970-01-12", "BEER")]
@@ -134,10 +138,40 @@ def test_order_numbers_are_moments_where_there_is_no_clock() -> None:
     assert parse_moment("1969-12-31T23:59:59.999999", "clock") == -1
 
 
+def test_a_fit_measures_lists_of_offers_and_their_offsets(tmp_path: Path) -> None:
+    """What is bought alone is most often the next action, and more visits hold something else."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number, time in enumerate(rng.integers(0, 100 * DAY, 1500).tolist()):
+        alone = rng.random() < 0.45
+        actions = ["COUPON"] if alone else ["MILK", *rng.choice(ACTIONS[2:], 3, replace=False).tolist()]
+        rows += [(f"c{number % 40}", time, action, f"v{number}") for action in actions]
+    dataset = Dataset.open(write_dataset(rows, tmp_path / "data"))
+    small = ["--epochs", "3", "--hidden", "8", "--embedding", "8", "--threads", "1", "-q"]
+    small += ["--set", "refit_epochs=0", "--set", "batch_visits=64"]
+    assert main(["fit", str(dataset.path), "--out", str(tmp_path / "model"), *small]) == 0
+    found = load(tmp_path / "model")
+    trained, split = TrainedModel.load(found.path, found.config), split_by_time(dataset)
+    calibration = calibrate(trained, dataset, split, earlier=True)
+    assert calibration.offsets != calibrate(trained, dataset, split).offsets
+    for name, value in calibration.to_dict().items():
+        assert found.config["calibration"][name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+    figures = evaluate(trained, dataset, split, calibration, offers=True).figures
+    for metric in ("hit@1", "ndcg@10"):
+        assert found.metrics["systems"][0]["figures"][metric]["value"] == pytest.approx(figures[metric].value)
+    assert evaluate(trained, dataset, split, calibration).figures["hit@1"] != figures["hit@1"]
+
+
 def test_evaluate_measures_the_folder_again(model: Model, dataset: Dataset, tmp_path: Path) -> None:
     result = model.evaluate()
     assert result.n_visits > 0
     assert result.figures == model.evaluate(dataset.path).figures
+    trained, split = make_trained(dataset)
+    by_score, as_offers = (
+        evaluate(trained, dataset, split, make_calibration(dataset), offers=offers).figures for offers in (False, True)
+    )
+    assert result.figures == as_offers
+    assert by_score["hit@1"] != as_offers["hit@1"]
     stranger = write_dataset([("c", time, "AARDVARK", None) for time in range(9)], tmp_path / "stranger")
     with pytest.raises(ModelError, match="another vocabulary"):
         model.evaluate(stranger)

@@ -202,7 +202,8 @@ def test_a_training_that_was_validated_once_has_no_curve(tmp_path: Path) -> None
     line = {"epoch": 5, "passes": 4.97, "seconds": 2.0, "valid_loss": 3.1, "valid_hit1": 0.3, "valid_hit3": 0.5}
     (folder / "curve.jsonl").write_text(json.dumps(line) + "\n")
     drawn = browse(write_report(folder), tmp_path / "profile")
-    said = "5 passes over the training visits in 2 s; validated once, after the last: loss 3.100 nats, hit@1 30.0 %"
+    said = "5 passes over the training visits in 2 s; validated once, after the last: loss 3.100 nats, "
+    said += "ranked by score hit@1 30.0 %"
     assert said in drawn
     assert '<div id="curve-plot"></div>' in drawn
 

@@ -53,7 +53,7 @@ def test_the_panel_shows_time_memory_rungs_workers_and_the_best() -> None:
     text = drawn(status())
     for expected in ("1m05s of 10m00s", "search ends in 8m00s", "700 MB of 2 GB", "11%", "35.0s of about 50.0s"):
         assert expected in text
-    assert "trial 3, loss 4.5432, hit@1 0.410 (+3.5 points" in text
+    assert "trial 3, loss 4.5432, hit@1 by score 0.410 (+3.5 points" in text
     assert "hidden 77" in text
     without = drawn(status(budget_s=math.inf, memory_bytes=None, best=None, running=[]))
     assert "no model yet" in without

@@ -1,4 +1,4 @@
-"""Turn scores into probabilities that can be believed: fitted on validation, never on the test."""
+"""Turn scores into probabilities that can be believed: fitted on what comes before the test, never on it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ KNOTS = (0.5, 0.8, 0.95)
 """Quantiles of the log odds, weighted like the fit, at which their curve bends."""
 LEAST_SLOPE = 0.01
 RIDGE = 60.0
-"""Precision of the prior around 0 of what an action's log odds differ by from all others', in weighted visits."""
+"""Precision of the prior around 0 of what an action's log odds differ by from all others', in weighted visits; where
+it is measured, the least."""
 LOGS = 30.0
 """Logarithms in a fit are held within so much of 0."""
 LOWEST = -80.0
@@ -71,8 +72,8 @@ class Calibration:
     number is negative binomial with that mean, a Poisson process whose intensity varies from visit to visit; as a link
     function, that of Aranda-Ordaz (1981). Dispersion 1 is the logistic curve, dispersion near 0 a Poisson process. The
     third is logistic recalibration (Cox, 1958) in pieces, with a random intercept per action.
-    For one action a larger share is a larger chance. Between actions that need not be, so the order of actions is that
-    of :meth:`next_action` wherever they are ranked.
+    For one action a larger share is a larger chance. Between actions that need not be: :mod:`luckyfast.offers` says in
+    which order they are offered.
     The default rate, an expected number of ``p * (1 + mean_size)``, is not far off before any fit.
 
     Example:
@@ -237,16 +238,16 @@ class StatedChances(Calibration):
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split, *, earlier: bool = False) -> Calibration:
-    """Fit a calibration to a scorer's validation targets.
+    """Fit a calibration to a scorer's validation targets, and its offsets to earlier visits too where that is wanted.
 
     Args:
         scorer: a scorer that was fitted on nothing later than ``split.valid_start``.
         dataset: the dataset.
         split: the split whose validation part is used.
         earlier: whether offsets of actions are measured in the visits of a time before validation too, four times as
-            long, and believed as far as days agree about them. In a short validation a promotion would be taken for
-            what an action is like. That the scorer was fitted on these visits makes it too sure there of all actions,
-            so that nothing but offsets is taken from them.
+            long, and believed as far as days and customers agree about them. In a short validation a promotion would be
+            taken for what an action is like. That the scorer was fitted on these visits makes it too sure there of all
+            actions, so that nothing but offsets is taken from them.
 
     Returns:
         The calibration.
@@ -254,15 +255,19 @@ def calibrate(scorer: Scorer, dataset: Dataset, split: Split, *, earlier: bool =
     known = known_actions(dataset, split.valid_start)
 
     def blocks(part: Split) -> Iterator[_Block]:
+        n_customers = 0
         for histories in dataset.batches():
             for block, scores in scorer.score(histories, target_visits(histories, part, "valid")):
-                yield scores, Labels.of(histories, block, known), histories.visit_time[block]
+                groups = [n_customers + np.searchsorted(histories.visit_start, block, side="right")]
+                if dataset.has_common_times:
+                    groups.append(histories.visit_time[block] // DAY_US)
+                yield scores, Labels.of(histories, block, known), np.stack(groups, axis=1)
+            n_customers += histories.n_customers
 
     offsets = None
     if earlier:
         start = split.valid_start - EARLIER * (split.test_start - split.valid_start)
-        day = DAY_US if dataset.time_kind == "clock" else 1
-        offsets = _fit_offsets(*_gathered(blocks(replace(split, valid_start=start)), OFFSET_VISITS), day)
+        offsets = _fit_offsets(*_gathered(blocks(replace(split, valid_start=start)), OFFSET_VISITS))
     sample, _ = _gathered(blocks(split), SAMPLE_VISITS)
     return Calibration(_fit_temperature(sample))._with_chances(sample, offsets) if sample else Calibration()
 
@@ -519,17 +524,17 @@ def _stated_odds(log_chances: NDArray[Any]) -> NDArray[np.float64]:
     return odds
 
 
-def _fit_offsets(sample: Sample, times: NDArray[np.int64], day: int) -> NDArray[np.float64]:
+def _fit_offsets(sample: Sample, groups: NDArray[np.int64]) -> NDArray[np.float64]:
     """Offsets of actions, with a prior whose precision is measured too.
 
-    Between actions they differ more than chance tells, or they do not; chance is what days differ by, since on one day
-    all visits see the same promotion. Both are told by moments, as those of random effects are in meta-analysis
-    (DerSimonian & Laird, 1986), with the residuals of a fit without offsets.
+    Between actions they differ more than chance tells, or they do not; chance is what days and customers differ by,
+    since on one day all visits see the same promotion, and one customer likes the same things at all times. Both are
+    told by moments, as those of random effects are in meta-analysis (DerSimonian & Laird, 1986), with the residuals of
+    a fit without offsets. The precision is not less than :data:`RIDGE`: of one day or two nothing is told.
 
     Args:
         sample: scores and labels.
-        times: int64 [n], of the visits.
-        day: how long a day is, in the same unit.
+        groups: int64 [n, k], k partitions of the visits: those alike in a column may have more in common.
 
     Returns:
         float64 [n_actions], or none at all.
@@ -542,21 +547,39 @@ def _fit_offsets(sample: Sample, times: NDArray[np.int64], day: int) -> NDArray[
     first = Calibration(first.temperature, *_fit_chance(pairs))
     log_odds = first._first_odds(pairs)
     chances = replace(first, **_fit_odds(log_odds, pairs, offsets=none))._bent_chance(log_odds)
-    _, days = np.unique(times // day, return_inverse=True)
-    n_days = int(days.max()) + 1
-    pairs_of_day, place = np.unique(pairs.actions.astype(np.int64) * n_days + days[:, None], return_inverse=True)
-    actions, place = pairs_of_day // n_days, place.ravel()
-    residuals = np.bincount(place, (pairs.weights * (pairs.came - chances)).ravel())
-    expected = pairs.weights * chances * (1.0 - chances)
-    information = np.bincount(place, expected.ravel())
-    own, precision = np.bincount(actions, residuals), np.maximum(np.bincount(actions, information), 1e-9)
-    # A day's residual is its share of the action's, but for chance, of which weights below 1 leave less.
-    apart = residuals - own[actions] * information / precision[actions]
-    noise = max(float((apart**2).sum()), float((pairs.weights * expected).sum())) / float(precision.sum())
+    residuals = pairs.weights * (pairs.came - chances)
+    information = pairs.weights * chances * (1.0 - chances)
+    own, precision = (np.bincount(pairs.actions.ravel(), each.ravel()) for each in (residuals, information))
+    # Weights below 1 leave less to chance than whole visits have.
+    noise = float((pairs.weights * information).sum()) / float(precision.sum())
+    noise = max(noise, *(_noise_between(group, pairs.actions, residuals, information) for group in groups.T))
     spread = float((own**2 - noise * precision).sum()) / float((precision**2).sum())
     if noise >= MOST_RIDGE * spread:
         return none
-    return np.array(_fit_odds(log_odds, pairs, ridge=noise / spread)["offsets"])
+    return np.array(_fit_odds(log_odds, pairs, ridge=max(noise / spread, RIDGE))["offsets"])
+
+
+def _noise_between(
+    group: NDArray[np.int64],
+    actions: NDArray[np.int32],
+    residuals: NDArray[np.float64],
+    information: NDArray[np.float64],
+) -> float:
+    """Variance of an action's residuals by their information, told by how groups of visits differ from one another.
+
+    Args:
+        group: int64 [n], of each visit.
+        actions, residuals, information: [n, n_ranks].
+    """
+    names, place = np.unique(group, return_inverse=True)
+    keys, place = np.unique(actions.astype(np.int64) * len(names) + place.ravel()[:, None], return_inverse=True)
+    summed, known = (np.bincount(place.ravel(), each.ravel()) for each in (residuals, information))
+    action = keys // len(names)
+    precision = np.maximum(np.bincount(action, known), 1e-12)
+    apart = summed - np.bincount(action, summed)[action] * known / precision[action]
+    # A group's part in the sum that it is compared with is no freedom of its own.
+    free = float((known * (1.0 - known / precision[action])).sum())
+    return float((apart**2).sum()) / free if free > 1e-9 * float(known.sum()) else 0.0
 
 
 def _fit_odds(

@@ -31,7 +31,7 @@ class Result:
         repeat: the same ranking measured on the actions that the customer had taken before.
         explore: the same ranking measured on the actions that were new to the customer.
         short: over the visits of customers with less history.
-        before: the figures of probabilities as they were before calibration.
+        before: the figures of probabilities as they were before calibration, of the same actions ranked first.
         ece_floor: the ECE that a perfectly calibrated system would show on these visits; see ``luckyfast.figures``.
         reliability: bins of equal mass over the chance of the action ranked first.
         reliability_before: the same before calibration.

@@ -35,8 +35,8 @@ def write_explorer(
     Customers lie in a dataset in the order of a hash of their names, so the first ones are a random sample. The file
     holds ``time_kind``, ``actions`` (names) and ``customers``, each with ``customer``, ``n_visits``, ``visits``
     (``[time, [index into actions, ...]]``) and ``predictions``: ``visit`` (index of the predicted one), ``n_before``
-    (all earlier visits), ``top`` (``[index, chance]``, by rank) and ``next`` (``[index, rank, chance]`` of what
-    was taken; rank and chance are null for an action that was unknown before the test).
+    (all earlier visits), ``top`` (``[index, chance]``, in the order of offers) and ``next`` (``[index, rank, chance]``
+    of what was taken; rank and chance are null for an action that was unknown before the test).
 
     Args:
         path: file to write.

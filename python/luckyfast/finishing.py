@@ -94,9 +94,8 @@ def finish_model(
 
     set_cores(threads)  # also for what follows the refit: its time is told from how long calibration takes
     listener.start("Calibrating", 1, "steps")
-    calibrate(
-        blind, data.sample(0.01), split, earlier=True
-    )  # what is loaded once shall not be counted for what follows
+    # What is loaded once shall not be counted for what follows.
+    calibrate(blind, data.sample(0.01), split, earlier=True)
     loading_s = time.monotonic() - began
     # Honest only with a model that has not trained on the validation visits.
     calibration = calibrate(blind, data, split, earlier=True)

@@ -163,7 +163,7 @@ def print_trials(results: Results, folder: str, *, top: int, as_json: bool, out:
         # Further passes may have made a trial worse: it is as good as its best training is.
         best.setdefault(row["trial"], row)
     ordered = list(best.values())[:top]
-    header = ["trial", "customers", "passes", "loss", "hit@1 %", "time", "memory", *results.searched]
+    header = ["trial", "customers", "passes", "loss", "hit@1 % by score", "time", "memory", *results.searched]
     rows = [
         [
             str(row["trial"]),

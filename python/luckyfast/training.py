@@ -158,7 +158,9 @@ def train(
                 average = course.average
                 epoch |= validate(average, config, constants, dataset, split, "valid")
                 epoch["valid_seconds"] = time.monotonic() - validation_began
-                listener.note("loss {valid_loss:.4f}, hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch))
+                listener.note(
+                    "loss {valid_loss:.4f}, by score hit@1 {valid_hit1:.3f}, hit@3 {valid_hit3:.3f}".format(**epoch)
+                )
                 done = {"epoch": course.n_rounds, "passes": round(course.passes, 2), "seconds": seconds()}
                 lines.append(done | epoch)
                 if on_epoch:
@@ -342,7 +344,8 @@ def validate(
 
     Returns:
         ``{part}_loss`` (mean of ``-log p`` over the labels of all visits, those of one of n weighing ``n ** -0.5``),
-        ``{part}_hit1``, ``{part}_hit3``; NaN where there are no targets.
+        ``{part}_hit1``, ``{part}_hit3``, of actions ranked by score, since chances are not calibrated yet: hit@1 is
+        higher in the end; NaN where there are no targets.
     """
     loss, weight, hits, n = 0.0, 0.0, np.zeros(2), 0
     for histories in dataset.batches():

@@ -125,7 +125,7 @@ def _best(status: Status) -> str:
     text = f"best: trial {best.number}, loss {best.loss:.4f}"
     hit1: Any = best.figures.get("valid_hit1")
     if hit1 is not None:
-        text += f", hit@1 {hit1:.3f}"
+        text += f", hit@1 by score {hit1:.3f}"
         if status.habit_hit1 is not None:
             text += f" ({100 * (hit1 - status.habit_hit1):+.1f} points over decayed personal frequency)"
     changed = {name: value for name, value in best.settings.items() if status.start.get(name) != value}

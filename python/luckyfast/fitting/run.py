@@ -278,7 +278,9 @@ class FitRun:
             done = max(now, done)
             if searching and status.best is not None:
                 hit1 = status.best.figures["valid_hit1"]
-                self.listener.note(f"{status.n_trials} trials, best loss {status.best.loss:.4f}, hit@1 {hit1:.3f}")
+                self.listener.note(
+                    f"{status.n_trials} trials, best loss {status.best.loss:.4f}, hit@1 by score {hit1:.3f}"
+                )
             elif status.running and status.running[0].note:
                 self.listener.note(status.running[0].note)
 

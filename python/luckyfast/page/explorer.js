@@ -4,7 +4,7 @@
   if (people.length === 0) return;
   const names = data.explorer.actions;
   at("explorer").hidden = false;
-  at("explorer-note").textContent = `${plural(people.length, "customer")} taken in the dataset's own random order, none chosen by result. Every dot is a visit that held the action; the bars are the chances for the next visit, computed before it, with the most probable next action on top; the last column is what then happened.`;
+  at("explorer-note").textContent = `${plural(people.length, "customer")} taken in the dataset's own random order, none chosen by result. Every dot is a visit that held the action; the bars are the chances for the next visit, computed before it, the likeliest on top, then the most probable next actions; the last column is what then happened.`;
   // One scale for everybody, so that bars can be compared from customer to customer.
   const most = Math.max(0.05, ...people.flatMap((one) => one.predictions.flatMap((prediction) => prediction.top.map((item) => item[1]))));
   let person = people[0], step = person.predictions.length - 1;

@@ -272,7 +272,7 @@ function drawCurve() {
   const note = `${counted(passes(epochs.at(-1)))} over the training visits` + (seconds ? ` in ${Math.round(seconds)} s` : "");
   if (epochs.length === 1 && kept && [kept.valid_loss, kept.valid_hit1, kept.valid_hit3].every(Number.isFinite)) {
     // one point is no curve
-    at("curve-note").textContent = `${note}; validated once, after the last: loss ${kept.valid_loss.toFixed(3)} nats, hit@1 ${(100 * kept.valid_hit1).toFixed(1)} %, hit@3 ${(100 * kept.valid_hit3).toFixed(1)} %.`;
+    at("curve-note").textContent = `${note}; validated once, after the last: loss ${kept.valid_loss.toFixed(3)} nats, ranked by score hit@1 ${(100 * kept.valid_hit1).toFixed(1)} %, hit@3 ${(100 * kept.valid_hit3).toFixed(1)} %.`;
     return;
   }
   at("curve-note").textContent = note + (kept ? `; the ring marks the lowest validation loss, after ${counted(passes(kept))}.` : ".");
@@ -310,7 +310,7 @@ function drawCurve() {
       holder.append(svg);
     };
     panel("Loss, nats", [{ key: "train_loss", name: "training", color: "var(--other)" }, { key: "valid_loss", name: "validation", color: "var(--model)", ring: true }], 1, "");
-    panel("Validation accuracy", [{ key: "valid_hit1", name: "hit@1", color: "var(--model)", ring: true }, { key: "valid_hit3", name: "hit@3", color: "var(--model)", ring: true }], 100, " %");
+    panel("Validation accuracy, by score", [{ key: "valid_hit1", name: "hit@1", color: "var(--model)", ring: true }, { key: "valid_hit3", name: "hit@3", color: "var(--model)", ring: true }], 100, " %");
     return holder;
   });
 }
