@@ -217,6 +217,7 @@ def add_evaluate(commands: Any) -> None:
         "                  any number; of being the next action; of being in the next visit\n"
         "or with one row per visit: customer, visit or time, and a list 'actions', best first, with a list of\n"
         "scores, probabilities or chances beside it if you have them, in a column of one of these three names.\n"
+        "Actions are ranked by these numbers, or as the list has them.\n"
         "Test visits without a prediction count as misses. Where the file covers visits of the part 'valid' too,\n"
         "its probabilities are calibrated on them, as luckyfast's own are.",
     )
