@@ -27,7 +27,7 @@ def offer_order(scores: NDArray[np.float32], chances: NDArray[np.float32]) -> ND
     Example:
         >>> scores, chances = np.array([[0.3, 0.5, 0.2]], np.float32), np.array([[0.7, 0.6, 0.1]], np.float32)
         >>> offer_order(scores, chances)
-        array([[ inf, 0.5, 0.2]], dtype=float32)
+        array([[inf, 0.5, 0.2]], dtype=float32)
     """
     likeliest = chances == chances.max(axis=1, keepdims=True)
     best = np.where(likeliest, scores, np.float32(-np.inf))

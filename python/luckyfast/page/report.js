@@ -387,7 +387,7 @@ function drawMaking() {
     ...(seen_ahead.length ? [element("p", {}, `Only ${seen_ahead.join(" and ")} of the ingest looked at the whole log, the test with it, to choose what is in this dataset at all.`)] : []),
     ...(time?.visits_over_days ? [element("p", {}, `${whole(time.visits_over_days)} visits end on a later day than they begin. Such a visit belongs, whole, to the part in which it begins, its rows after the border included.`)] : []));
   table("The model", settings);
-  table("Calibration, fitted on validation", calibration);
+  table("Calibration, fitted before the test", calibration);
 }
 
 function drawTerms() {
