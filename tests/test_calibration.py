@@ -194,6 +194,14 @@ def test_actions_that_are_alike_have_no_offsets(n_days: int, most: float) -> Non
     assert len(_fit_offsets([], np.zeros(0, np.int64))) == 0
 
 
+def test_offsets_where_all_is_certain() -> None:
+    scores = np.tile(np.array([-np.inf, 80.0, -80.0], np.float32), (40, 1))
+    always = Labels(np.arange(41), np.ones(40, np.int32), np.ones(40))
+    assert np.isfinite(_fit_offsets([(scores, always)], np.arange(40)[:, None])).all()
+    everything = Labels(2 * np.arange(41), np.tile(np.array([1, 2], np.int32), 40), np.ones(40))
+    assert np.isfinite(_fit_offsets([(scores, everything)], np.zeros((40, 2), np.int64))).all()
+
+
 class Partial:
     """Knows most of what comes, and thinks better of some actions than of others for no reason."""
 

@@ -550,6 +550,8 @@ def _fit_offsets(sample: Sample, groups: NDArray[np.int64]) -> NDArray[np.float6
     residuals = pairs.weights * (pairs.came - chances)
     information = pairs.weights * chances * (1.0 - chances)
     own, precision = (np.bincount(pairs.actions.ravel(), each.ravel()) for each in (residuals, information))
+    if not (precision**2).sum() > 0:  # all chances are certain
+        return none
     # Weights below 1 leave less to chance than whole visits have.
     noise = float((pairs.weights * information).sum()) / float(precision.sum())
     noise = max(noise, *(_noise_between(group, pairs.actions, residuals, information) for group in groups.T))
