@@ -109,22 +109,28 @@ class Calibration:
             The calibration; the default one if there are no labels.
         """
         sample, _ = _gathered(((scores, labels, labels.mean_size) for scores, labels in blocks), SAMPLE_VISITS)
-        return cls(_fit_temperature(sample))._with_chances(sample) if sample else cls()
+        return cls._fit(sample)
+
+    @classmethod
+    def _fit(cls, sample: Sample, offsets: NDArray[np.float64] | None = None) -> Self:
+        """Fit to a sample, but for offsets that are given; the default calibration if it is empty."""
+        return cls(_fit_temperature(sample))._with_chances(sample, offsets) if sample else cls()
 
     def _with_chances(self, sample: Sample, offsets: NDArray[np.float64] | None = None) -> Self:
         """The same temperature, and all that leads from it to chances, fitted; but for offsets that are given."""
+        first, pairs, log_odds = self._unbent(sample)
+        return replace(first, **_fit_odds(log_odds, pairs, offsets=offsets))
+
+    def _unbent(self, sample: Sample) -> tuple[Self, _Pairs, NDArray[np.float64]]:
+        """The same temperature and a first chance; the pairs it was fitted to; log odds of these, of the same shape."""
         pairs = _candidates(sample, self.log_next_action)
         first = type(self)(self.temperature, *_fit_chance(pairs))
-        return replace(first, **_fit_odds(first._first_odds(pairs), pairs, offsets=offsets))
-
-    def _first_odds(self, pairs: _Pairs) -> NDArray[np.float64]:
-        """Log odds before they are bent, float64 [n_visits, n_ranks]."""
         log_odds = np.empty(pairs.log_p.shape)
         for rows in pairs.stretches():
-            log_rate = self.slope * pairs.log_p[rows].astype(np.float64) + self.intercept
-            log_rate += self.size_weight * pairs.log_size[rows, None]
-            log_odds[rows] = _log_odds(np.clip(log_rate, -LOGS, LOGS), self.dispersion)
-        return log_odds
+            log_rate = first.slope * pairs.log_p[rows].astype(np.float64) + first.intercept
+            log_rate += first.size_weight * pairs.log_size[rows, None]
+            log_odds[rows] = _log_odds(np.clip(log_rate, -LOGS, LOGS), first.dispersion)
+        return first, pairs, log_odds
 
     def log_next_action(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log probability of each action being the next single one, float32 [n, n_actions] from the same shape."""
@@ -232,9 +238,9 @@ class StatedChances(Calibration):
         del mean_size
         return self.log_next_action(scores), self._bent_chance(_stated_odds(scores).astype(np.float32))
 
-    def _with_chances(self, sample: Sample, offsets: NDArray[np.float64] | None = None) -> Self:
+    def _unbent(self, sample: Sample) -> tuple[Self, _Pairs, NDArray[np.float64]]:
         pairs = _candidates(sample, lambda scores: scores)
-        return replace(self, **_fit_odds(_stated_odds(pairs.log_p), pairs, offsets=offsets))
+        return self, pairs, _stated_odds(pairs.log_p)
 
 
 def calibrate(scorer: Scorer, dataset: Dataset, split: Split, *, earlier: bool = False) -> Calibration:
@@ -269,7 +275,7 @@ def calibrate(scorer: Scorer, dataset: Dataset, split: Split, *, earlier: bool =
         start = split.valid_start - EARLIER * (split.test_start - split.valid_start)
         offsets = _fit_offsets(*_gathered(blocks(replace(split, valid_start=start)), OFFSET_VISITS))
     sample, _ = _gathered(blocks(split), SAMPLE_VISITS)
-    return Calibration(_fit_temperature(sample))._with_chances(sample, offsets) if sample else Calibration()
+    return Calibration._fit(sample, offsets)
 
 
 def n_calibrated(n_actions: int, n_valid: int, *, earlier: bool) -> int:
@@ -542,10 +548,7 @@ def _fit_offsets(sample: Sample, groups: NDArray[np.int64]) -> NDArray[np.float6
     none = np.zeros(0)
     if not sample:
         return none
-    first = Calibration(_fit_temperature(sample))
-    pairs = _candidates(sample, first.log_next_action)
-    first = Calibration(first.temperature, *_fit_chance(pairs))
-    log_odds = first._first_odds(pairs)
+    first, pairs, log_odds = Calibration(_fit_temperature(sample))._unbent(sample)
     chances = replace(first, **_fit_odds(log_odds, pairs, offsets=none))._bent_chance(log_odds)
     residuals = pairs.weights * (pairs.came - chances)
     information = pairs.weights * chances * (1.0 - chances)
