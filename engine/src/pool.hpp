@@ -18,7 +18,7 @@ public:
     // for another caller, or its threads were left behind in the process from which this one was forked.
     template <typename Work>
     static bool run(size_t n, Work& work) {
-        static Pool& pool = *new Pool;  // its threads may outlast every destructor
+        Pool& pool = the_one();
         const std::unique_lock<std::mutex> lock(pool.mutex_, std::try_to_lock);
         if (!lock || pool.process_ != getpid()) return false;
         while (pool.n_workers_ + 1 < n) pool.add_worker();
@@ -34,6 +34,12 @@ public:
     }
 
 private:
+    // Not a part of `run`, of which every kind of work has its own: the thread that waits must be the one that is needed.
+    static Pool& the_one() {
+        static Pool& pool = *new Pool;  // its threads may outlast every destructor
+        return pool;
+    }
+
     // PERF: pieces follow each other after some tens of microseconds, which is what waking a thread takes; who waits
     // longer than that gives up the core.
     static constexpr int n_spins = 2000;

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <iterator>
 #include <new>
 #include <random>
 #include <thread>
@@ -465,6 +467,10 @@ void test_threads(int level) {
             found.push_back(values);
     }
     for (size_t i = 0; i < 10; ++i) assert(found[i] == found[i + 10]);
+
+    // Products, the LSTM, losses and bags are done by the same two threads and the caller.
+    const std::filesystem::directory_iterator threads("/proc/self/task");
+    assert(std::distance(begin(threads), end(threads)) == 3);
 
     // Callers at the same time: all but one do without the pool.
     std::vector<Floats> products(4, Floats(M * N));
