@@ -9,6 +9,7 @@ Without dropout the losses must agree.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--passes", type=int, default=5, help="of each system (default: 5)")
     parser.add_argument("--cache", type=Path, default=Path(".bench/cache"), help="folder for logs and datasets")
     options = parser.parse_args(arguments)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as where `fit` trains: NumPy's threads would spin beside the one core
     print(f"| log | network | cores |{''.join(f' {name} ms |' for name in SYSTEMS)} ratio | losses differ by |")
     print("| --- | --- |" + " ---: |" * (3 + len(SYSTEMS)), flush=True)
     for name in options.data:

@@ -248,9 +248,8 @@ def test_offsets_come_from_before_validation_and_all_else_from_validation(
     assert calibrate(scorer, dataset, split, earlier=True) == expected
     assert calibrate(scorer, dataset, split) == Calibration.fit(valid) != expected
     n_valid = len(valid[0][0])
-    assert n_calibrated(dataset.n_actions, n_valid, earlier=False) == n_valid
-    assert n_calibrated(dataset.n_actions, n_valid, earlier=True) == n_valid * (2 + EARLIER)
-    assert n_calibrated(2**20, n_valid, earlier=True) == 32
+    assert n_calibrated(dataset.n_actions, n_valid) == n_valid * (2 + EARLIER)
+    assert n_calibrated(2**20, n_valid) == 32
 
 
 @pytest.mark.parametrize("n_actions", [1, 5, 10, 11, 30, 302, 50_000])

@@ -241,6 +241,7 @@ def _keras_step(shape: Shape, weights: Weights, n_threads: int) -> Step:
         import torch
 
         torch.set_num_threads(n_threads)
+
     class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         """With torch's epsilon, which is added to the root after its bias is corrected, and not before."""
 

@@ -278,11 +278,10 @@ def calibrate(scorer: Scorer, dataset: Dataset, split: Split, *, earlier: bool =
     return Calibration._fit(sample, offsets)
 
 
-def n_calibrated(n_actions: int, n_valid: int, *, earlier: bool) -> int:
-    """About how many visits :func:`calibrate` scores, of ``n_valid`` in validation."""
+def n_calibrated(n_actions: int, n_valid: int) -> int:
+    """About how many visits :func:`calibrate` scores, the earlier ones too, with ``n_valid`` in validation."""
     most = -(-SAMPLE_VALUES // n_actions)
-    n_earlier = min((1 + EARLIER) * n_valid, OFFSET_VISITS, most) if earlier else 0
-    return min(n_valid, SAMPLE_VISITS, most) + n_earlier
+    return min(n_valid, SAMPLE_VISITS, most) + min((1 + EARLIER) * n_valid, OFFSET_VISITS, most)
 
 
 def _gathered(blocks: Iterable[_Block], most_visits: int) -> tuple[Sample, NDArray[Any]]:

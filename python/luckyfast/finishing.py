@@ -101,9 +101,7 @@ def finish_model(
     calibration = calibrate(blind, data, split, earlier=True)
     steps |= {"load": loading_s, "calibrate": time.monotonic() - began - loading_s}
     n = count_visits(data, split)
-    measuring_s = (
-        MEASURING * steps["calibrate"] * n["test"] / max(n_calibrated(data.n_actions, n["valid"], earlier=True), 1)
-    )
+    measuring_s = MEASURING * steps["calibrate"] * n["test"] / max(n_calibrated(data.n_actions, n["valid"]), 1)
     rest_s = measuring_s + WRITING_S + READING_S * data.n_visits
     left_s = None if deadline is None else deadline - time.monotonic() - rest_s
     trained = blind

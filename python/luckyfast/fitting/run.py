@@ -111,7 +111,7 @@ class FitRun:
         self.listener.finish()
         if (least := probed["split"][2]) < Split.min_history:
             self.listener.note(f"histories are short: visits with {least} earlier ones are predicted and measured too")
-        n_calibration = n_calibrated(probed["n_actions"], probed["n_valid"], earlier=True)
+        n_calibration = n_calibrated(probed["n_actions"], probed["n_valid"])
         probed["scoring"] = (n_calibration + MEASURING * probed["n_test"]) / max(probed["n_validated"], 1)
         probed["writing_s"] = FIXED_S + READING_S * self.data.n_visits
         self._measure_baselines()
