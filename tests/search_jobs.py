@@ -8,9 +8,13 @@ import signal
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from luckyfast.errors import ModelError
 from luckyfast.search import jobs
+
+if TYPE_CHECKING:
+    from luckyfast.search.study import Status
 
 
 def add(a: int, b: int) -> int:
@@ -98,3 +102,17 @@ def meet_ctrl_c() -> None:
     ctrl_c.hold_back()
     press()
     print("again")
+
+
+def sizes_over_trials(dataset: Path, out: Path, n_trials: int, **settings: Any) -> list[tuple[int, int]]:
+    """Trials that have ended and resident bytes of the process that drives the search, which is this one."""
+    import luckyfast
+
+    used: list[tuple[int, int]] = []
+
+    def hear(status: Status) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        used.append((status.n_trials, pages * os.sysconf("SC_PAGE_SIZE")))
+
+    luckyfast.fit(dataset, out=out, trials=n_trials, threads=2, callbacks=[hear], learning_rate=0.01, **settings)
+    return used

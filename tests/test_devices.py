@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from feature_rows import make_side_dataset
@@ -17,12 +16,13 @@ from torch.utils._pytree import tree_leaves
 
 from luckyfast import checkpoint as checkpoint_module
 from luckyfast import training
+from luckyfast.checkpoint import Checkpoint, read_share
 from luckyfast.models import ModelConfig
 from luckyfast.models import plain as plain_module
 from luckyfast.training import train
 from luckyfast.windows import split_by_time
 
-CONFIG = ModelConfig(layers=2, hidden=6, embedding=5, label_smoothing=0.1, epochs=2, refit_epochs=1)
+CONFIG = ModelConfig(layers=2, hidden=6, embedding=5, label_smoothing=0.1, epochs=2, refit_epochs=2, batch_visits=128)
 
 
 class Watch(TorchDispatchMode):
@@ -33,7 +33,7 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, func._schema.name
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        there = {tensor.is_meta for tensor in given if tensor.ndim}  # a scalar of the CPU may go with any
+        there = {tensor.is_meta for tensor in given if tensor.ndim or tensor.is_meta}  # a CPU's scalar may go with any
         if name == "aten::_local_scalar_dense" and given[0].is_meta:
             return given[0].dtype == torch.bool or 1.0
         if name in {"aten::to", "aten::_to_copy"} and given[0].is_meta:
@@ -58,9 +58,13 @@ def test_a_training_elsewhere_mixes_no_devices(arch: str, tmp_path: Path, monkey
     monkeypatch.setattr(plain_module, "block_moments", lambda n_actions: 20)
     dataset = make_side_dataset(tmp_path)
     split, config = split_by_time(dataset), replace(CONFIG, arch=arch)  # type: ignore[arg-type]
+    kept, save = tmp_path / "kept", Checkpoint.save_in_time
+    monkeypatch.setattr(Checkpoint, "save_in_time", lambda self, state: self.path.exists() or save(self, state))
     with Watch() as watch:
-        model = train(dataset, split, config, checkpoint=tmp_path / "kept")
-        again = train(dataset, split, config, checkpoint=tmp_path / "kept")  # from where it was kept
-    assert watch.n_there > 1000
-    assert model.state.keys() == again.state.keys()
-    assert all(np.isfinite(array).all() for array in model.state.values())
+        model = train(dataset, split, config, checkpoint=kept)
+    shares = [read_share(path) for path in (kept, tmp_path / "refit-kept")]
+    assert all(0 < share < 1 for share in shares)  # the first batch of each, and no later one
+    with Watch() as again:
+        went_on = train(dataset, split, config, checkpoint=kept)
+    assert 0.4 * watch.n_there < again.n_there < watch.n_there
+    assert model.state.keys() == went_on.state.keys()

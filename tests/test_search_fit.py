@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from log_rows import habit_log
 from naive_ingest import write_dataset
+from search_jobs import sizes_over_trials
 
 import luckyfast
 from luckyfast.errors import BudgetError, ModelError, OutputExistsError
@@ -344,23 +345,11 @@ def test_ctrl_c_once_finishes_and_twice_stops(dataset: Path, tmp_path: Path, tim
         assert [path.name for path in tmp_path.iterdir()] == ["model.search"]
 
 
-def sizes_over_trials(dataset: Path, out: Path, n_trials: int) -> list[tuple[int, int]]:
-    """Trials that have ended and resident bytes of the process that drives the search, which is this one."""
-    used: list[tuple[int, int]] = []
-
-    def hear(status: Status) -> None:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        used.append((status.n_trials, pages * os.sysconf("SC_PAGE_SIZE")))
-
-    luckyfast.fit(dataset, out=out, trials=n_trials, threads=2, callbacks=[hear], **SMALL, learning_rate=0.01)
-    return used
-
-
 @pytest.mark.slow
 def test_memory_does_not_grow_over_trials(dataset: Path, tmp_path: Path) -> None:
     # In a process of its own: what earlier tests have left in this one comes and goes by more than is weighed here.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        used = pool.submit(sizes_over_trials, dataset, tmp_path / "model", 300).result()
+        used = pool.submit(sizes_over_trials, dataset, tmp_path / "model", 300, **SMALL).result()
     early = max(bytes_ for n, bytes_ in used if 10 <= n < 40)
     late = max(bytes_ for n, bytes_ in used if n >= 270)
     assert late < early + 20_000_000  # 7 MB when this was written: what is known of 300 trials

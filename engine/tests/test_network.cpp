@@ -438,6 +438,11 @@ void test_bags(size_t width, int level) {
     check_close(grad_table, expected_table, 1e-6, "gradient of bags");
 }
 
+auto count_threads() {
+    const std::filesystem::directory_iterator threads("/proc/self/task");
+    return std::distance(begin(threads), end(threads));
+}
+
 // Enough work for several threads to be begun: they must do what one does, bit by bit.
 void test_threads(int level) {
     const NetworkKernels& kernels = network_kernels(level);
@@ -452,6 +457,9 @@ void test_threads(int level) {
         labels.push_back(static_cast<int64_t>(generator() % 50));
     }
     std::vector<Floats> found;
+    Floats first(M * N);
+    product({M, N, K, a.data(), b.data(), nullptr, first.data(), false, false, false}, 3, kernels);
+    const auto n_before = count_threads();
     for (const size_t n_threads : {1u, 3u}) {
         Floats c(M * N), transposed(M * N), gates = projected, cells((T + 1) * B * H), outputs((T + 1) * B * H), grad_h(B * H, 1.0f);
         Floats grad_c(B * H, 1.0f), grad(M * 2000), bags(8000 * N), grad_table(50 * N);
@@ -468,9 +476,14 @@ void test_threads(int level) {
     }
     for (size_t i = 0; i < 10; ++i) assert(found[i] == found[i + 10]);
 
-    // Products, the LSTM, losses and bags are done by the same two threads and the caller.
-    const std::filesystem::directory_iterator threads("/proc/self/task");
-    assert(std::distance(begin(threads), end(threads)) == 3);
+    assert(count_threads() == n_before);  // the same threads for products, the LSTM, losses and bags
+
+    // Rounds for some of them and for all, one after the other: who has no part in a round is not waited for.
+    for (size_t i = 0; i < 200; ++i) {
+        Floats c(M * N);
+        product({M, N, K, a.data(), b.data(), nullptr, c.data(), false, false, false}, 2 + i % 2, kernels);
+        assert(c == found[0]);
+    }
 
     // Callers at the same time: all but one do without the pool.
     std::vector<Floats> products(4, Floats(M * N));
