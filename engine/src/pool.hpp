@@ -15,7 +15,8 @@ namespace luckyfast {
 class Pool {
 public:
     // Calls work(i) for each i below n, work(0) in the calling thread. False, with nothing done, if the pool is at work
-    // for another caller, or its threads were left behind in the process from which this one was forked.
+    // for another caller, those are more threads than it has, or they were left behind in the process from which this
+    // one was forked.
     template <typename Work>
     static bool run(size_t n, Work& work) {
         Pool& pool = the_one();
